@@ -1,0 +1,95 @@
+"""What comes out of the core: orders, to be carried out in the order given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipmp_agent.core.events import Family, ProbeKind
+    from ipmp_agent.core.reasons import Reason
+    from ipmp_api.types import Address, InterfaceAddress
+
+
+class ProbeProtocol(Enum):
+    """What a probe is on the wire."""
+
+    ICMP = "icmp"  # echo request from the test address
+    ARP = "arp"  # request with sender 0.0.0.0
+    NEIGHBOR = "neighbor"  # IPv6 neighbour solicitation from the link-local address
+    TRANSITIVE = "transitive"  # link-layer frame between members, EtherType 0x88B5
+
+
+@dataclass(frozen=True, slots=True)
+class SendProbe:
+    """Send one probe. A discovery probe has the all-hosts group as its target."""
+
+    interface: str
+    family: Family
+    target: Address
+    sequence: int  # 16 bit
+    kind: ProbeKind
+    protocol: ProbeProtocol
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One address: from nowhere (first activation: check for a duplicate), or to nowhere (withdrawn)."""
+
+    address: InterfaceAddress
+    source: str | None
+    destination: str | None
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class MoveAddresses:
+    """Add on the destination, then delete on the source: all in one batch."""
+
+    moves: tuple[Move, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetOutbound:
+    """The members that carry outbound traffic, by family; an empty family is left as it is in the kernel."""
+
+    ipv4: tuple[str, ...]
+    ipv6: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetNominee:
+    """The member that receives multicast and broadcast, by family; None: no active member."""
+
+    ipv4: str | None
+    ipv6: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell the link where these addresses are now, on the schedule of timers.ANNOUNCE_AT."""
+
+    interface: str
+    addresses: tuple[InterfaceAddress, ...]
+
+
+class Severity(Enum):
+    """As in syslog; what becomes an Event type: info is Normal, the others are Warning."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Something happened that people are told: a log line, an Event, a counter."""
+
+    reason: Reason
+    message: str
+    severity: Severity = Severity.INFO
+    interface: str | None = None  # None: the group as a whole
+
+
+Action = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce | Notify

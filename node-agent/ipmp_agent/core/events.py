@@ -1,0 +1,179 @@
+"""What goes into the core: facts, each with the interface it is about. `interface` is always a member's key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipmp_agent.core.reasons import Reason
+    from ipmp_api.types import Address, InterfaceAddress, NodeGroup
+
+
+class Family(IntEnum):
+    """Address family, by its version number."""
+
+    IPV4 = 4
+    IPV6 = 6
+
+
+class ProbeKind(Enum):
+    """What a probe is for."""
+
+    DETECTION = "detection"  # counts for failure and repair
+    DISCOVERY = "discovery"  # multicast, finds targets
+    RTT = "rtt"  # measures only, while the FDT is raised
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceFound:
+    """A member is present, or a property of it changed; first event of every member that exists."""
+
+    interface: str
+    name: str  # kernel name now
+    index: int
+    mac: str  # lower case, colons
+    link: bool | None  # None: the driver does not report
+    media: int = 1  # ARPHRD_*
+    mtu: int = 1500
+    speed_megabits: int | None = None
+    refusal: Reason | None = None  # set: present, and not fit to be a member
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceVanished:
+    """A member is gone from this network namespace."""
+
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """Carrier went or came."""
+
+    interface: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TestAddressChanged:
+    """A member's test address is ready to probe from, or gone (None)."""
+
+    __test__ = False
+    interface: str
+    family: Family
+    address: Address | None
+    duplicate: bool = False  # somebody else answers for it
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswered:
+    """A reply to a probe of ours, already checked for source, identifier, payload and arriving interface."""
+
+    interface: str
+    family: Family
+    target: Address
+    sequence: int
+    kind: ProbeKind
+    rtt: float  # seconds, send to processed
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeNotSent:
+    """The kernel refused to send (not: would block, which counts as sent)."""
+
+    interface: str
+    family: Family
+    sequence: int
+    error: int  # errno
+
+
+@dataclass(frozen=True, slots=True)
+class RoutersChanged:
+    """The on-link gateways of the main table that leave by a member, complete, in table order."""
+
+    routers: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineRequested:
+    """Somebody wants a member out of use; refused below minimum redundancy unless forced."""
+
+    interface: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineRequested:
+    """Somebody gives a member back."""
+
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressFound:
+    """A data address sits on this member already: at start, by adoption, or put there by somebody."""
+
+    address: InterfaceAddress
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRefused:
+    """A data address cannot be had: another host owns it, DHCP manages it, the kernel refuses it."""
+
+    address: InterfaceAddress
+    reason: Reason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressCleared:
+    """What stood against a data address is over."""
+
+    address: InterfaceAddress
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationChanged:
+    """A new compiled configuration for the same group."""
+
+    configuration: NodeGroup
+
+
+@dataclass(frozen=True, slots=True)
+class SavedInterface:
+    """What the state file remembers of one member."""
+
+    interface: str
+    failed: bool
+    inactive: bool
+    offline: bool
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateRestored:
+    """The agent starts again and knows what it knew. First event of all, before any InterfaceFound."""
+
+    interfaces: tuple[SavedInterface, ...]
+    addresses: tuple[AddressFound, ...] = field(default=())
+
+
+Event = (
+    InterfaceFound
+    | InterfaceVanished
+    | LinkChanged
+    | TestAddressChanged
+    | ProbeAnswered
+    | ProbeNotSent
+    | RoutersChanged
+    | OfflineRequested
+    | OnlineRequested
+    | AddressFound
+    | AddressRefused
+    | AddressCleared
+    | ConfigurationChanged
+    | StateRestored
+)

@@ -1,0 +1,76 @@
+"""Why: the one word behind every failure, repair, move and refusal.
+
+The same word is the log field, the metric label, the Event reason and the condition reason.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """CamelCase, low cardinality, stable: operators write alerts on them."""
+
+    # interfaces
+    INTERFACE_APPEARED = "InterfaceAppeared"
+    INTERFACE_MISSING = "InterfaceMissing"
+    LINK_DOWN = "LinkDown"
+    LINK_UP = "LinkUp"
+    LINK_FLAPPING = "LinkFlapping"
+    PROBES_LOST = "ProbesLost"
+    PROBES_ANSWERED = "ProbesAnswered"
+    TARGETS_LOST = "TargetsLost"
+    TARGETS_FOUND = "TargetsFound"
+    OFFLINE = "Offline"
+    ONLINE = "Online"
+    MINIMUM_REDUNDANCY = "MinimumRedundancy"
+    RESTORED = "Restored"
+    NOT_JUDGED = "NotJudged"
+
+    # what makes an interface unfit as a member
+    BOND_MEMBER = "BondMember"
+    BRIDGE_PORT = "BridgePort"
+    VRF_MEMBER = "VRFMember"
+    UNSUITABLE_DEVICE = "UnsuitableDevice"
+    POINT_TO_POINT = "PointToPoint"
+    LOOPBACK = "Loopback"
+    MEDIA_MISMATCH = "MediaMismatch"
+    DUPLICATE_MAC = "DuplicateMAC"
+    INTERFACE_CONFLICT = "InterfaceConflict"
+    NOT_ONE_LINK = "NotOneLink"
+    FAMILY_MISSING = "FamilyMissing"
+
+    # standby
+    STANDBY_ACTIVATED = "StandbyActivated"
+    STANDBY_RELEASED = "StandbyReleased"
+    FAILBACK_DISABLED = "FailbackDisabled"
+
+    # groups
+    GROUP_FAILED = "GroupFailed"
+    GROUP_DEGRADED = "GroupDegraded"
+    GROUP_OK = "GroupOk"
+    DETECTION_TIME_RAISED = "DetectionTimeRaised"
+    DETECTION_TIME_LOWERED = "DetectionTimeLowered"
+    CONFIGURED = "Configured"
+    WITHDRAWN = "Withdrawn"
+
+    # targets
+    TARGET_DEAD = "TargetDead"
+    TARGET_SLOW = "TargetSlow"
+
+    # addresses
+    ADDRESS_ADDED = "AddressAdded"
+    ADDRESS_REMOVED = "AddressRemoved"
+    FAILOVER = "Failover"
+    FAILBACK = "Failback"
+    REBALANCE = "Rebalance"
+    MOVE_BUDGET = "MoveBudget"
+    ADDRESS_CONFLICT = "AddressConflict"
+    DHCP_MANAGED = "DHCPManaged"
+    TEST_ADDRESS_MISSING = "TestAddressMissing"
+    TEST_ADDRESS_DUPLICATE = "TestAddressDuplicate"
+    KERNEL_REFUSED = "KernelRefused"
+    FOREIGN_CHANGE = "ForeignChange"
+    SETTINGS_OVERRIDDEN = "SettingsOverridden"
+
+    # life
+    AGENT_SUSPENDED = "AgentSuspended"
+    CHANGE_UNDONE = "ChangeUndone"

@@ -1,0 +1,87 @@
+"""Every time and count of the core, with its unit and where it comes from.
+
+Seconds unless the name says otherwise. Names in capitals after "in.mpathd" are the original daemon's constants.
+"""
+
+PROBE_FAILURES = 5
+"""Consecutive lost probes that fail a prober. in.mpathd NUM_PROBE_FAILS."""
+
+PROBE_REPAIRS = 10
+"""Consecutive answered probes that repair an interface. in.mpathd NUM_PROBE_REPAIRS."""
+
+PROBES_PER_DETECTION_TIME = PROBE_FAILURES + 2
+"""Probe interval = FDT / 7: one probe may be outstanding and sends are jittered. in.mpathd NUM_PROBE_FAILS + 2."""
+
+PROBE_HISTORY = PROBE_REPAIRS * PROBE_FAILURES + 2
+"""Probes remembered by a prober, enough for ten successes of one target among five. in.mpathd PROBE_STATS_COUNT."""
+
+JITTER_MINIMUM = 0.5
+JITTER_MAXIMUM = 1.0
+"""A probe leaves at its base time + uniform[0.5, 1.0] x interval. in.mpathd MIN_RANDOM_FACTOR, MAX_RANDOM_FACTOR."""
+
+PROBES_OUTSTANDING = 2
+"""At most two probes are in flight; at a tick an older one still unanswered is lost. in.mpathd."""
+
+EARLIEST_LOSS = 0.5
+"""No probe is given up before half an interval, however fast its target: with the jitter this bounds detection by
+6.5 of the 7 intervals of an FDT. The original waits a whole interval for targets below 1 ms and exceeds its FDT."""
+
+TARGETS_MINIMUM = 3
+TARGETS_MAXIMUM = 5
+"""Targets probed by a prober. in.mpathd MIN_PROBE_TARGETS, MAX_PROBE_TARGETS."""
+
+TARGET_RECOVERY = 60.0
+"""A slow or dead target rests this long before it may be used again. in.mpathd MIN_RECOVERY_TIME."""
+
+QUIET_PERIOD = 40.0
+"""Losses are ignored this long after a member first appears (spanning tree), ended by its first reply.
+in.mpathd FAILURE_DETECTION_QP."""
+
+TEST_ADDRESS_GRACE = 20.0
+"""A missing test address is only mentioned after this time. in.mpathd TESTADDR_CONF_TIME."""
+
+LINK_UPS_PERMITTED = 2
+LINK_UP_WINDOW = 60.0
+"""A third link-up within the window does not repair until the window has passed. in.mpathd LINK_UP_PERMIN."""
+
+DETECTION_TIME_RAISE = 2
+"""New interval = 2 x CRTT of the target that is too slow. in.mpathd NEXT_FDT_MULTIPLE."""
+
+DETECTION_TIME_LOWER = 4
+"""The FDT is lowered when every CRTT is below a quarter of the interval. in.mpathd LOWER_FDT_TRIGGER."""
+
+DETECTION_TIME_SETTLING = 60.0
+"""The FDT is not lowered sooner than this after a raise. in.mpathd MIN_SETTLING_TIME."""
+
+EXCEPTIONAL_TARGET_FACTOR = 2
+EXCEPTIONAL_TARGET_OTHERS = 3
+"""One slow target among at least four, the others at most half the interval, is the exception: it is replaced instead
+of slowing the whole group. in.mpathd EXCEPTION_FACTOR, MIN_PROBE_TARGETS."""
+
+DEFERRED_SAMPLES = 1
+"""A round trip that would exceed the interval is held until a second one confirms it. in.mpathd MAXDEFERREDRTT."""
+
+MOVE_BUDGET = 4
+MOVE_WINDOW = 180.0
+"""Moves of one address that failback may use up within the window: an EVPN fabric freezes an address at the fifth
+(RFC 7432, section 15.1). Failover is never held back."""
+
+ANNOUNCE_AT = (0.0, 0.1, 0.5, 1.1, 2.2, 5.0)
+"""Announcements of a moved address, after the move. The 1.1 s repeat passes the 1 s lock time of Linux neighbours."""
+
+ANNOUNCE_RATE = 1000.0
+"""Announcements a second over all addresses: switches throttle bursts."""
+
+CARRIER_POLL = 0.02
+"""Carrier is polled this often: the kernel holds link events back for up to 1 s under link churn."""
+
+RECONCILE = 20.0
+"""The kernel is compared with the desired state this often. in.mpathd IF_SCAN_INTERVAL."""
+
+REPAIR_FOREIGN = 0.1
+"""What somebody else removed is put back within this time."""
+
+
+def probe_interval(detection_time: float) -> float:
+    """Seconds between probes of one prober for a failure detection time in seconds: whole milliseconds of FDT / 7."""
+    return int(detection_time * 1000 / PROBES_PER_DETECTION_TIME + 1e-9) / 1000

@@ -1,0 +1,1 @@
+"""The only code of the agent that talks to the API server."""

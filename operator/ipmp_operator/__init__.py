@@ -1,0 +1,3 @@
+"""The IPMP operator."""
+
+__version__ = "0.1.0"

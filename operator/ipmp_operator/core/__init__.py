@@ -1,0 +1,1 @@
+"""Plan, allocate, roll up: pure functions of groups, nodes and node groups."""
