@@ -1,0 +1,41 @@
+"""Fixtures of the lab ladder: it needs root, `ip` and `nft`, and says what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+PROGRAMS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _able() -> None:
+    """Fail, never skip: a ladder that was asked for is climbed."""
+    missing = sorted(package for program, package in PROGRAMS.items() if not shutil.which(program))
+    if missing:
+        pytest.fail(f"the lab needs: apt-get install {' '.join(missing)}", pytrace=False)
+    if os.geteuid() != 0:
+        pytest.fail("the lab makes network namespaces: run it as root", pytrace=False)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """One host with two NICs on two switches, a peer on each switch."""
+    with Lab() as running:
+        yield running
