@@ -1,5 +1,7 @@
 """The lab: topologies of network namespaces, faults, traffic meters and the agent as a process in them."""
 
+from tests.lab.agent import Agent, group
+from tests.lab.dump import KernelDump
 from tests.lab.filters import Direction, Family
 from tests.lab.namespaces import CommandFailedError, Namespace, remove_stale, with_own_sysfs
 from tests.lab.ping import Outage, PingReport, PingTrain
@@ -9,12 +11,14 @@ from tests.lab.topology import Host, Lab, Nic, Switch, Uplink
 from tests.lab.waiting import NotInTimeError, wait_for
 
 __all__ = [
+    "Agent",
     "Announcement",
     "CommandFailedError",
     "Direction",
     "Family",
     "Form",
     "Host",
+    "KernelDump",
     "Lab",
     "Namespace",
     "Nic",
@@ -28,6 +32,7 @@ __all__ = [
     "Switch",
     "TcpStream",
     "Uplink",
+    "group",
     "remove_stale",
     "wait_for",
     "with_own_sysfs",

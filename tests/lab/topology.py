@@ -97,7 +97,11 @@ class Switch:
 
 @dataclass
 class Nic:
-    """A NIC of a host, its cable and the switch port at the far end. Faults return the monotonic time they held."""
+    """A NIC of a host, its cable and the switch port at the far end.
+
+    Every fault returns the monotonic time from which it held: exact within microseconds for carriers, while filters
+    may take effect some milliseconds before the program that sets them has ended.
+    """
 
     host: Host
     name: str
