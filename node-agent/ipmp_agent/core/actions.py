@@ -92,4 +92,28 @@ class Notify:
     interface: str | None = None  # None: the group as a whole
 
 
-Action = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce | Notify
+@dataclass(frozen=True, slots=True)
+class InterfaceVerdict:
+    """A member was found to have failed, or to work again: what failures and repairs are counted by."""
+
+    interface: str
+    failed: bool
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeClosed:
+    """A detection probe was answered or given up: one row of the live probe view."""
+
+    interface: str
+    family: Family
+    target: Address
+    sequence: int
+    sent_at: float  # monotonic seconds
+    rtt: float | None  # seconds; None: lost
+    network_rtt: float | None
+    average: float  # seconds; 0: unknown
+    deviation: float
+
+
+Action = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce | Notify | InterfaceVerdict | ProbeClosed

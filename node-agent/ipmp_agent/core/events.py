@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,8 @@ class ProbeAnswered:
     target: Address
     sequence: int
     kind: ProbeKind
-    rtt: float  # seconds, send to processed
+    rtt: float  # seconds, send to processed here
+    network_rtt: float  # seconds, send to kernel receive: free of our own scheduling
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,11 @@ class ConfigurationChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelRead:
+    """The kernel has been read: what was not found is not there. Before the first, no address is activated."""
+
+
+@dataclass(frozen=True, slots=True)
 class SavedInterface:
     """What the state file remembers of one member."""
 
@@ -155,10 +161,12 @@ class SavedInterface:
 
 @dataclass(frozen=True, slots=True)
 class StateRestored:
-    """The agent starts again and knows what it knew. First event of all, before any InterfaceFound."""
+    """The agent starts again and knows what it knew. First event of all, before any InterfaceFound.
+
+    Where the addresses are is not remembered: the kernel is asked, and tells by AddressFound.
+    """
 
     interfaces: tuple[SavedInterface, ...]
-    addresses: tuple[AddressFound, ...] = field(default=())
 
 
 Event = (
@@ -175,5 +183,6 @@ Event = (
     | AddressRefused
     | AddressCleared
     | ConfigurationChanged
+    | KernelRead
     | StateRestored
 )

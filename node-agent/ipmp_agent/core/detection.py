@@ -1,0 +1,460 @@
+"""Failure and repair of the members of one group: links, probes, and what they say together.
+
+A link that goes down fails a member at once. Lost probes fail a member only while another member proves that the link
+works; otherwise the group has failed and nothing moves. Repair takes ten answers, or a link-up where nobody can probe.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipmp_agent.core import group, timers
+from ipmp_agent.core.actions import InterfaceVerdict, Severity
+from ipmp_agent.core.events import Family, ProbeKind
+from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent, State
+from ipmp_agent.core.link import Link
+from ipmp_agent.core.probing import Prober, choose_protocol
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.core.rtt import DetectionTime
+from ipmp_agent.core.snapshot import GroupState, TargetState
+from ipmp_agent.core.targets import TargetOrigin
+from ipmp_api.types import TestAddressIPv6
+
+if TYPE_CHECKING:
+    import random
+    from typing import Protocol
+
+    from ipmp_agent.core.actions import Action
+    from ipmp_agent.core.events import ProbeAnswered, TestAddressChanged
+    from ipmp_agent.core.targets import Target
+    from ipmp_api.types import Address, NodeGroup
+
+    class Group(Protocol):
+        """What detection asks of the group it judges for."""
+
+        def act(self, action: Action) -> None:
+            """Order something."""
+
+        def tell(
+            self, reason: Reason, message: str, interface: Interface | None = ..., severity: Severity = ...
+        ) -> None:
+            """Let people know."""
+
+        def lost(self) -> None:
+            """A member that was in use no longer works."""
+
+        def regained(self, interface: Interface, *, group_had_failed: bool) -> None:
+            """A member works again."""
+
+
+class Detection:
+    """Judges the members of one group."""
+
+    def __init__(
+        self, configuration: NodeGroup, interfaces: dict[str, Interface], rng: random.Random, owner: Group
+    ) -> None:
+        self._configuration = configuration
+        self._interfaces = interfaces  # shared with the group
+        self._random = rng
+        self._group = owner
+        self._routers: tuple[Address, ...] = ()
+        self.time = self._configured_time(configuration)
+
+    @staticmethod
+    def _configured_time(configuration: NodeGroup) -> DetectionTime:
+        chosen = configuration.policies.failure_detection
+        return DetectionTime(chosen.time_milliseconds / 1000, adaptive=bool(chosen.adaptive))
+
+    @property
+    def _members(self) -> tuple[Interface, ...]:
+        return tuple(self._interfaces.values())
+
+    @property
+    def _group_failed(self) -> bool:
+        return group.group_state(self._members) is GroupState.FAILED
+
+    # --- configuration and life ---
+
+    def configure(self, configuration: NodeGroup, now: float) -> None:
+        """Take a new configuration; estimates and histories survive where they still apply."""
+        old, self._configuration = self._configuration, configuration
+        if configuration.policies.failure_detection != old.policies.failure_detection:
+            self.time = self._configured_time(configuration)
+            self._reschedule(now)
+        for interface in self._members:
+            if interface.present:
+                self._choose_protocols(interface, now)
+        self.review_all(now)
+
+    def review_all(self, now: float) -> None:
+        """Offer the present targets to everybody and look again at who can be judged."""
+        for interface in self._members:
+            self._offer_targets(interface, now)
+        for interface in self._members:
+            self._review(interface, now)
+            self._try_repair_by_link(interface, now)
+
+    def appear(self, interface: Interface, now: float) -> None:
+        """A member is here: give it a link, probers and targets."""
+        interface.link = Link()
+        interface.probers = {family: Prober(interface.key, family, now, self._random) for family in Family}
+        self._choose_protocols(interface, now)
+        self._offer_targets(interface, now)
+        self._review(interface, now)
+
+    def disappear(self, interface: Interface) -> None:
+        """A member is gone, with everything that was known of it."""
+        interface.probers = {}
+        interface.test_addresses = {}
+
+    def restore_failed(self, interface: Interface, reason: Reason, now: float) -> None:
+        """The agent starts again and remembers this member as failed: it stays so until proven good."""
+        interface.fire(InterfaceEvent.FAIL, reason, now)
+
+    def go_offline(self, interface: Interface, reason: Reason, now: float) -> None:
+        """Stop probing: what it says while it is worked on means nothing."""
+        interface.fire(InterfaceEvent.GO_OFFLINE, reason, now)
+        self._quiesce(interface)
+
+    def go_online(self, interface: Interface, now: float) -> None:
+        """Judge it again; a failure known or seen meanwhile counts."""
+        interface.fire(InterfaceEvent.GO_ONLINE, interface.cause or Reason.ONLINE, now)
+        self._start_probers(interface, now)
+        self._review(interface, now)
+        self._try_repair_by_link(interface, now)
+
+    def _quiesce(self, interface: Interface) -> None:
+        for prober in interface.probers.values():
+            prober.stop()
+            prober.forget()
+
+    def _start_probers(self, interface: Interface, now: float) -> None:
+        for prober in interface.probers.values():
+            if interface.watching and prober.enabled and not prober.running:
+                prober.start(now, self.time.interval)
+
+    # --- how, from where, and whom ---
+
+    def _choose_protocols(self, interface: Interface, now: float) -> None:
+        policies = self._configuration.policies
+        for family, prober in interface.probers.items():
+            source = interface.test_addresses.get(family)
+            if family is Family.IPV4:
+                addressed = interface.member.test_ipv4 is not None
+            else:
+                addressed = policies.test_ipv6 is TestAddressIPv6.LINK_LOCAL
+                source = source if addressed else None
+            protocol, why = choose_protocol(family, policies.probe_method, source, addressed=addressed)
+            prober.use(protocol, source, why)
+            prober.want_hosts = bool(policies.targets.discovery)
+            if not prober.enabled:
+                prober.stop()
+        self._start_probers(interface, now)
+
+    def test_address(self, interface: Interface, event: TestAddressChanged, now: float) -> None:
+        """A test address is ready, or gone, or somebody else's."""
+        if event.address is None:
+            interface.test_addresses.pop(event.family, None)
+        else:
+            interface.test_addresses[event.family] = event.address
+        if event.duplicate:
+            self._group.tell(
+                Reason.TEST_ADDRESS_DUPLICATE,
+                f"the IPv{event.family.value} test address of {interface.name} is in use elsewhere: not used",
+                interface,
+                Severity.ERROR,
+            )
+        if interface.present:
+            self._choose_protocols(interface, now)
+            self._offer_targets(interface, now)
+            self._review(interface, now)
+            self._try_repair_by_link(interface, now)
+
+    def routers(self, routers: tuple[Address, ...], now: float) -> None:
+        """The routing table has these gateways on the link now."""
+        self._routers = routers
+        self.review_all(now)
+
+    def _offer_targets(self, interface: Interface, now: float) -> None:
+        sources = self._configuration.policies.targets
+        own = {a.address.ip for a in self._configuration.data_addresses}
+        own |= {address for member in self._members for address in member.test_addresses.values()}
+        own |= {member.test_ipv4.ip for member in self._configuration.members if member.test_ipv4}
+        named: dict[Address, TargetOrigin] = dict.fromkeys(sources.addresses, TargetOrigin.PIN)
+        for enabled, addresses, origin in (
+            (sources.routers, self._routers, TargetOrigin.ROUTER),
+            (sources.peers, self._configuration.peers, TargetOrigin.PEER),
+        ):
+            for address in addresses if enabled else ():
+                named.setdefault(address, origin)
+        for family, prober in interface.probers.items():
+            wanted = [(a, o) for a, o in named.items() if a.version == family.value and a not in own]
+            prober.targets.offer(wanted, now, keep=self._group_failed)
+            if not prober.targets and prober.want_hosts:
+                self._copy_hosts(prober, now)
+
+    def _copy_hosts(self, prober: Prober, now: float) -> None:
+        for sibling in self._members:
+            other = sibling.probers.get(prober.family)
+            for host in other.targets.hosts if other else ():
+                prober.targets.add_host(host, now)
+
+    def _review(self, interface: Interface, now: float) -> None:
+        """Move between having and not having somebody to probe."""
+        state, judged = interface.state, interface.capable
+        if not interface.enabled and state in {State.NO_TARGETS, State.FAILED_NO_TARGETS}:
+            interface.fire(InterfaceEvent.PROBING_ENDED, Reason.NOT_JUDGED, now)
+        elif judged and state in {State.NO_TARGETS, State.FAILED_NO_TARGETS}:
+            interface.fire(InterfaceEvent.TARGETS_FOUND, Reason.TARGETS_FOUND, now)
+        elif interface.enabled and not judged and state in {State.RUNNING, State.FAILED} and interface.link.usable:
+            interface.fire(InterfaceEvent.TARGETS_LOST, Reason.TARGETS_LOST, now)
+            for prober in interface.probers.values():
+                prober.forget()
+
+    # --- links ---
+
+    def link_changed(self, interface: Interface, up: bool | None, now: float) -> None:
+        """Carrier went, came, or can no longer be told."""
+        if up is False:
+            self._link_down(interface, now)
+        elif interface.link.up is False:
+            self._link_up(interface, now, known=up is True)
+        else:
+            interface.link.up = up
+
+    def _link_down(self, interface: Interface, now: float) -> None:
+        interface.link.went_down()
+        self._quiesce(interface)  # old answers must not prove a repair
+        if interface.state is State.OFFLINE:
+            self._condemn(interface, Reason.LINK_DOWN, now)
+        if not interface.functioning:
+            self._group.tell(Reason.LINK_DOWN, f"the link of {interface.name} is down", interface)
+            return
+        self._release_flapping(now)
+        if any(o.functioning and o.link.usable for o in self._members if o is not interface):
+            self._fail(interface, Reason.LINK_DOWN, now)
+        else:
+            self._fail_group(interface, Reason.LINK_DOWN, now)
+
+    def _release_flapping(self, now: float) -> None:
+        """The flap rule never keeps the last working link out."""
+        others = [other for other in self._members if other.functioning and other.link.usable]
+        if others:
+            return
+        for other in self._members:
+            if other.link.held and other.link.usable:
+                other.link.release()
+                self._try_repair_by_link(other, now)
+
+    def _link_up(self, interface: Interface, now: float, *, known: bool) -> None:
+        stable = interface.link.came_up(now)
+        if not known:
+            interface.link.up = None
+        self._start_probers(interface, now)
+        self._review(interface, now)
+        if interface.state is State.OFFLINE_FAILED and interface.cause is Reason.LINK_DOWN:
+            interface.fire(InterfaceEvent.REPAIR, Reason.LINK_UP, now)
+            self._group.act(InterfaceVerdict(interface.key, failed=False, reason=Reason.LINK_UP))
+        elif stable or self._group_failed:
+            interface.link.release()
+            self._try_repair_by_link(interface, now)
+        elif not interface.capable and interface.state in BROKEN:
+            self._group.tell(
+                Reason.LINK_FLAPPING,
+                f"{interface.name} has come up more than {timers.LINK_UPS_PERMITTED} times in the last minute: "
+                "not used until it stabilizes",
+                interface,
+                Severity.ERROR,
+            )
+        if interface.failed and not interface.link.held:
+            self._group.tell(Reason.LINK_UP, f"the link of {interface.name} is up: waiting for probes", interface)
+
+    def _try_repair_by_link(self, interface: Interface, now: float) -> None:
+        """A link that is up repairs a member that no probe can judge, unless probes condemned it."""
+        if interface.state not in BROKEN or interface.link.up is False or interface.link.held or interface.capable:
+            return
+        if interface.enabled and interface.cause is Reason.PROBES_LOST:
+            return
+        self._repair(interface, Reason.LINK_UP, now)
+
+    # --- verdicts ---
+
+    def _condemn(self, interface: Interface, reason: Reason, now: float) -> None:
+        interface.fire(InterfaceEvent.FAIL, reason, now)
+        interface.inactive = False
+        for prober in interface.probers.values():
+            prober.targets.reset_round_trips()
+        self._group.act(InterfaceVerdict(interface.key, failed=True, reason=reason))
+
+    def _tell_failure(self, interface: Interface, reason: Reason) -> None:
+        why = "its link is down" if reason is Reason.LINK_DOWN else "its probes are not answered"
+        self._group.tell(reason, f"failure of {interface.name} detected: {why}", interface, Severity.ERROR)
+
+    def _fail(self, interface: Interface, reason: Reason, now: float) -> None:
+        was_active = interface.active
+        self._condemn(interface, reason, now)
+        self._tell_failure(interface, reason)
+        if was_active:
+            self._group.lost()
+
+    def _fail_group(self, culprit: Interface, reason: Reason, now: float) -> None:
+        for interface in self._members:
+            if interface.functioning or interface.state is State.OFFLINE:
+                self._condemn(interface, reason if interface is culprit else Reason.GROUP_FAILED, now)
+            for prober in interface.probers.values():
+                prober.targets.flush_hosts()
+        if reason is Reason.LINK_DOWN:
+            self._tell_failure(culprit, reason)
+        for interface in self._members:
+            self._review(interface, now)
+
+    def _repair(self, interface: Interface, reason: Reason, now: float) -> None:
+        group_had_failed = self._group_failed
+        interface.fire(InterfaceEvent.REPAIR, reason, now)
+        self._group.act(InterfaceVerdict(interface.key, failed=False, reason=reason))
+        self._group.tell(reason, f"repair of {interface.name} detected", interface)
+        self._group.regained(interface, group_had_failed=group_had_failed)
+
+    def _judge(self, interface: Interface, now: float) -> None:
+        if interface.functioning:
+            self._judge_targets(interface, now)
+            condemning = group.failing_probers(interface, now, self.time.value)
+            if condemning:
+                first_loss = min(prober.first_loss() for prober in condemning)
+                margin = timers.JITTER_MINIMUM * self.time.interval
+                if group.is_interface_failure(interface, first_loss, self._members, margin):
+                    self._fail(interface, Reason.PROBES_LOST, now)
+                else:
+                    self._fail_group(interface, Reason.GROUP_FAILED, now)
+        elif interface.state is State.FAILED and interface.link.usable and self._proven(interface):
+            self._repair(interface, Reason.PROBES_ANSWERED, now)
+
+    @staticmethod
+    def _proven(interface: Interface) -> bool:
+        return any(prober.capable and prober.repaired() for prober in interface.probers.values())
+
+    def _judge_targets(self, interface: Interface, now: float) -> None:
+        for prober in interface.probers.values():
+            target = prober.dead_target() if prober.capable else None
+            if target is not None:
+                self._group.tell(
+                    Reason.TARGET_DEAD,
+                    f"target {target.address} does not answer {interface.name}, others do: not probing it for a while",
+                    interface,
+                    Severity.WARNING,
+                )
+                prober.targets.set_aside(target, TargetState.DEAD, now)
+                self._review(interface, now)
+
+    # --- time ---
+
+    def next_deadline(self) -> float | None:
+        """When the next prober or held link wants attention."""
+        times = [p.next_deadline() for i in self._members for p in i.probers.values()]
+        times += [interface.link.release_at() for interface in self._members if interface.link.up is not False]
+        return min((time for time in times if time is not None), default=None)
+
+    def tick(self, now: float) -> None:
+        """Judge and probe whatever is due."""
+        for interface in self._members:
+            release_at = interface.link.release_at()
+            if release_at is not None and now >= release_at and interface.link.usable:
+                interface.link.release()
+                self._try_repair_by_link(interface, now)
+            for prober in interface.probers.values():
+                self._tick(interface, prober, now)
+
+    def _tick(self, interface: Interface, prober: Prober, now: float) -> None:
+        if prober.due(now):
+            missed = prober.missed_count
+            for closed in prober.begin_tick(now, self.time.interval):
+                self._group.act(closed)
+            if prober.missed_count == missed:
+                self._judge(interface, now)
+            prober.targets.promote(now)
+            if not prober.running:
+                return
+            for action in prober.send_next(now):
+                self._group.act(action)
+        probe = prober.send_rtt(now, self.time.configured_interval, raised=self.time.raised)
+        if probe is not None:
+            self._group.act(probe)
+
+    def _reschedule(self, now: float) -> None:
+        for interface in self._members:
+            for prober in interface.probers.values():
+                prober.reschedule(now, self.time.interval)
+
+    # --- answers ---
+
+    def answered(self, interface: Interface, event: ProbeAnswered, now: float) -> None:
+        """A reply came: history, estimate, detection time."""
+        prober = interface.probers.get(event.family)
+        if prober is None or not interface.watching:
+            return
+        if event.kind is ProbeKind.DISCOVERY:
+            self._discovered(event, now)
+            return
+        target = prober.targets.find(event.target)
+        measure = interface.functioning and not self._group_failed
+        if event.kind is ProbeKind.RTT:
+            if target is not None and measure:
+                target.rtt.sample_if_lower(event.network_rtt)
+        else:
+            closed = prober.answered(event, self.time.interval, measure=measure)
+            if closed is None:
+                return
+            self._group.act(closed)
+        if target is not None and measure:
+            self._adapt(interface, prober, target, now)
+
+    def _discovered(self, event: ProbeAnswered, now: float) -> None:
+        for interface in self._members:
+            prober = interface.probers.get(event.family)
+            if prober is not None and prober.want_hosts and prober.targets.add_host(event.target, now):
+                self._review(interface, now)
+
+    def _adapt(self, interface: Interface, prober: Prober, target: Target, now: float) -> None:
+        crtt = target.rtt.crtt
+        if self.time.too_slow(crtt):
+            if self._is_exception(prober, target):
+                prober.targets.set_aside(target, TargetState.SLOW, now)
+                self._group.tell(
+                    Reason.TARGET_SLOW,
+                    f"target {target.address} is much slower than the others of {interface.name}: set aside",
+                    interface,
+                )
+                self._review(interface, now)
+                return
+            self.time.raise_for(crtt, now)
+            self._reschedule(now)
+            self._group.tell(
+                Reason.DETECTION_TIME_RAISED,
+                f"target {target.address} answers too slowly for {self.time.configured * 1000:.0f} ms: "
+                f"failure detection time is now {self.time.value * 1000:.0f} ms",
+                interface,
+                Severity.WARNING,
+            )
+        elif self.time.fast(crtt) and self.time.may_be_lowered(now) and self._all_fast():
+            self.time.lower()
+            self._reschedule(now)
+            self._group.tell(
+                Reason.DETECTION_TIME_LOWERED,
+                f"targets are fast again: failure detection time is now {self.time.value * 1000:.0f} ms",
+                interface,
+            )
+
+    def _is_exception(self, prober: Prober, target: Target) -> bool:
+        others = [other for other in prober.targets.active if other is not target]
+        limit = self.time.interval / timers.EXCEPTIONAL_TARGET_FACTOR
+        return len(others) >= timers.EXCEPTIONAL_TARGET_OTHERS and all(o.rtt.crtt <= limit for o in others)
+
+    def _all_fast(self) -> bool:
+        return all(
+            self.time.fast(target.rtt.crtt)
+            for interface in self._members
+            if interface.functioning
+            for prober in interface.probers.values()
+            if prober.capable
+            for target in prober.targets.active
+        )

@@ -1,0 +1,44 @@
+"""Link-based failure detection of one interface, and the flap rule.
+
+A link that goes down counts at once. A link that comes up counts at once only twice a minute.
+"""
+
+from __future__ import annotations
+
+from ipmp_agent.core import timers
+
+
+class Link:
+    """Carrier of one interface; `up` is None where the driver does not report it."""
+
+    __slots__ = ("_ups", "held", "up")
+
+    def __init__(self) -> None:
+        self.up: bool | None = True  # optimistic: a link that is down at the start is then a link that goes down
+        self.held = False  # came up too often, waits for the window to pass
+        self._ups: tuple[float, ...] = ()  # the last times it came up, oldest first
+
+    @property
+    def usable(self) -> bool:
+        """Not known to be down."""
+        return self.up is not False
+
+    def came_up(self, now: float) -> bool:
+        """Record that carrier came; False when that is once too often and the interface must wait."""
+        self.up = True
+        flapping = len(self._ups) == timers.LINK_UPS_PERMITTED and now - self._ups[0] <= timers.LINK_UP_WINDOW
+        self._ups = (*self._ups, now)[-timers.LINK_UPS_PERMITTED :]
+        self.held = flapping
+        return not flapping
+
+    def went_down(self) -> None:
+        """Record that carrier went."""
+        self.up = False
+
+    def release_at(self) -> float | None:
+        """When an interface held back may be looked at again, or None."""
+        return self._ups[0] + timers.LINK_UP_WINDOW if self.held else None
+
+    def release(self) -> None:
+        """The window has passed, or nothing better is left."""
+        self.held = False

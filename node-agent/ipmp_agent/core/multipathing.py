@@ -1,0 +1,516 @@
+"""One IPMP group: events go in, actions come out.
+
+The only object the daemon talks to. Every event is first applied to the members (detection.py judges them), then
+`_settle` brings use, placement and outbound traffic in line, in that order. A fact never skips a room.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from ipmp_agent.core import events, group
+from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, SetNominee, SetOutbound, Severity
+from ipmp_agent.core.detection import Detection
+from ipmp_agent.core.interface import Interface, InterfaceEvent
+from ipmp_agent.core.placement import Placement
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.core.report import take_snapshot
+from ipmp_agent.core.snapshot import GroupState
+from ipmp_api.types import Mode, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ipmp_agent.core.actions import Action, Move
+    from ipmp_agent.core.snapshot import GroupSnapshot
+    from ipmp_api.types import InterfaceAddress, NodeGroup
+
+
+class Multipathing:
+    """The state of one group. `now` is monotonic seconds and never goes back; `seed` makes the jitter reproducible."""
+
+    def __init__(self, configuration: NodeGroup, *, seed: int) -> None:
+        self._configuration = configuration
+        self._actions: list[Action] = []
+        self._interfaces: dict[str, Interface] = {}
+        self._placement = Placement()
+        self._detection = Detection(configuration, self._interfaces, random.Random(seed), self)  # noqa: S311 - jitter
+        self._activations = 0
+        self._saved: dict[str, events.SavedInterface] = {}
+        self._refusals: dict[str, tuple[Reason, str]] = {}
+        self._read = False  # the kernel has been read once
+        self._state: GroupState | None = None  # as last told; None: nothing yet
+        self._recovering_until: float | None = None  # a failed group is coming back, one member after the other
+        self._outbound: SetOutbound | None = None
+        self._nominee: str | None = None
+        self._configured = False
+
+    # --- the contract ---
+
+    def handle(self, event: events.Event, now: float) -> list[Action]:
+        """Take one fact; return what is to be done about it, in order."""
+        self._ensure_configured(now)
+        _HANDLERS[type(event)](self, event, now)
+        self._settle(now)
+        return self._take_actions()
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed: judge, probe, and go on with what waited. Drain all pending replies first."""
+        self._ensure_configured(now)
+        self._detection.tick(now)
+        self._settle(now)
+        return self._take_actions()
+
+    def next_deadline(self) -> float | None:
+        """When tick wants to be called; None: only an event can change anything."""
+        deadlines = [self._detection.next_deadline(), self._placement.next_deadline(), self._recovering_until]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def snapshot(self) -> GroupSnapshot:
+        """The state at this moment."""
+        return take_snapshot(
+            self._configuration,
+            tuple(self._interfaces.values()),
+            self._detection.time,
+            self._placement,
+            self._outbound,
+            self._nominee,
+            tuple((name, reason, detail) for name, (reason, detail) in self._refusals.items()),
+        )
+
+    def saved(self) -> tuple[events.SavedInterface, ...]:
+        """What the state file must remember so that a restart changes nothing."""
+        return tuple(
+            events.SavedInterface(
+                interface=interface.key,
+                failed=interface.failed,
+                inactive=interface.inactive,
+                offline=Reason.OFFLINE in interface.offline_reasons,
+                reason=interface.cause,
+            )
+            for interface in self._interfaces.values()
+            if interface.present
+        )
+
+    # --- what detection asks of its group ---
+
+    def act(self, action: Action) -> None:
+        """Order something."""
+        self._actions.append(action)
+
+    def tell(
+        self, reason: Reason, message: str, interface: Interface | None = None, severity: Severity = Severity.INFO
+    ) -> None:
+        """Let people know."""
+        self._actions.append(Notify(reason, message, severity, interface.name if interface else None))
+
+    def lost(self) -> None:
+        """A member that was in use no longer works: one other takes its place."""
+        self._note_use(group.settle(self._members))
+
+    def regained(self, interface: Interface, *, group_had_failed: bool) -> None:
+        """A member works again."""
+        reclaim = bool(self._configuration.policies.failback) or group_had_failed
+        self._gain(interface, reclaim=reclaim)
+
+    # --- members ---
+
+    @property
+    def _members(self) -> tuple[Interface, ...]:
+        return tuple(self._interfaces.values())
+
+    def _take_actions(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _ensure_configured(self, now: float) -> None:
+        if not self._configured:
+            self._configured = True
+            self._configure(self._configuration, now)
+
+    def _configure(self, configuration: NodeGroup, now: float) -> None:
+        known = dict(self._interfaces)
+        self._interfaces.clear()
+        newly_standby = None
+        for member in configuration.members:
+            interface = known.pop(member.key, None) or Interface(member, now, Reason.INTERFACE_MISSING)
+            if interface.member.role is Role.ACTIVE and member.role is Role.STANDBY:
+                newly_standby = interface
+            interface.member = member
+            self._interfaces[member.key] = interface
+        self._configuration = configuration
+        for move in self._placement.configure([a.address for a in configuration.data_addresses]):
+            self._move((move,))
+        self._detection.configure(configuration, now)
+        reclaim = bool(configuration.policies.failback)
+        self._note_use(group.settle(self._members, reclaim=reclaim, first_out=newly_standby))
+
+    def _on_configuration(self, event: events.ConfigurationChanged, now: float) -> None:
+        self._configure(event.configuration, now)
+
+    def _on_restored(self, event: events.StateRestored, now: float) -> None:
+        del now
+        self._saved = {saved.interface: saved for saved in event.interfaces}
+
+    def _on_kernel_read(self, event: events.KernelRead, now: float) -> None:
+        del event
+        self._read = True
+        self._saved.clear()
+        self._detection.review_all(now)
+        self._note_use(group.settle(self._members))
+
+    def _on_found(self, event: events.InterfaceFound, now: float) -> None:
+        interface = self._interfaces.get(event.interface)
+        if interface is None:
+            return
+        refusal = event.refusal or self._unlike_the_others(interface, event)
+        known = interface.facts
+        replaced = known is not None and known.index != event.index
+        if interface.present and (refusal or replaced):
+            self._remove(interface, refusal or Reason.INTERFACE_MISSING, now)
+        was_present = interface.present
+        interface.facts = event if refusal == event.refusal else _refused(event, refusal)
+        if refusal:
+            if known is None or known.refusal is not refusal:
+                interface.reason, interface.since = refusal, now
+                self.tell(refusal, f"{event.name} cannot be a member: {_REFUSALS[refusal]}", interface, Severity.ERROR)
+            return
+        if not was_present:
+            self._appear(interface, now)
+        elif known is not None and known.mac != event.mac:
+            self._mac_changed(interface, now)
+        if event.link != interface.link.up:
+            self._detection.link_changed(interface, event.link, now)
+
+    def _unlike_the_others(self, interface: Interface, event: events.InterfaceFound) -> Reason | None:
+        media = {o.facts.media for o in self._members if o is not interface and o.present and o.facts}
+        return Reason.MEDIA_MISMATCH if media and event.media not in media else None
+
+    def _appear(self, interface: Interface, now: float) -> None:
+        saved = self._saved.pop(interface.key, None)
+        first_time = not self._read
+        interface.fire(InterfaceEvent.APPEAR, Reason.INTERFACE_APPEARED, now)
+        if not first_time:
+            self.tell(Reason.INTERFACE_APPEARED, f"{interface.name} is here", interface)
+        self._detection.appear(interface, now)
+        if saved and saved.offline:
+            interface.offline_reasons.add(Reason.OFFLINE)
+        if group.mac_holder(interface, self._members):
+            interface.offline_reasons.add(Reason.DUPLICATE_MAC)
+            self.tell(
+                Reason.DUPLICATE_MAC,
+                f"{interface.name} has the MAC address of another member and is taken offline: give it its own",
+                interface,
+                Severity.ERROR,
+            )
+        if interface.offline_reasons:
+            self._detection.go_offline(interface, next(iter(interface.offline_reasons)), now)
+        if saved and saved.failed:
+            self._detection.restore_failed(interface, saved.reason or Reason.RESTORED, now)
+        if interface.functioning and saved:
+            interface.inactive = saved.inactive
+            self._note_use(group.settle(self._members))
+        elif interface.functioning:
+            self._gain(interface, reclaim=True, claim=not first_time)
+
+    def _mac_changed(self, interface: Interface, now: float) -> None:
+        if not interface.offline and group.mac_holder(interface, self._members):
+            self.tell(
+                Reason.DUPLICATE_MAC,
+                f"{interface.name} now has the MAC address of another member and is taken offline",
+                interface,
+                Severity.ERROR,
+            )
+            self._offline(interface, Reason.DUPLICATE_MAC, now)
+        elif addresses := self._placement.addresses(interface.key):
+            self.act(Announce(interface.key, tuple(addresses)))
+
+    def _on_vanished(self, event: events.InterfaceVanished, now: float) -> None:
+        interface = self._interfaces.get(event.interface)
+        if interface is None:
+            return
+        if interface.present:
+            self.tell(Reason.INTERFACE_MISSING, f"{interface.name} is gone from this node", interface, Severity.ERROR)
+            self._remove(interface, Reason.INTERFACE_MISSING, now)
+        interface.facts = None
+
+    def _remove(self, interface: Interface, reason: Reason, now: float) -> None:
+        was_active = interface.active
+        self._detection.disappear(interface)
+        interface.fire(InterfaceEvent.VANISH, reason, now)
+        interface.inactive = False
+        interface.facts = None
+        if was_active:
+            self.lost()
+
+    def _gain(self, interface: Interface, *, reclaim: bool, claim: bool = True) -> None:
+        self._note_use(group.gained(interface, self._members, reclaim=reclaim))
+        if interface.active and reclaim and claim:
+            self._placement.claims.append(interface.key)
+        if interface.inactive and interface.role is Role.ACTIVE:
+            self.tell(
+                Reason.FAILBACK_DISABLED,
+                f"{interface.name} works again and stays inactive, because failback is Disabled",
+                interface,
+            )
+
+    def _note_use(self, changed: Sequence[Interface]) -> None:
+        for interface in changed:
+            if interface.inactive:
+                self.tell(Reason.STANDBY_RELEASED, f"{interface.name} is no longer needed, now inactive", interface)
+            else:
+                self.tell(Reason.STANDBY_ACTIVATED, f"{interface.name} is activated", interface)
+
+    # --- offline and online ---
+
+    def _on_offline(self, event: events.OfflineRequested, now: float) -> None:
+        interface = self._find(event.interface)
+        if interface is None:
+            self.tell(Reason.INTERFACE_MISSING, f"{event.interface} is not a member of this group")
+        elif Reason.OFFLINE in interface.offline_reasons:
+            self.tell(Reason.OFFLINE, f"{interface.name} is already offline", interface)
+        elif not event.force and not self._may_go_offline(interface):
+            self.tell(Reason.MINIMUM_REDUNDANCY, _no_redundancy(interface), interface, Severity.WARNING)
+        else:
+            self._offline(interface, Reason.OFFLINE, now)
+
+    def _on_online(self, event: events.OnlineRequested, now: float) -> None:
+        interface = self._find(event.interface)
+        if interface is None:
+            self.tell(Reason.INTERFACE_MISSING, f"{event.interface} is not a member of this group")
+        elif interface.offline_reasons == {Reason.DUPLICATE_MAC}:
+            self.tell(
+                Reason.DUPLICATE_MAC,
+                f"{interface.name} is offline for its duplicate MAC address and comes back when that is unique",
+                interface,
+                Severity.WARNING,
+            )
+        elif Reason.OFFLINE not in interface.offline_reasons:
+            why = " here: remove it from spec.offline" if Reason.CONFIGURED in interface.offline_reasons else ""
+            self.tell(Reason.ONLINE, f"{interface.name} was not taken offline{why}", interface, Severity.WARNING)
+        else:
+            self._online(interface, Reason.OFFLINE, now)
+
+    def _find(self, name: str) -> Interface | None:
+        return self._interfaces.get(name) or next((i for i in self._members if i.name == name), None)
+
+    def _may_go_offline(self, interface: Interface) -> bool:
+        return interface.offline or not interface.present or group.may_go_offline(interface, self._members)
+
+    def _offline(self, interface: Interface, reason: Reason, now: float) -> None:
+        was_offline, was_active = interface.offline, interface.active
+        interface.offline_reasons.add(reason)
+        if was_offline or not interface.present:
+            return
+        self._detection.go_offline(interface, reason, now)
+        interface.inactive = False
+        if reason is not Reason.DUPLICATE_MAC:
+            self.tell(Reason.OFFLINE, f"{interface.name} is offline", interface)
+        if was_active:
+            self.lost()
+        self._release_twins(now)
+
+    def _online(self, interface: Interface, reason: Reason, now: float) -> None:
+        interface.offline_reasons.discard(reason)
+        if interface.offline_reasons or not interface.offline:
+            return
+        if group.mac_holder(interface, self._members):
+            interface.offline_reasons.add(Reason.DUPLICATE_MAC)
+            return
+        self._detection.go_online(interface, now)
+        self.tell(Reason.ONLINE, f"{interface.name} is online", interface)
+        if interface.functioning:
+            self._gain(interface, reclaim=True)
+
+    def _release_twins(self, now: float) -> None:
+        for interface in self._members:
+            if Reason.DUPLICATE_MAC in interface.offline_reasons and not group.mac_holder(interface, self._members):
+                if interface.present:
+                    self.tell(Reason.DUPLICATE_MAC, f"the MAC address of {interface.name} is unique now", interface)
+                self._online(interface, Reason.DUPLICATE_MAC, now)
+
+    def _heed_spec_offline(self, now: float) -> None:
+        """Do what spec.offline asks, as soon as redundancy allows."""
+        wanted = set(self._configuration.offline)
+        self._refusals = {}
+        for interface in self._members:
+            asked = interface.key in wanted or interface.name in wanted
+            heeded = Reason.CONFIGURED in interface.offline_reasons
+            if asked and not heeded and self._may_go_offline(interface):
+                self._offline(interface, Reason.CONFIGURED, now)
+            elif asked and not heeded:
+                self._refusals[interface.name] = (Reason.MINIMUM_REDUNDANCY, _no_redundancy(interface))
+            elif heeded and not asked:
+                self._online(interface, Reason.CONFIGURED, now)
+
+    # --- addresses ---
+
+    def _on_address_found(self, event: events.AddressFound, now: float) -> None:
+        del now
+        self._placement.found(event.address, event.interface)
+
+    def _on_address_refused(self, event: events.AddressRefused, now: float) -> None:
+        del now
+        if event.address not in self._placement.all:
+            return
+        self._placement.unbind(event.address)
+        self._placement.refused[event.address] = (event.reason, event.detail)
+        self.tell(event.reason, f"{event.address} is not available: {event.detail}", severity=Severity.ERROR)
+
+    def _on_address_cleared(self, event: events.AddressCleared, now: float) -> None:
+        del now
+        self._placement.refused.pop(event.address, None)
+
+    # --- the way down: state, use, placement, outbound ---
+
+    def _settle(self, now: float) -> None:
+        self._release_twins(now)
+        self._heed_spec_offline(now)
+        active = self._order_active()
+        if self._read:
+            self._tell_state(now)
+            if self._configuration.policies.mode is Mode.MANAGE:
+                waiting = self._still_recovering(now)
+                self._move(self._placement.place(active, now, self._why_left, waiting=waiting))
+                self._set_outbound(active)
+
+    def _order_active(self) -> list[str]:
+        for interface in self._members:
+            if not interface.active:
+                interface.active_since = None
+            elif interface.active_since is None:
+                self._activations += 1
+                interface.active_since = self._activations
+        active = [i for i in self._members if i.active_since is not None]
+        return [i.key for i in sorted(active, key=lambda i: i.active_since or 0)]
+
+    def _still_recovering(self, now: float) -> set[str]:
+        """Members that failed with their group only, and have a moment left to prove themselves.
+
+        When targets come back, the members prove it one after the other: the first must not empty the others.
+        """
+        if self._recovering_until is None:
+            return set()
+        doubtful = {
+            i.key for i in self._members if i.failed and i.cause is Reason.GROUP_FAILED and i.link.usable and i.present
+        }
+        if now >= self._recovering_until or not doubtful:
+            self._recovering_until = None
+            return set()
+        return doubtful
+
+    def _why_left(self, key: str) -> Reason:
+        interface = self._interfaces.get(key)
+        if interface is None:
+            return Reason.CONFIGURED
+        if interface.failed and interface.cause is not None and not interface.offline:
+            return interface.cause
+        if interface.functioning:
+            return Reason.FAILBACK  # it works and is no longer needed
+        return interface.reason or Reason.FAILOVER
+
+    def _move(self, moves: Sequence[Move]) -> None:
+        if not moves:
+            return
+        self.act(MoveAddresses(tuple(moves)))
+        arrived: dict[str, list[InterfaceAddress]] = {}
+        for move in moves:
+            if move.destination is not None:
+                arrived.setdefault(move.destination, []).append(move.address)
+        for key, addresses in arrived.items():
+            self.act(Announce(key, tuple(addresses)))
+
+    def _set_outbound(self, active: list[str]) -> None:
+        nominee = self._nominee if self._nominee in active else next(iter(active), None)
+        if nominee != self._nominee:
+            self._nominee = nominee
+            self.act(SetNominee(nominee, nominee))
+        if not active:
+            return  # a failed group keeps its routes
+        carriers = tuple(active) if self._configuration.policies.outbound_spreading else (active[0],)
+        outbound = SetOutbound(carriers, carriers)
+        if outbound != self._outbound:
+            self._outbound = outbound
+            self.act(outbound)
+
+    def _tell_state(self, now: float) -> None:
+        state = group.group_state(self._members)
+        if state is self._state:
+            return
+        previous, self._state = self._state, state
+        if state is GroupState.FAILED:
+            self.tell(Reason.GROUP_FAILED, "all interfaces are now unusable", severity=Severity.ERROR)
+        elif previous is GroupState.FAILED:
+            self._recovering_until = now + self._detection.time.value
+            self.tell(
+                Reason.GROUP_DEGRADED if state is GroupState.DEGRADED else Reason.GROUP_OK,
+                "at least 1 interface is now usable",
+                severity=Severity.WARNING,
+            )
+        elif state is GroupState.DEGRADED:
+            self.tell(Reason.GROUP_DEGRADED, "some interfaces are unusable", severity=Severity.WARNING)
+        elif previous is not None:
+            self.tell(Reason.GROUP_OK, "all interfaces are usable")
+
+    # --- detection ---
+
+    def _on_link(self, event: events.LinkChanged, now: float) -> None:
+        interface = self._interfaces.get(event.interface)
+        if interface and interface.present and interface.link.up is not event.up:
+            self._detection.link_changed(interface, event.up, now)
+
+    def _on_test_address(self, event: events.TestAddressChanged, now: float) -> None:
+        if interface := self._interfaces.get(event.interface):
+            self._detection.test_address(interface, event, now)
+
+    def _on_answer(self, event: events.ProbeAnswered, now: float) -> None:
+        if interface := self._interfaces.get(event.interface):
+            self._detection.answered(interface, event, now)
+
+    def _on_not_sent(self, event: events.ProbeNotSent, now: float) -> None:
+        interface = self._interfaces.get(event.interface)
+        if interface and (prober := interface.probers.get(event.family)):
+            prober.not_sent(event.sequence, now)
+
+    def _on_routers(self, event: events.RoutersChanged, now: float) -> None:
+        self._detection.routers(event.routers, now)
+
+
+def _no_redundancy(interface: Interface) -> str:
+    return f"{interface.name} stays online: no other interface of the group works, so its addresses would be lost"
+
+
+def _refused(event: events.InterfaceFound, refusal: Reason | None) -> events.InterfaceFound:
+    fields = {name: getattr(event, name) for name in event.__slots__}
+    return events.InterfaceFound(**{**fields, "refusal": refusal})
+
+
+_REFUSALS = {
+    Reason.BOND_MEMBER: "it is a port of a bond or team; make the bond the member, or take it out of the bond",
+    Reason.BRIDGE_PORT: "it is a port of a bridge; addresses belong on the bridge",
+    Reason.VRF_MEMBER: "it is in a VRF; groups outside a VRF cannot use it",
+    Reason.POINT_TO_POINT: "it is point-to-point; IPMP needs a link with broadcast",
+    Reason.LOOPBACK: "it is a loopback",
+    Reason.UNSUITABLE_DEVICE: "it has no ARP or no multicast, or shares its MAC address with its parent",
+    Reason.MEDIA_MISMATCH: "its media type differs from the other members'",
+    Reason.INTERFACE_CONFLICT: "it is a member of another group",
+}
+
+_HANDLERS: dict[type, Callable[[Multipathing, Any, float], None]] = {
+    events.InterfaceFound: Multipathing._on_found,  # noqa: SLF001 - the table belongs to the class
+    events.InterfaceVanished: Multipathing._on_vanished,  # noqa: SLF001
+    events.LinkChanged: Multipathing._on_link,  # noqa: SLF001
+    events.TestAddressChanged: Multipathing._on_test_address,  # noqa: SLF001
+    events.ProbeAnswered: Multipathing._on_answer,  # noqa: SLF001
+    events.ProbeNotSent: Multipathing._on_not_sent,  # noqa: SLF001
+    events.RoutersChanged: Multipathing._on_routers,  # noqa: SLF001
+    events.OfflineRequested: Multipathing._on_offline,  # noqa: SLF001
+    events.OnlineRequested: Multipathing._on_online,  # noqa: SLF001
+    events.AddressFound: Multipathing._on_address_found,  # noqa: SLF001
+    events.AddressRefused: Multipathing._on_address_refused,  # noqa: SLF001
+    events.AddressCleared: Multipathing._on_address_cleared,  # noqa: SLF001
+    events.ConfigurationChanged: Multipathing._on_configuration,  # noqa: SLF001
+    events.KernelRead: Multipathing._on_kernel_read,  # noqa: SLF001
+    events.StateRestored: Multipathing._on_restored,  # noqa: SLF001
+}

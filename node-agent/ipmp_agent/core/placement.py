@@ -1,0 +1,165 @@
+"""Which data address sits on which member.
+
+Each family is spread on its own: an address goes to the active member with the fewest, a member that becomes active
+takes the most recently bound ones of the fullest member until it has its share, and nothing else moves. Counts of
+active members then differ by at most one. With no active member everything stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ipmp_agent.core import timers
+from ipmp_agent.core.actions import Move
+from ipmp_agent.core.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Sequence
+
+    from ipmp_api.types import InterfaceAddress
+
+
+_FAMILIES = (4, 6)
+_MOVES_BEFORE_FAILBACK_WAITS = timers.MOVE_BUDGET - 1
+
+
+class Placement:
+    """The binding of data addresses to members, in the order they were bound."""
+
+    __slots__ = ("_bound", "_held", "_moved_at", "_retry_at", "claims", "refused")
+
+    def __init__(self) -> None:
+        self._bound: dict[InterfaceAddress, str | None] = {}
+        self._held: dict[tuple[str, int], dict[InterfaceAddress, None]] = {}  # by member and family, in binding order
+        self._moved_at: dict[InterfaceAddress, deque[float]] = {}
+        self._retry_at: float | None = None  # when a claim that waits for the move budget may go on
+        self.claims: list[str] = []  # members entitled to take a share from the others, in the order they came
+        self.refused: dict[InterfaceAddress, tuple[Reason, str]] = {}  # cannot be had: by whom, in words
+
+    def holder(self, address: InterfaceAddress) -> str | None:
+        """The member that has the address."""
+        return self._bound.get(address)
+
+    def addresses(self, member: str) -> list[InterfaceAddress]:
+        """The addresses of a member, by family, the most recently bound last."""
+        return [address for family in _FAMILIES for address in self._held.get((member, family), ())]
+
+    @property
+    def all(self) -> list[InterfaceAddress]:
+        """Every data address, in the order of the configuration."""
+        return list(self._bound)
+
+    def configure(self, wanted: Sequence[InterfaceAddress]) -> list[Move]:
+        """Take the complete list of data addresses: new ones are bound later, those gone are withdrawn now."""
+        wanted_set = set(wanted)
+        moves = []
+        for address in [a for a in self._bound if a not in wanted_set]:
+            if holder := self.unbind(address):
+                moves.append(Move(address, holder, None, Reason.ADDRESS_REMOVED))
+            del self._bound[address]
+            self._moved_at.pop(address, None)
+            self.refused.pop(address, None)
+        self._bound = {address: self._bound.get(address) for address in wanted}
+        return moves
+
+    def found(self, address: InterfaceAddress, member: str) -> bool:
+        """An address is on this member, says the kernel; True when it is a data address of ours."""
+        if address not in self._bound:
+            return False
+        if self._bound[address] != member:
+            self._bind(address, member)
+        return True
+
+    def unbind(self, address: InterfaceAddress) -> str | None:
+        """The address is on no member any more. Returns who had it."""
+        holder = self._bound.get(address)
+        if holder is not None:
+            del self._held[holder, address.version][address]
+            self._bound[address] = None
+        return holder
+
+    def vacate(self, member: str) -> None:
+        """The member is gone with all it had."""
+        for address in self.addresses(member):
+            self.unbind(address)
+
+    def _bind(self, address: InterfaceAddress, member: str) -> None:
+        self.unbind(address)
+        self._bound[address] = member
+        self._held.setdefault((member, address.version), {})[address] = None
+
+    def place(
+        self,
+        active: Sequence[str],
+        now: float,
+        why: Callable[[str], Reason],
+        *,
+        waiting: Container[str] = (),
+    ) -> list[Move]:
+        """Bring every address onto an active member, then give claimants their share.
+
+        `active` is in the order of activation. `why` names the reason of leaving a member that is not active.
+        `waiting`: members that are not active and keep what they have for now.
+        """
+        self._retry_at = None
+        if not active:
+            return []
+        moves: list[Move] = []
+        for family in _FAMILIES:
+            counts = {member: len(self._held.get((member, family), ())) for member in active}
+            homeless = [
+                (address, holder)
+                for address, holder in self._bound.items()
+                if address.version == family
+                and holder not in counts
+                and address not in self.refused
+                and holder not in waiting
+            ]
+            for address, holder in homeless:
+                target = min(active, key=counts.__getitem__)  # ties: the earliest activated
+                counts[target] += 1
+                moves.append(self._move(address, target, why(holder) if holder else Reason.ADDRESS_ADDED, now))
+            moves += self._share(active, counts, family, now)
+        if self._retry_at is None:
+            self.claims.clear()
+        return moves
+
+    def _share(self, active: Sequence[str], counts: dict[str, int], family: int, now: float) -> list[Move]:
+        moves = []
+        for claimant in [member for member in self.claims if member in counts]:
+            while True:
+                fullest = max(active, key=counts.__getitem__)
+                if counts[claimant] + 1 >= counts[fullest]:
+                    break
+                address = self._most_recent_movable(fullest, family, now)
+                if address is None:
+                    break
+                counts[fullest] -= 1
+                counts[claimant] += 1
+                moves.append(self._move(address, claimant, Reason.FAILBACK, now))
+        return moves
+
+    def _most_recent_movable(self, member: str, family: int, now: float) -> InterfaceAddress | None:
+        for address in reversed(self._held[member, family]):
+            ready = self._ready_at(address)
+            if ready <= now:
+                return address
+            self._retry_at = ready if self._retry_at is None else min(self._retry_at, ready)
+        return None
+
+    def _move(self, address: InterfaceAddress, member: str, reason: Reason, now: float) -> Move:
+        source = self._bound[address]
+        if source is not None:
+            self._moved_at.setdefault(address, deque(maxlen=_MOVES_BEFORE_FAILBACK_WAITS)).append(now)
+        self._bind(address, member)
+        return Move(address, source, member, reason)
+
+    def _ready_at(self, address: InterfaceAddress) -> float:
+        """When a failback may move the address: it leaves one move of the budget to the failover that may follow."""
+        moved = self._moved_at.get(address)
+        return moved[0] + timers.MOVE_WINDOW if moved and len(moved) == _MOVES_BEFORE_FAILBACK_WAITS else 0.0
+
+    def next_deadline(self) -> float | None:
+        """When a claim that waits for the move budget may go on."""
+        return self._retry_at

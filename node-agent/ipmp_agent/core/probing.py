@@ -1,0 +1,366 @@
+"""Probing of one member in one family: the schedule, the history, and what the history says.
+
+A prober ticks at base + uniform[0.5, 1.0] x interval, the base strictly periodic. At a tick it gives up what is
+overdue; the group judges; then it sends the next probe. Nothing here reads a clock: `now` is an argument.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from ipmp_agent.core import timers
+from ipmp_agent.core.actions import ProbeClosed, ProbeProtocol, SendProbe
+from ipmp_agent.core.events import Family, ProbeKind
+from ipmp_agent.core.targets import Targets
+from ipmp_api.types import ProbeMethod
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+    from ipmp_agent.core.events import ProbeAnswered
+    from ipmp_agent.core.targets import Target
+    from ipmp_api.types import Address
+
+ALL_HOSTS: dict[Family, Address] = {
+    Family.IPV4: IPv4Address("224.0.0.1"),
+    Family.IPV6: IPv6Address("ff02::1"),
+}
+_SEQUENCES = 1 << 16
+
+
+def choose_protocol(
+    family: Family, method: ProbeMethod, source: Address | None, *, addressed: bool
+) -> tuple[ProbeProtocol | None, str]:
+    """How a member is probed in one family, and why, in words. None: it is not.
+
+    `source`: its test address, if it is ready. `addressed`: one is configured.
+    """
+    if method is ProbeMethod.DISABLED:
+        return None, "probes.method is Disabled"
+    if family is Family.IPV4:
+        if method is ProbeMethod.ARP:
+            return ProbeProtocol.ARP, "probes.method is ARP"
+        if source is not None:
+            return ProbeProtocol.ICMP, "it has an IPv4 test address"
+        if method is ProbeMethod.ICMP:
+            return None, "its IPv4 test address is not ready" if addressed else "ICMP needs an IPv4 test address"
+        return ProbeProtocol.ARP, "its IPv4 test address is not ready" if addressed else "it has no IPv4 test address"
+    if source is None:
+        return None, "its link-local address is not ready" if addressed else "testAddresses.ipv6 is Disabled"
+    if method is ProbeMethod.ARP:
+        return ProbeProtocol.NEIGHBOR, "probes.method is ARP"
+    return ProbeProtocol.ICMP, "it has a link-local address"
+
+
+class ProbeState(Enum):
+    """What became of a probe."""
+
+    PENDING = "pending"
+    ANSWERED = "answered"
+    LOST = "lost"
+
+
+class Probe:
+    """One detection probe in the history."""
+
+    __slots__ = ("sent_at", "sequence", "state", "target")
+
+    def __init__(self, sequence: int, target: Target, sent_at: float) -> None:
+        self.sequence = sequence
+        self.target = target
+        self.sent_at = sent_at
+        self.state = ProbeState.PENDING
+
+
+class Prober:
+    """Probes of one member in one family."""
+
+    __slots__ = (
+        "_base",
+        "_failing_since",
+        "_history",
+        "_next_at",
+        "_next_rtt_at",
+        "_random",
+        "_sequence",
+        "answered_count",
+        "choice",
+        "duplicates",
+        "family",
+        "key",
+        "last_success",
+        "lost_count",
+        "missed_count",
+        "not_sent_count",
+        "protocol",
+        "quiet_until",
+        "sent_count",
+        "source",
+        "targets",
+        "want_hosts",
+    )
+
+    def __init__(self, key: str, family: Family, now: float, rng: random.Random) -> None:
+        self.key = key
+        self.family = family
+        self.targets = Targets()
+        self.protocol: ProbeProtocol | None = None  # None: cannot probe
+        self.choice = ""  # why this protocol
+        self.source: Address | None = None
+        self.quiet_until: float | None = now + timers.QUIET_PERIOD
+        self.want_hosts = False  # look for hosts with discovery probes
+        self.last_success: float | None = None  # when the newest answered probe was sent
+        self.sent_count = self.answered_count = self.lost_count = 0
+        self.missed_count = self.not_sent_count = self.duplicates = 0
+        self._random = rng
+        self._history: deque[Probe] = deque(maxlen=timers.PROBE_HISTORY)
+        self._sequence = 1
+        self._base = now
+        self._next_at: float | None = None
+        self._next_rtt_at: float | None = None
+        self._failing_since: float | None = None  # sends refused by the kernel since then
+
+    # --- what it may do ---
+
+    @property
+    def enabled(self) -> bool:
+        """Has what it needs to send."""
+        return self.protocol is not None
+
+    @property
+    def capable(self) -> bool:
+        """Can judge: may send, and has somebody to ask."""
+        return self.protocol is not None and bool(self.targets)
+
+    @property
+    def running(self) -> bool:
+        """Is scheduled."""
+        return self._next_at is not None
+
+    def use(self, protocol: ProbeProtocol | None, source: Address | None, choice: str) -> bool:
+        """Choose how to probe; True when that changed, and with it the history was dropped."""
+        self.choice = choice
+        if (protocol, source) == (self.protocol, self.source):
+            return False
+        self.protocol, self.source = protocol, source
+        self.forget()
+        return True
+
+    def start(self, now: float, interval: float) -> None:
+        """Schedule the first probe at a random moment of the interval, so that members do not probe in step."""
+        self._next_at = now + self._random.uniform(0, interval)
+        self._base = self._next_at - timers.JITTER_MAXIMUM * interval
+        self._next_rtt_at = None
+
+    def stop(self) -> None:
+        """Probe no more."""
+        self._next_at = self._next_rtt_at = None
+
+    def forget(self) -> None:
+        """Drop the history: what it says is not about the present."""
+        self._history.clear()
+        self._failing_since = None
+        self.last_success = None
+
+    def reschedule(self, now: float, interval: float) -> None:
+        """The interval changed: count from now."""
+        if self.running:
+            self._base = now
+            self._next_at = now + self._jitter(interval)
+
+    def _jitter(self, interval: float) -> float:
+        return self._random.uniform(timers.JITTER_MINIMUM, timers.JITTER_MAXIMUM) * interval
+
+    def next_deadline(self) -> float | None:
+        """When it wants to be ticked."""
+        if self._next_at is None or self._next_rtt_at is None:
+            return self._next_at
+        return min(self._next_at, self._next_rtt_at)
+
+    # --- the tick ---
+
+    def due(self, now: float) -> bool:
+        """Whether the detection tick has come."""
+        return self._next_at is not None and now >= self._next_at
+
+    def begin_tick(self, now: float, interval: float) -> list[ProbeClosed]:
+        """Give up what is overdue and schedule the next tick.
+
+        A tick that comes more than half an interval late is our own fault: what is unanswered then may have been
+        answered to a process that did not run, so it is missed, not lost.
+        """
+        if self._next_at is None:
+            return []
+        late = now - self._next_at
+        if late > interval / 2:
+            self.missed_count += int(late / interval) + self._discard_pending()
+            self._base = now
+            self._next_at = now + self._jitter(interval)
+            return []
+        closed = self.expire(now, interval)
+        pending = [probe for probe in self._history if probe.state is ProbeState.PENDING]
+        for probe in pending[: 1 - timers.PROBES_OUTSTANDING]:
+            closed.append(self._lose(probe))
+        self._base += interval
+        self._next_at = self._base + self._jitter(interval)
+        return closed
+
+    def expire(self, now: float, interval: float) -> list[ProbeClosed]:
+        """Give up pending probes whose time is over."""
+        return [
+            self._lose(probe)
+            for probe in self._history
+            if probe.state is ProbeState.PENDING and now >= probe.sent_at + self._patience(probe.target, interval)
+        ]
+
+    @staticmethod
+    def _patience(target: Target, interval: float) -> float:
+        """How long to wait for an answer, seconds."""
+        crtt = target.rtt.crtt
+        return max(crtt, timers.EARLIEST_LOSS * interval) if crtt else interval
+
+    def _lose(self, probe: Probe) -> ProbeClosed:
+        probe.state = ProbeState.LOST
+        self.lost_count += 1
+        return self._closed(probe, None, None)
+
+    def _discard_pending(self) -> int:
+        pending = [probe for probe in self._history if probe.state is ProbeState.PENDING]
+        for probe in pending:
+            self._history.remove(probe)
+        return len(pending)
+
+    def send_next(self, now: float) -> Iterator[SendProbe]:
+        """The probes of this tick: one to the next target, and one to all hosts while targets are looked for."""
+        target = self.targets.take_next()
+        if target is not None:
+            self._history.append(Probe(self._sequence, target, now))
+            self.sent_count += 1
+            yield self._send(target.address, ProbeKind.DETECTION)
+            self._sequence = (self._sequence + 1) % _SEQUENCES
+        if self.want_hosts and len(self.targets.hosts) <= 1:
+            yield self._send(ALL_HOSTS[self.family], ProbeKind.DISCOVERY)
+
+    def send_rtt(self, now: float, configured_interval: float, *, raised: bool) -> SendProbe | None:
+        """An RTT-only probe at every configured interval while the detection time is raised."""
+        if not raised or not self.running:
+            self._next_rtt_at = None
+            return None
+        if self._next_rtt_at is not None and now < self._next_rtt_at:
+            return None
+        first = self._next_rtt_at is None
+        self._next_rtt_at = now + configured_interval
+        target = None if first else self.targets.take_next_rtt()
+        return self._send(target.address, ProbeKind.RTT) if target else None
+
+    def _send(self, address: Address, kind: ProbeKind) -> SendProbe:
+        protocol = self.protocol or ProbeProtocol.ICMP
+        if isinstance(address, IPv6Address) and protocol is ProbeProtocol.ICMP:
+            # An echo to a global address needs a route; a solicitation needs only the link.
+            protocol = ProbeProtocol.ICMP if address.is_link_local or address.is_multicast else ProbeProtocol.NEIGHBOR
+        return SendProbe(self.key, self.family, address, self._sequence, kind, protocol)
+
+    # --- what comes back ---
+
+    def answered(self, event: ProbeAnswered, interval: float, *, measure: bool) -> ProbeClosed | None:
+        """Take a reply to a detection probe; late ones count too: they break a streak of losses. None: ignored."""
+        probe = next((p for p in self._history if p.sequence == event.sequence), None)
+        if probe is None or probe.target.address != event.target or self.targets.find(event.target) is not probe.target:
+            self.duplicates += 1
+            return None
+        if probe.state is ProbeState.ANSWERED:
+            self.duplicates += 1
+            return None
+        if probe.state is ProbeState.LOST:
+            self.lost_count -= 1
+        probe.state = ProbeState.ANSWERED
+        self.answered_count += 1
+        self.quiet_until = None
+        self._failing_since = None
+        self.last_success = max(self.last_success or probe.sent_at, probe.sent_at)
+        sane = 0 <= event.network_rtt <= timers.PROBE_HISTORY * interval
+        if measure and sane and probe.sent_at > probe.target.answered:
+            probe.target.rtt.sample(event.network_rtt, interval)
+        probe.target.answered = max(probe.target.answered, probe.sent_at)
+        return self._closed(probe, event.rtt, event.network_rtt)
+
+    def not_sent(self, sequence: int, now: float) -> None:
+        """The kernel refused to send: no loss, unless it goes on for the whole detection time."""
+        probe = next((p for p in self._history if p.sequence == sequence), None)
+        if probe is None or probe.state is not ProbeState.PENDING:
+            return
+        self._history.remove(probe)
+        self.sent_count -= 1
+        self.not_sent_count += 1
+        if self._failing_since is None:
+            self._failing_since = now
+
+    def _closed(self, probe: Probe, rtt: float | None, network_rtt: float | None) -> ProbeClosed:
+        return ProbeClosed(
+            interface=self.key,
+            family=self.family,
+            target=probe.target.address,
+            sequence=probe.sequence,
+            sent_at=probe.sent_at,
+            rtt=rtt,
+            network_rtt=network_rtt,
+            average=probe.target.rtt.average,
+            deviation=probe.target.rtt.deviation,
+        )
+
+    # --- what it says ---
+
+    def _judged(self) -> Iterator[Probe]:
+        return (probe for probe in reversed(self._history) if probe.state is not ProbeState.PENDING)
+
+    def streak(self, state: ProbeState, target: Target | None = None) -> tuple[int, float]:
+        """Newest consecutive probes in this state, and when the oldest of them was sent; of one target, or of all."""
+        count, first_at = 0, 0.0
+        for probe in self._judged():
+            if target is not None and probe.target is not target:
+                continue
+            if probe.state is not state:
+                break
+            count, first_at = count + 1, probe.sent_at
+        return count, first_at
+
+    def newest_judged(self) -> Probe | None:
+        """The newest probe that is not pending."""
+        return next(self._judged(), None)
+
+    def failing(self, now: float, detection_time: float) -> bool:
+        """Lost too many probes in a row, or could not send any for the whole detection time."""
+        if self._failing_since is not None and now - self._failing_since >= detection_time:
+            return True
+        return self.streak(ProbeState.LOST)[0] >= timers.PROBE_FAILURES
+
+    def first_loss(self) -> float:
+        """When the oldest probe of the present streak of losses was sent."""
+        count, first_at = self.streak(ProbeState.LOST)
+        return first_at if count or self._failing_since is None else self._failing_since
+
+    def dead_target(self) -> Target | None:
+        """The target of the newest probe, when it alone stopped answering."""
+        newest = self.newest_judged()
+        if newest is None or self.streak(ProbeState.LOST)[0] >= timers.PROBE_FAILURES:
+            return None
+        lost, _ = self.streak(ProbeState.LOST, newest.target)
+        return newest.target if lost >= timers.PROBE_FAILURES else None
+
+    def repaired(self) -> bool:
+        """Ten answers in a row over all targets, or of the newest probe's target."""
+        newest = self.newest_judged()
+        if newest is None or newest.state is not ProbeState.ANSWERED:
+            return False
+        overall, _ = self.streak(ProbeState.ANSWERED)
+        of_target, _ = self.streak(ProbeState.ANSWERED, newest.target)
+        return max(overall, of_target) >= timers.PROBE_REPAIRS
+
+    @property
+    def outstanding(self) -> int:
+        """Probes in flight."""
+        return sum(probe.state is ProbeState.PENDING for probe in self._history)

@@ -1,0 +1,176 @@
+"""Which systems one prober asks, and what it thinks of their health.
+
+A target is a system, not an interface: when one of several stops answering, the target is dead and the interface is
+not. Targets that were named (pins, gateways, peers) rest and come back; hosts that were discovered are dropped and
+looked for again.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from ipmp_agent.core import timers
+from ipmp_agent.core.rtt import RoundTrip
+from ipmp_agent.core.snapshot import TargetMode, TargetState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipmp_api.types import Address
+
+
+class TargetOrigin(IntEnum):
+    """Where a target comes from, in order of preference."""
+
+    PIN = 0
+    ROUTER = 1
+    PEER = 2
+    HOST = 3  # discovered
+
+
+class Target:
+    """One system as one prober sees it."""
+
+    __slots__ = ("address", "answered", "origin", "rtt", "since", "state")
+
+    def __init__(self, address: Address, origin: TargetOrigin, now: float) -> None:
+        self.address = address
+        self.origin = origin
+        self.state = TargetState.UNUSED
+        self.since = now  # when it entered this state
+        self.rtt = RoundTrip()
+        self.answered = -1.0  # when the newest answered probe to it was sent
+
+    def enter(self, state: TargetState, now: float) -> None:
+        """Change the state and stamp it, DEAD included (the original forgets to)."""
+        self.state = state
+        self.since = now
+
+
+class Targets:
+    """The targets of one prober, at most five of them active."""
+
+    __slots__ = ("_all", "_next", "_next_rtt")
+
+    def __init__(self) -> None:
+        self._all: list[Target] = []
+        self._next = 0
+        self._next_rtt = 0
+
+    def __bool__(self) -> bool:
+        return any(target.state is TargetState.ACTIVE for target in self._all)
+
+    def find(self, address: Address) -> Target | None:
+        """The target with this address, if it is one."""
+        return next((target for target in self._all if target.address == address), None)
+
+    @property
+    def active(self) -> list[Target]:
+        """Those being probed, in the order of preference."""
+        return [target for target in self._all if target.state is TargetState.ACTIVE]
+
+    @property
+    def in_firing_order(self) -> list[Target]:
+        """The active ones starting with the next to be probed, then the others."""
+        active = self.active
+        start = self._next % len(active) if active else 0
+        return active[start:] + active[:start] + [t for t in self._all if t.state is not TargetState.ACTIVE]
+
+    @property
+    def mode(self) -> TargetMode:
+        """Routes while any target was named, else multicast."""
+        named = any(target.origin is not TargetOrigin.HOST for target in self._all)
+        return TargetMode.ROUTES if named else TargetMode.MULTICAST
+
+    @property
+    def hosts(self) -> list[Address]:
+        """The discovered ones."""
+        return [target.address for target in self._all if target.origin is TargetOrigin.HOST]
+
+    def offer(self, wanted: Iterable[tuple[Address, TargetOrigin]], now: float, *, keep: bool) -> None:
+        """Take the complete list of named targets. `keep`: hold on to those that vanished.
+
+        A group that has failed keeps its routers: their routes may be gone because of the failure.
+        """
+        named = dict(wanted)
+        known = {target.address: target for target in self._all}
+        for address, origin in named.items():
+            if address in known:
+                known[address].origin = origin
+            else:
+                known[address] = Target(address, origin, now)
+        named_ones = [known[address] for address in named]
+        gone = [t for t in self._all if t.address not in named and t.origin is not TargetOrigin.HOST]
+        kept = gone if keep else []
+        hosts = [t for t in known.values() if t.origin is TargetOrigin.HOST]
+        self._all = named_ones + kept or hosts  # hosts never join a list of named targets
+        self.promote(now)
+
+    def add_host(self, address: Address, now: float) -> bool:
+        """Take a discovered host, up to five, and only where no target is named. True when it was taken."""
+        if self.find(address) or self.mode is TargetMode.ROUTES or len(self._all) >= timers.TARGETS_MAXIMUM:
+            return False
+        self._all.append(Target(address, TargetOrigin.HOST, now))
+        self.promote(now)
+        return True
+
+    def flush_hosts(self) -> None:
+        """Forget discovered hosts: the group failed, and they may all be behind the same fault."""
+        self._all = [target for target in self._all if target.origin is not TargetOrigin.HOST]
+
+    def set_aside(self, target: Target, state: TargetState, now: float) -> bool:
+        """Stop using a target that is DEAD or SLOW. True when it was a host, now dropped: look for another."""
+        if target.origin is TargetOrigin.HOST:
+            self._all.remove(target)
+            return True
+        target.enter(state, now)
+        self.promote(now)
+        return False
+
+    def promote(self, now: float) -> None:
+        """Let rested targets recover and fill the active places."""
+        for target in self._all:
+            if now - target.since > timers.TARGET_RECOVERY:
+                if target.state is TargetState.DEAD:
+                    target.enter(TargetState.SLOW, now)
+                elif target.state is TargetState.SLOW:
+                    target.enter(TargetState.UNUSED, now)
+        places = timers.TARGETS_MAXIMUM - len(self.active)
+        for target in [t for t in self._all if t.state is TargetState.UNUSED][: max(0, places)]:
+            target.enter(TargetState.ACTIVE, now)
+        if not self:
+            self._reactivate(now)
+        elif places < 0:
+            for target in self.active[timers.TARGETS_MAXIMUM :]:
+                target.enter(TargetState.UNUSED, now)
+
+    def _reactivate(self, now: float) -> None:
+        """Use up to three of the set-aside ones, the best first: they are all there is."""
+        rank = {TargetState.SLOW: 0, TargetState.DEAD: 1}
+        best = sorted((t for t in self._all if t.state in rank), key=lambda t: (rank[t.state], t.since))
+        for target in best[: timers.TARGETS_MINIMUM]:
+            target.enter(TargetState.ACTIVE, now)
+
+    def take_next(self) -> Target | None:
+        """The next active target, round robin."""
+        active = self.active
+        if not active:
+            return None
+        target = active[self._next % len(active)]
+        self._next = (self._next + 1) % len(active)
+        return target
+
+    def take_next_rtt(self) -> Target | None:
+        """The next active target of the separate round of RTT-only probes."""
+        active = self.active
+        if not active:
+            return None
+        target = active[self._next_rtt % len(active)]
+        self._next_rtt = (self._next_rtt + 1) % len(active)
+        return target
+
+    def reset_round_trips(self) -> None:
+        """Forget every estimate."""
+        for target in self._all:
+            target.rtt.reset()
