@@ -13,6 +13,7 @@ import itertools
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Self
 
 from tests.lab import namespaces
@@ -204,6 +205,17 @@ class Host:
     def ipv6(self) -> str:
         """First IPv6 address given when it was made, without prefix length."""
         return next(bare(a) for nic in self.nics.values() for a in nic.addresses if ":" in a)
+
+    def holders(self, address: str) -> list[str]:
+        """Return the interfaces on which the kernel holds an address, once for each time."""
+        wanted = ip_address(bare(address))
+        links = self.namespace.ip_json("address", "show")
+        return [
+            str(link["ifname"])
+            for link in links
+            for found in link.get("addr_info", [])
+            if ip_address(found["local"]) == wanted
+        ]
 
     def ignore_probes(self, *, ignore: bool = True) -> float:
         """Be a dead target that is no dead host: echo requests go unanswered, ARP and ND still work."""
