@@ -1,28 +1,77 @@
-# Run as root on Debian. `make demo` and `make test` install what they need and say what.
+# Run as root on Debian. Every target installs what it needs and says what.
 SHELL := /bin/bash
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -q
 
 .PHONY: help
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	@$(PYTHON) -m ensurepip --version >/dev/null 2>&1 || { \
+	  echo "installing python3-venv: this Python cannot make a virtual environment"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y python3-venv >/dev/null; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing the project and its tools into .venv"
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	@touch $@
 
 .PHONY: venv
-venv: $(VENV)/.installed ## The virtual environment with everything installed editable
+venv: .venv/.installed ## The virtual environment with everything installed editable
 
 .PHONY: lint
-lint: venv ## ruff, mypy, import contracts
+lint: venv ## ruff, mypy, the architecture's contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy crds/ipmp_api node-agent/ipmp_agent operator/ipmp_operator
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: demo
+demo: venv ## A failover to watch: pulled cable, silent failure, repair; no cluster needed
+	@$(BIN)/python -m tests.prerequisites lab
+	@$(BIN)/python -m tests.lab.demo
+
+.PHONY: test
+test: test-unit test-lab test-cluster ## Everything: unit, kernel, real Kubernetes (the first time also builds one: 8 minutes)
+
+.PHONY: test-unit
+test-unit: venv ## The pure cores, in virtual time
+	$(PYTEST) tests/unit
+
+.PHONY: test-lab
+test-lab: venv ## The agent on real interfaces, in network namespaces
+	@$(BIN)/python -m tests.prerequisites lab
+	$(PYTEST) -v tests/lab
+
+.PHONY: test-cluster
+test-cluster: venv ## The product on a real Kubernetes with real nodes
+	@$(BIN)/python -m tests.prerequisites lab cluster
+	@$(BIN)/python -m tests.cluster build
+	@$(BIN)/python -m tests.cluster image
+	$(PYTEST) -v tests/cluster
+
+.PHONY: cluster
+cluster: venv ## A real cluster left up, with the chart installed and a group applied
+	@$(BIN)/python -m tests.prerequisites lab cluster
+	@$(BIN)/python -m tests.cluster up
+
+.PHONY: cluster-down
+cluster-down: venv ## Remove that cluster without a trace
+	@$(BIN)/python -m tests.cluster down
+
+.PHONY: image
+image: venv ## The container image, as an archive in the cache
+	@$(BIN)/python -m tests.prerequisites cluster
+	@$(BIN)/python -m tests.cluster image
 
 .PHONY: crds
 crds: venv ## Generate crds/*.yaml from ipmp_api
 	$(BIN)/python -m ipmp_api.crd crds
+
+.PHONY: bench
+bench: venv ## Every benchmark, each against a peer in the same run
+	@$(BIN)/python -m tests.prerequisites lab bench
+	@for benchmark in benchmarks/[a-z]*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done

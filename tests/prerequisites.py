@@ -1,0 +1,66 @@
+"""Debian packages that the ladders need: `python -m tests.prerequisites LADDER...` installs what is missing and says it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+
+LADDERS = {
+    "lab": {
+        "iproute2": "network namespaces",
+        "nftables": "faults at switch ports",
+        "util-linux": "nsenter and unshare",
+    },
+    "cluster": {
+        "gcc": "runc's C part",
+        "libc6-dev": "runc's C part",
+        "pkg-config": "runc finds libseccomp with it",
+        "libseccomp-dev": "runc's RuntimeDefault profiles",
+        "iptables": "host ports of pods, kube-proxy's iptables mode",
+        "debootstrap": "the image's base from Debian's packages",
+        "debian-archive-keyring": "debootstrap checks signatures with it",
+        "buildah": "builds the image without a daemon",
+    },
+    "bench": {
+        "keepalived": "the peer that failover is measured against",
+    },
+}
+
+
+def missing_packages(wanted: dict[str, str]) -> list[str]:
+    """Those of `wanted` that are not installed."""
+    query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *wanted]
+    listed = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    present = {line.split()[0] for line in listed.splitlines() if line.endswith(" installed")}
+    return [package for package in wanted if package not in present]
+
+
+def install(wanted: dict[str, str]) -> None:
+    """Install what is missing. Raises SystemExit with what to do where that cannot be done here."""
+    if os.geteuid() != 0:
+        raise SystemExit("network namespaces and mounts are made here: run as root")
+    if not shutil.which("apt-get"):
+        raise SystemExit(f"no apt-get here: install what provides {', '.join(wanted)} by hand")
+    missing = missing_packages(wanted)
+    if not missing:
+        return
+    for package in missing:
+        print(f"installing {package}: {wanted[package]}", flush=True)
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], env=environment, check=True)
+    command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", *missing]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    """Install the packages of the ladders named."""
+    parser = argparse.ArgumentParser(prog="python -m tests.prerequisites", description=__doc__)
+    parser.add_argument("ladders", nargs="+", choices=LADDERS)
+    ladders = parser.parse_args().ladders
+    install({package: reason for ladder in ladders for package, reason in LADDERS[ladder].items()})
+
+
+if __name__ == "__main__":
+    main()
