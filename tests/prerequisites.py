@@ -1,4 +1,4 @@
-"""Debian packages that the ladders need: `python -m tests.prerequisites LADDER...` installs what is missing and says it."""
+"""Debian packages that the ladders need: `python -m tests.prerequisites LADDER...` installs what is missing."""
 
 from __future__ import annotations
 
