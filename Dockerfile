@@ -1,0 +1,38 @@
+# One image with both commands: ipmp-agent (with ipmpstat) and ipmp-operator. The chart says which one runs.
+
+FROM docker.io/library/debian:trixie-slim AS python
+ARG DEBIAN_FRONTEND=noninteractive
+RUN apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends python3 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
+
+FROM python AS build
+ARG DEBIAN_FRONTEND=noninteractive
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv
+# A site with its own index, or a proxy with its own CA, says so with --build-arg.
+ARG PIP_INDEX_URL
+ARG PIP_CERT
+# Two environments: pip lives in the first and installs into the second, which goes into the image without it.
+RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/ipmp
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY crds ./crds
+COPY node-agent ./node-agent
+COPY operator ./operator
+# Wheels only, so nothing is compiled. Bytecode is written now: the pods' root file systems are read-only.
+# The kubernetes package brings itself twice; its asyncio half, 68 MB, is imported by nobody here.
+RUN /opt/pip/bin/pip --python /opt/ipmp/bin/python install --no-cache-dir --compile \
+      --only-binary :all: ".[agent,operator]" \
+ && rm -r /opt/ipmp/lib/python3*/site-packages/kubernetes/aio
+
+FROM python
+LABEL org.opencontainers.image.title="ipmp" \
+      org.opencontainers.image.description="IP network multipathing for Kubernetes nodes" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/ipmp /opt/ipmp
+ENV PATH=/opt/ipmp/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+# The operator's user. The agent's pod asks for root: its network capabilities need it.
+USER 65532:65532
+CMD ["ipmp-agent", "--help"]

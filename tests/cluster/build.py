@@ -1,0 +1,146 @@
+"""Builds Kubernetes, etcd, containerd, runc, helm and kwok from the Go modules in tools/, once per content."""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.cache import cache_directory, content_hash, locked
+from tests.cluster.golang import go_command, go_environment
+from tests.cluster.oci import pack
+
+SOURCES = Path(__file__).resolve().parent / "tools"
+PAUSE_IMAGE = "ipmp.test/pause:1"  # containerd.toml names it as the sandbox of every pod
+# client-go and component-base print the version that these variables hold; without a stamp the API server says
+# v0.0.0-master, which helm refuses.
+STAMPED = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+# kwok has no built-in stages and ends without any: these, of its own module, play the life of nodes and pods.
+KWOK_STAGES = (
+    "node/fast/node-initialize",
+    "node/heartbeat-with-lease/node-heartbeat-with-lease",
+    "pod/fast/pod-ready",
+    "pod/fast/pod-complete",
+    "pod/fast/pod-delete",
+)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One program: the module directory in tools/ that pins it, its package, and how it is linked."""
+
+    output: str
+    module: str
+    package: str
+    cgo: bool = False
+    tags: str = ""
+    stamped: bool = False
+
+
+def _kubernetes(name: str) -> Tool:
+    return Tool(name, "kube", f"k8s.io/kubernetes/cmd/{name}", stamped=True)
+
+
+def _plugin(path: str) -> Tool:
+    return Tool(f"cni/{path.partition('/')[2]}", "node", f"github.com/containernetworking/plugins/plugins/{path}")
+
+
+CONTAINERD = "github.com/containerd/containerd/v2/cmd/"
+TOOLS = (
+    Tool("etcd", "kube", "go.etcd.io/etcd/server/v3"),
+    _kubernetes("kube-apiserver"),
+    _kubernetes("kube-controller-manager"),
+    _kubernetes("kube-scheduler"),
+    _kubernetes("kubelet"),
+    _kubernetes("kube-proxy"),
+    _kubernetes("kubectl"),
+    Tool("kwok", "kube", "sigs.k8s.io/kwok/cmd/kwok"),
+    *(Tool(name, "node", CONTAINERD + name) for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
+    # runc enters namespaces in C, and without libseccomp could not honour the RuntimeDefault profile.
+    Tool("runc", "node", "github.com/opencontainers/runc", cgo=True, tags="seccomp"),
+    _plugin("main/bridge"),
+    _plugin("ipam/host-local"),
+    _plugin("meta/portmap"),
+    Tool("pause", "node", "./pause"),
+    Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
+)
+
+
+def tools_directory() -> Path:
+    """Where the tools of this checkout's go.mod, go.sum and recipe are, or will be once built."""
+    files = {str(p.relative_to(SOURCES)): p for p in SOURCES.rglob("*") if p.is_file()}
+    return cache_directory() / "cluster" / content_hash(files, repr((TOOLS, KWOK_STAGES, STAMPED)))
+
+
+def is_built() -> bool:
+    """Whether every tool is there."""
+    return (tools_directory() / "complete").exists()
+
+
+def build() -> Path:
+    """Build what is missing, one line of progress for each tool, and return the directory that holds them.
+
+    About 8 minutes on two cores from nothing, nothing to do when complete. Needs gcc and libseccomp-dev.
+    """
+    directory = tools_directory()
+    if is_built():
+        return directory
+    with locked(directory.with_name(directory.name + ".lock")):
+        if is_built():
+            return directory
+        _build_all(directory)
+        (directory / "complete").touch()
+    return directory
+
+
+def _build_all(directory: Path) -> None:
+    go = go_command()
+    (directory / "cni").mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    print(f"building the Kubernetes tools into {directory} (about 8 minutes on two cores, once)", flush=True)
+    for number, tool in enumerate(TOOLS, 1):
+        target = directory / tool.output
+        label = f"  [{number:2}/{len(TOOLS)}] {tool.output:24}"
+        if target.exists():
+            print(f"{label} is there", flush=True)
+            continue
+        started = time.monotonic()
+        _compile(go, tool, target)
+        megabytes = target.stat().st_size >> 20
+        print(f"{label} {time.monotonic() - started:5.0f} s {megabytes:4} MB", flush=True)
+    stages = _module_directory(go, "sigs.k8s.io/kwok") / "kustomize/stage"
+    (directory / "kwok.yaml").write_text("".join(f"---\n{(stages / f'{s}.yaml').read_text()}" for s in KWOK_STAGES))
+    with tempfile.TemporaryDirectory() as root:
+        shutil.copy2(directory / "pause", root)
+        pack(PAUSE_IMAGE, Path(root), directory / "pause.tar", ["/pause"])
+    print(f"built in {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def _compile(go: str, tool: Tool, target: Path) -> None:
+    unfinished = target.with_name(target.name + ".unfinished")
+    flags = f"-s -w {_stamp(go)}" if tool.stamped else "-s -w"
+    command = ["nice", go, "build", "-tags", tool.tags, "-ldflags", flags, "-o", str(unfinished), tool.package]
+    env = go_environment(go, cgo=tool.cgo)
+    done = subprocess.run(command, cwd=SOURCES / tool.module, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"go build of {tool.package} failed:\n{done.stderr}")
+    unfinished.rename(target)  # what has its final name is whole, also after a kill
+
+
+def _stamp(go: str) -> str:
+    version = _list_module(go, "k8s.io/kubernetes", "{{.Version}}")
+    major, minor, _ = version.removeprefix("v").split(".", 2)
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    return " ".join(f"-X {package}.{name}={value}" for package in STAMPED for name, value in values.items())
+
+
+def _module_directory(go: str, module: str) -> Path:
+    return Path(_list_module(go, module, "{{.Dir}}"))
+
+
+def _list_module(go: str, module: str, template: str) -> str:
+    command = [go, "list", "-m", "-f", template, module]
+    env = go_environment(go, cgo=False)
+    done = subprocess.run(command, cwd=SOURCES / "kube", env=env, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,125 @@
+"""Builds the project's image with buildah: the base from Debian's packages, no registry and no daemon.
+
+The Dockerfile is an ordinary one and builds with any builder where its base image can be pulled. Here the base,
+docker.io/library/debian:trixie-slim, is made with debootstrap into a buildah storage of our own in the cache.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.cache import cache_directory, content_hash, locked
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "crds", "node-agent", "operator")
+REPOSITORY = "ipmp.test/ipmp"
+SUITE = "trixie"
+BASE = f"docker.io/library/debian:{SUITE}-slim"
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+# What the official slim images leave out.
+SLIM = "".join(f"path-exclude /usr/share/{d}/*\n" for d in ("doc", "man", "locale", "info", "groff", "lintian"))
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image: its name, whose tag is the hash of the sources, and its OCI archive."""
+
+    name: str
+    archive: Path
+
+
+def build_image() -> Image:
+    """Build the image of the checkout's present sources, unless the archive of exactly these is there.
+
+    About a minute from nothing, 20 s when only the sources changed. Needs debootstrap and buildah.
+    """
+    storage = cache_directory() / "buildah"
+    with tempfile.TemporaryDirectory() as temporary, locked(storage.with_name("buildah.lock")):
+        # A copy, so that what is built is what was hashed, whoever edits meanwhile.
+        context = Path(temporary)
+        image = _copy_sources(context)
+        if not image.archive.exists():
+            _build(storage, context, image)
+    return image
+
+
+def _copy_sources(context: Path) -> Image:
+    for source in SOURCES:
+        if (CHECKOUT / source).is_dir():
+            shutil.copytree(CHECKOUT / source, context / source, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(CHECKOUT / source, context / source)
+    files = {str(path.relative_to(context)): path for path in context.rglob("*") if path.is_file()}
+    tag = content_hash(files, BASE)
+    return Image(f"{REPOSITORY}:{tag}", cache_directory() / "image" / f"{tag}.tar")
+
+
+def _build(storage: Path, context: Path, image: Image) -> None:
+    begun = time.monotonic()
+    _ensure_base(storage)
+    print(f"building image {image.name}", flush=True)
+    # The machine's certificates, for pip: a mirror or proxy of the site may have a CA of its own.
+    trust = ["--volume", f"{CERTIFICATES}:/run/ca.crt:ro", "--build-arg", "PIP_CERT=/run/ca.crt"]
+    _buildah(storage, "build", "--pull=never", "--layers", *trust, "--tag", image.name, str(context))
+    image.archive.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = image.archive.with_name(image.archive.name + ".unfinished")
+    unfinished.unlink(missing_ok=True)  # an archive that is there would be added to
+    _buildah(storage, "push", "--quiet", image.name, f"oci-archive:{unfinished}:{image.name}")
+    unfinished.rename(image.archive)
+    _forget_older(storage, image.name)
+    megabytes = image.archive.stat().st_size >> 20
+    print(f"built in {time.monotonic() - begun:.0f} s, {megabytes} MB: {image.archive}", flush=True)
+
+
+def _ensure_base(storage: Path) -> None:
+    if _buildah(storage, "images", "--quiet", "--filter", f"reference={BASE}"):
+        return
+    print(f"making {BASE} from Debian's packages", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "root"
+        _run(["debootstrap", "--variant=minbase", SUITE, str(root)])
+        for directory in ("var/cache/apt/archives", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man"):
+            shutil.rmtree(root / directory)
+            (root / directory).mkdir()
+        for language in (root / "usr/share/locale").iterdir():
+            shutil.rmtree(language) if language.is_dir() else language.unlink()
+        (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(SLIM)
+        (root / "etc/apt/apt.conf.d/slim").write_text('APT::Keep-Downloaded-Packages "false";\n')
+        (root / "etc/resolv.conf").unlink(missing_ok=True)  # the builder's, not the image's
+        container = _buildah(storage, "from", "scratch").strip()
+        try:
+            _buildah(storage, "add", "--quiet", container, str(root), "/")
+            _buildah(storage, "config", "--cmd", "bash", "--env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", container)
+            _buildah(storage, "commit", "--quiet", container, BASE)
+        finally:
+            _buildah(storage, "rm", container)
+
+
+def _forget_older(storage: Path, name: str) -> None:
+    """Keep the layers that the next build starts from, and no image or archive but the newest few."""
+    listed = _buildah(storage, "images", "--format", "{{.Name}}:{{.Tag}}", "--filter", f"reference={REPOSITORY}")
+    for other in sorted(set(listed.split()) - {name}):
+        _buildah(storage, "rmi", "--force", other)
+    archives = sorted((cache_directory() / "image").glob("*.tar"), key=lambda p: p.stat().st_mtime)
+    for old in archives[:-3]:
+        old.unlink()
+
+
+def _buildah(storage: Path, *arguments: str) -> str:
+    place = ["--root", str(storage / "storage"), "--runroot", str(storage / "run"), "--storage-driver", "overlay"]
+    # chroot isolation needs neither a container runtime nor a network of its own.
+    return _run(["buildah", *place, *arguments], BUILDAH_ISOLATION="chroot")
+
+
+def _run(command: list[str], **environment: str) -> str:
+    if not shutil.which(command[0]):
+        raise RuntimeError(f"{command[0]} is missing: run `python -m tests.cluster prerequisites`")
+    done = subprocess.run(["nice", *command], env=os.environ | environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{last}")
+    return done.stdout
