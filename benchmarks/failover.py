@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
-from benchmarks.keepalived import Pair
+from benchmarks.peers.keepalived import Pair
 from tests.lab import Agent, Lab, PingTrain, Sniffer, group, wait_for
 
 if TYPE_CHECKING:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab import Lab
+from tests.prerequisites import LADDERS, missing_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
-PROGRAMS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,9 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _able() -> None:
     """Fail, never skip: a ladder that was asked for is climbed."""
-    missing = sorted(package for program, package in PROGRAMS.items() if not shutil.which(program))
+    missing = missing_packages(LADDERS["lab"])
     if missing:
-        pytest.fail(f"the lab needs: apt-get install {' '.join(missing)}", pytrace=False)
+        pytest.fail(f"the lab needs {', '.join(missing)}: python -m tests.prerequisites lab", pytrace=False)
     if os.geteuid() != 0:
         pytest.fail("the lab makes network namespaces: run it as root", pytrace=False)
 

@@ -1,0 +1,158 @@
+"""Manifests, good, bad and changed, as a person at the command line meets them."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests import invariants
+from tests.lab import Agent, KernelDump, Lab, group, wait_for
+from tests.lab.agent import program
+from tests.lab.scene import OTHER_V4, V4, V6, Scene, usual_group
+from tests.lab.status import group_view
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def ipmp_agent(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program("ipmp-agent"), *words], capture_output=True, text=True, check=False, timeout=30)
+
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"failureDetection": {"timeMilliseconds": 50}}, "timeMilliseconds", "50"),
+    ({"interfaces": [{"name": "nic0", "macAddress": "02:00:00:00:00:01"}]}, "interfaces", "nic0"),
+    ({"interfaces": []}, "interfaces", ""),
+    ({"failback": "Sometimes"}, "failback", "Sometimes"),
+    ({"dataAddresses": {"assigned": [{"nodeName": "lab1", "addresses": ["198.18.0.300/24"]}]}}, "addresses", "300"),
+    ({"colour": "red"}, "colour", ""),
+]
+
+
+@pytest.mark.parametrize(("change", "field", "value"), BAD, ids=[field for _, field, _ in BAD])
+def test_bad_manifest_is_refused_by_check_and_run_with_field_and_value(
+    tmp_path: Path, change: dict[str, Any], field: str, value: str
+) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(yaml.safe_dump(group(**change)), encoding="utf-8")
+    checked = ipmp_agent("check", "--file", str(path))
+    ran = ipmp_agent(
+        *("run", "--file", str(path), "--node-name", "lab1"),
+        *("--state-dir", str(tmp_path), "--runtime-dir", str(tmp_path)),
+    )
+    for done in (checked, ran):
+        assert done.returncode == 2, done.stderr
+        said = done.stdout + done.stderr
+        assert field in said
+        assert value in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("text", ["{", "kind: IPMPGroup\n", "[1, 2]\n", ""], ids=["no YAML", "half", "a list", "empty"])
+def test_file_that_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(text, encoding="utf-8")
+    done = ipmp_agent("check", "--file", str(path))
+    assert done.returncode == 2
+    assert str(path) in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    done = ipmp_agent("check", "--file", str(tmp_path / "nowhere.yaml"))
+    assert done.returncode == 2
+    assert "nowhere.yaml" in done.stdout + done.stderr
+
+
+def test_good_manifest_passes_the_check(tmp_path: Path) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(yaml.safe_dump(group(addresses=["198.18.0.100/24"])), encoding="utf-8")
+    assert ipmp_agent("check", "--file", str(path)).returncode == 0
+
+
+def test_group_taken_from_the_file_puts_the_kernel_back_as_it_was() -> None:
+    lab = Lab(router=True)
+    with lab:
+        before = KernelDump.take(lab.host.namespace.run)
+        with Agent(lab, usual_group(lab)) as agent:
+            agent.wait_for(lambda s: group_view(s).state == "ok", what="ok")
+            lab.host.nic("nic0").unplug()
+            wait_for(lambda: lab.host.holders(V4), lambda found: found == ["nic1"], what="failover")
+            lab.host.nic("nic0").plug()
+            agent.write([])
+            agent.reload()
+            wait_for(agent.dump, lambda dump: not before.difference(dump), what="withdrawal", interval=0.2)
+            invariants.as_it_was_found(before, agent.dump())
+
+
+def test_reload_adds_and_removes_addresses_and_leaves_the_rest_in_peace() -> None:
+    with Scene(watched=(V4,)) as scene:
+        home = scene.lab.host.holders(V4)
+        scene.agent.write(usual_group(scene.lab, addresses=[f"{V4}/24", "198.18.0.110/24"]))
+        scene.agent.reload()
+        wait_for(lambda: scene.lab.host.holders("198.18.0.110"), what="the new address")
+        wait_for(lambda: scene.lab.host.holders(OTHER_V4) + scene.lab.host.holders(V6), lambda f: not f, what="gone")
+        assert scene.lab.host.holders(V4) == home
+        assert scene.pings[V4].stop().lost == 0
+        scene.settle()
+
+
+def test_bad_reload_is_refused_and_the_agent_goes_on_with_what_it_has() -> None:
+    with Scene() as scene:
+        before = scene.agent.dump()
+        scene.agent.write(usual_group(scene.lab, failureDetection={"timeMilliseconds": 5}))
+        scene.agent.reload()
+        wait_for(lambda: "timeMilliseconds" in scene.agent.log_path.read_text(), what="a word in the log")
+        invariants.as_it_was_found(before, scene.agent.dump())
+        broken = scene.holder(V4)
+        broken.unplug()
+        scene.wait_moved(V4, broken)
+        scene.flows()
+
+
+def test_observe_reports_and_changes_nothing(lab: Lab) -> None:
+    before = KernelDump.take(lab.host.namespace.run)
+    with Agent(lab, usual_group(lab, mode="Observe")) as agent:
+        lab.host.nic("nic0").unplug()
+        agent.wait_for(lambda s: group_view(s).usable == {"nic1"}, what="the failure in the status")
+        invariants.as_it_was_found(before, agent.dump())
+
+
+def test_metrics_tell_the_failure() -> None:
+    with Scene(watched=(V4,)) as scene:
+        assert "ipmp_build_info" in scene.agent.metrics()
+        broken = scene.holder(V4)
+        broken.unplug()
+        scene.wait_state("degraded")
+
+        def counted() -> list[str]:
+            return [
+                line
+                for line in scene.agent.metrics().splitlines()
+                if line.startswith("ipmp_interface_failures_total") and f'interface="{broken.name}"' in line
+            ]
+
+        wait_for(counted, lambda lines: any('reason="LinkDown"' in x and x.endswith(" 1.0") for x in lines), what="1")
+
+
+def test_ipmpstat_shows_the_failure_in_every_mode() -> None:
+    with Scene(watched=()) as scene:
+        lines = scene.agent.ipmpstat("-g").splitlines()
+        assert lines[0].split() == ["GROUP", "GROUPNAME", "STATE", "FDT", "INTERFACES"]
+        assert lines[1].split()[1:] == ["lab", "ok", "1.00s", "nic0", "nic1"]
+        scene.lab.host.nic("nic0").unplug()
+        scene.wait_state("degraded")
+        assert "[nic0]" in scene.agent.ipmpstat("-g")
+        (row,) = [line.split() for line in scene.agent.ipmpstat("-i").splitlines() if line.startswith("nic0")]
+        assert row[1] == "no"
+        assert row[-3:] == ["down", "failed", "failed"]
+        assert all(
+            line.split()[3] == "nic1"
+            for line in scene.agent.ipmpstat("-a", "-n").splitlines()
+            if line.startswith(("198.18", "2001:db8"))
+        )
+        assert scene.agent.ipmpstat("-P", "-o", "interface,state", "-i").splitlines() == ["nic0:failed", "nic1:ok"]
+        assert "198.18.0.201" in scene.agent.ipmpstat("-t", "-n")
