@@ -11,7 +11,6 @@ from tests.cluster.build import build
 from tests.cluster.cluster import Cluster, all_clusters, clusters_directory, remove_cluster, stale_clusters
 from tests.cluster.image import build_image
 from tests.cluster.playground import NAME, play
-from tests.cluster.prerequisites import install_prerequisites
 
 FAULTS = {
     "unplug": "pull the cable of a NIC: its carrier is lost",
@@ -24,7 +23,6 @@ FAULTS = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("prerequisites", help="install the Debian packages that all this needs (as root)")
     commands.add_parser("build", help="build Kubernetes, containerd, helm, ... into the cache: 8 minutes, once")
     commands.add_parser("image", help="build the project's image of the present sources into the cache")
     up = commands.add_parser("up", help="a cluster with two workers, the chart and an IPMPGroup, left up")
@@ -97,8 +95,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     match arguments.command:
-        case "prerequisites":
-            install_prerequisites()
         case "build":
             build()
         case "image":

@@ -117,7 +117,7 @@ def _buildah(storage: Path, *arguments: str) -> str:
 
 def _run(command: list[str], **environment: str) -> str:
     if not shutil.which(command[0]):
-        raise RuntimeError(f"{command[0]} is missing: run `python -m tests.cluster prerequisites`")
+        raise RuntimeError(f"{command[0]} is missing: run `python -m tests.prerequisites cluster`")
     done = subprocess.run(["nice", *command], env=os.environ | environment, capture_output=True, text=True, check=False)
     if done.returncode:
         last = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
