@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import os
 import platform
 import random
@@ -28,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds it
 
 from benchmarks.peers.keepalived import Pair
 from tests.lab import Agent, Lab, PingTrain, Sniffer, group, wait_for
+from tests.lab.load import busy_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,25 +131,6 @@ def keepalived(pulls: int, advert: float, generator: random.Random) -> list[Pull
                 pair.wait_ready()
                 progress(f"keepalived {advert:g} s", len(done), pulls)
     return done
-
-
-def _spin() -> None:
-    while True:
-        pass
-
-
-@contextmanager
-def busy_machine() -> Iterator[None]:
-    """Two busy loops per core."""
-    loops = [multiprocessing.Process(target=_spin, daemon=True) for _ in range(2 * (os.cpu_count() or 1))]
-    for loop in loops:
-        loop.start()
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.join()
 
 
 def fastest_stable() -> float:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
+from ipmp_agent.client import Client, UnreachableError
 from tests.lab.dump import KernelDump
 from tests.lab.waiting import wait_for
 
@@ -130,7 +131,7 @@ class Agent:
         ]
 
     def start(self, *, wait: bool = True) -> Self:
-        """Start it, and wait until it answers on its socket unless told otherwise."""
+        """Start it, and wait until it has applied its manifest and says so, unless told otherwise."""
         with self.log_path.open("ab") as log:
             self.process = self.host.namespace.popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PYTHONDEVMODE": ""}
@@ -142,7 +143,10 @@ class Agent:
     def _answers(self) -> bool:
         if self.running.poll() is not None:
             raise AssertionError(f"the agent ended with code {self.running.returncode}:\n{self.tail()}")
-        return self._ipmpstat("--json").returncode == 0
+        try:
+            return bool(self.status()["configured"])
+        except UnreachableError:
+            return False
 
     @property
     def running(self) -> subprocess.Popen[bytes]:
@@ -175,22 +179,23 @@ class Agent:
 
     # -- what it says --------------------------------------------------------------------------------------------
 
-    def _ipmpstat(self, *words: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "IPMP_RUNTIME_DIR": str(self.runtime_directory)}
-        argv = [program("ipmpstat"), *words]
-        return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, timeout=30)
-
     def ipmpstat(self, *words: str) -> str:
         """Return what `ipmpstat` prints; raises with its complaint if it fails."""
-        done = self._ipmpstat(*words)
+        environment = {**os.environ, "IPMP_RUNTIME_DIR": str(self.runtime_directory)}
+        argv = [program("ipmpstat"), *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, timeout=30)
         if done.returncode:
             raise AssertionError(f"ipmpstat {' '.join(words)}: code {done.returncode}: {done.stderr}\n{self.tail()}")
         return done.stdout
 
     def status(self) -> dict[str, Any]:
-        """Return what `ipmpstat --json` says."""
-        status: dict[str, Any] = json.loads(self.ipmpstat("--json"))
-        return status
+        """Return what the agent publishes: all groups at one moment, fresh from its data plane.
+
+        Straight from its socket, since looking often by `ipmpstat` would load the machine that is being measured.
+        """
+        with Client(self.runtime_directory) as client:
+            publication: dict[str, Any] = client.ask(op="snapshot", live=True)["publication"]
+        return publication
 
     def wait_for(self, condition: Callable[[dict[str, Any]], object], deadline: float = 15.0, what: str = "") -> Any:
         """Wait until a condition holds of the status; returns that status, or raises with what it saw."""

@@ -107,9 +107,7 @@ class Stage:
             gaps = [*(result.ping_gaps[one] for one in (V4, V6)), *(result.stream_gaps[one] for one in (V4, V6))]
             cells = "".join(f"{gap * 1e3:>11.0f}" for gap in gaps)
             print(f"{result.title:<34}{cells}   {'as it should' if result.trouble is None else 'FAILED'}")
-        print(
-            f"(pings every {SPACING * 1e3:g} ms: no loss shows as 0; TCP ticks every 5 ms, first retransmission at 200 ms)"
-        )
+        print(f"(pings every {SPACING * 1e3:g} ms, no loss shows as 0; TCP ticks every 5 ms, repeated after 200 ms)")
 
 
 class Play:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ipaddress
+import itertools
 import select
 import socket
 import struct
@@ -104,6 +105,11 @@ class Sniffer:
             for one in list(self.heard)
             if one.gratuitous and one.address == wanted and one.time >= since and mac in (None, one.mac)
         ]
+
+    def moves(self, address: str) -> list[float]:
+        """Return the times at which an address was first announced at another MAC than before."""
+        heard = self.announcements(address)
+        return [one.time for before, one in itertools.pairwise(heard) if one.mac != before.mac]
 
     def wait_announced(self, address: str, mac: str, *, since: float = 0.0, deadline: float = 10.0) -> Announcement:
         """Wait until `address` is announced at `mac`; returns the first such announcement."""

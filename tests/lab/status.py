@@ -1,4 +1,4 @@
-"""What `ipmpstat --json` says, brought into the form in which the invariants are stated."""
+"""What the agent publishes, brought into the form in which the invariants are stated."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def group_status(status: Mapping[str, Any], name: str = "lab") -> dict[str, Any]:
-    """Return one group of a status."""
-    found: dict[str, Any] = next(one for one in status["groups"] if one["group"] == name)
+def group_status(publication: Mapping[str, Any], name: str = "lab") -> dict[str, Any]:
+    """Return the snapshot of one group."""
+    snapshots = [one["snapshot"] for one in publication["groups"]]
+    found: dict[str, Any] | None = next((one for one in snapshots if one["group"] == name), None)
+    if found is None:
+        raise AssertionError(f"no group {name} among {[one['group'] for one in snapshots]}")
     return found
 
 
-def interface_status(status: Mapping[str, Any], interface: str, name: str = "lab") -> dict[str, Any]:
-    """Return one member of a group of a status."""
-    interfaces = group_status(status, name)["interfaces"]
-    found: dict[str, Any] = next(one for one in interfaces if one["interface"] == interface)
+def interface_status(publication: Mapping[str, Any], key: str, name: str = "lab") -> dict[str, Any]:
+    """Return one member of a group by the value it is matched by."""
+    interfaces = group_status(publication, name)["interfaces"]
+    found: dict[str, Any] = next(one for one in interfaces if one["interface"] == key)
     return found
 
 
-def group_view(status: Mapping[str, Any], name: str = "lab") -> GroupView:
+def group_view(publication: Mapping[str, Any], name: str = "lab") -> GroupView:
     """Return one group as the invariants see it; addresses that the agent refused are not among them."""
-    group = group_status(status, name)
+    group = group_status(publication, name)
+    names = {one["interface"]: one["name"] for one in group["interfaces"]}
     members = tuple(
         MemberView(one["name"], usable=one["usable"], active=one["active"], standby=one["role"] == "Standby")
         for one in group["interfaces"]
     )
     addresses = {
-        one["address"].partition("/")[0]: one["interface"] for one in group["addresses"] if one["refusal"] is None
+        one["address"].partition("/")[0]: names.get(one["interface"])
+        for one in group["addresses"]
+        if one["refusal"] is None
     }
     return GroupView(group["group"], group["state"], members, addresses)
