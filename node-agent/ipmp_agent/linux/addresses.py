@@ -1,0 +1,126 @@
+"""Addresses in the kernel: how they are added, deleted and read, and which of them may be data addresses."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import TYPE_CHECKING
+
+from ipmp_agent.linux import netlink
+
+if TYPE_CHECKING:
+    from ipmp_api.types import InterfaceAddress
+
+IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 6, 8, 11
+IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
+IFA_F_TEMPORARY, IFA_F_MANAGETEMPADDR, IFA_F_NOPREFIXROUTE = 0x01, 0x100, 0x200
+IFAPROT_KERNEL_RA, IFAPROT_KERNEL_LL = 2, 3
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+
+_ADDRESS_MESSAGE = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_OWNED = netlink.attribute(IFA_PROTO, bytes([netlink.OWNER]))
+# NOPREFIXROUTE: connected routes are ours to lay, and a move must not rewrite them. NODAD: the previous member may
+# still have the address when it is added on the next, and duplicate detection would take that for another host.
+_FLAGS_IPV4 = netlink.u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE)
+_FLAGS_IPV6 = netlink.u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE | IFA_F_NODAD)
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledAddress:
+    """One address on one interface, as the kernel has it; `body` restores it bit for bit."""
+
+    index: int
+    address: InterfaceAddress
+    scope: int
+    flags: int
+    protocol: int
+    body: bytes
+
+    @property
+    def owned(self) -> bool:
+        """Whether this agent put it there."""
+        return self.protocol == netlink.OWNER
+
+    @property
+    def usable(self) -> bool:
+        """Neither tentative nor found to be a duplicate."""
+        return not self.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
+
+    @property
+    def leased(self) -> bool:
+        """Given for a time by DHCP or a router: its owner would put it back where it was."""
+        if self.protocol == IFAPROT_KERNEL_RA or self.flags & (IFA_F_TEMPORARY | IFA_F_MANAGETEMPADDR):
+            return True
+        return not self.flags & IFA_F_PERMANENT
+
+
+def add(index: int, address: InterfaceAddress, *, scope: int = RT_SCOPE_UNIVERSE) -> bytes:
+    """Request that puts an address of ours on an interface; one that is there already is taken over."""
+    packed = address.packed
+    version4 = address.version == 4
+    head = _ADDRESS_MESSAGE.pack(
+        socket.AF_INET if version4 else socket.AF_INET6, address.network.prefixlen, 0, scope, index
+    )
+    flags = _FLAGS_IPV4 if version4 else _FLAGS_IPV6
+    local, same = netlink.attribute(IFA_LOCAL, packed), netlink.attribute(IFA_ADDRESS, packed)
+    return netlink.message(
+        netlink.RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, head, local, same, flags, _OWNED
+    )
+
+
+def delete(index: int, address: InterfaceAddress) -> bytes:
+    """Request that takes an address off an interface."""
+    packed = address.packed
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    head = _ADDRESS_MESSAGE.pack(family, address.network.prefixlen, 0, 0, index)
+    local, same = netlink.attribute(IFA_LOCAL, packed), netlink.attribute(IFA_ADDRESS, packed)
+    return netlink.message(netlink.RTM_DELADDR, 0, head, local, same)
+
+
+def restore(index: int, body: bytes) -> list[bytes]:
+    """Requests that put back a foreign address exactly as it was read: lifetimes, label, connected route and all.
+
+    An IPv6 address comes without duplicate detection, which would find the member that has it still, and only then
+    gets its own flags.
+    """
+    family, prefix_length, flags, scope, _ = _ADDRESS_MESSAGE.unpack_from(body)
+    replace = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
+    head = _ADDRESS_MESSAGE.pack(family, prefix_length, flags, scope, index)
+    exact = netlink.message(netlink.RTM_NEWADDR, replace, head, body[_ADDRESS_MESSAGE.size :])
+    if family == socket.AF_INET:
+        return [exact]
+    found = netlink.attributes(body, _ADDRESS_MESSAGE.size)
+    kept = netlink.number(found[IFA_FLAGS]) if IFA_FLAGS in found else flags
+    # Of a repeated attribute the kernel takes the last.
+    at_once = netlink.u32(IFA_FLAGS, kept | IFA_F_NODAD)
+    return [netlink.message(netlink.RTM_NEWADDR, replace, head, body[_ADDRESS_MESSAGE.size :], at_once), exact]
+
+
+def get_request(index: int = 0, family: int = socket.AF_UNSPEC) -> bytes:
+    """Body of RTM_GETADDR: the addresses of one interface, or all."""
+    return _ADDRESS_MESSAGE.pack(family, 0, 0, 0, index)
+
+
+def index_of(body: bytes) -> int:
+    """Interface index in the body of an RTM_*ADDR message."""
+    return int(_ADDRESS_MESSAGE.unpack_from(body)[4])
+
+
+def decode(body: bytes) -> InstalledAddress | None:
+    """Read the body of an RTM_NEWADDR or RTM_DELADDR message; None for families that are not IP."""
+    family, prefix_length, flags, scope, index = _ADDRESS_MESSAGE.unpack_from(body)
+    found = netlink.attributes(body, _ADDRESS_MESSAGE.size)
+    packed = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS)
+    if packed is None or family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    if IFA_FLAGS in found:
+        flags = netlink.number(found[IFA_FLAGS])
+    address: InterfaceAddress
+    if family == socket.AF_INET:
+        address = IPv4Interface((packed, prefix_length))
+    else:
+        address = IPv6Interface((packed, prefix_length))
+    protocol = found.get(IFA_PROTO, b"\0")[0]
+    return InstalledAddress(index, address, scope, flags, protocol, body)

@@ -1,0 +1,264 @@
+"""The data addresses of one group: where each one is to be, and the requests that bring it there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ipmp_agent.core.events import AddressCleared, AddressFound, AddressRefused
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux import addresses, frames, netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from ipaddress import IPv4Address, IPv6Address
+
+    from ipmp_agent.core.actions import Move
+    from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.addresses import InstalledAddress
+    from ipmp_agent.linux.host import Host
+    from ipmp_agent.linux.members import Member, Members
+    from ipmp_api.types import InterfaceAddress, NodeGroup
+
+log = logging.getLogger(__name__)
+
+REFUSED_RETRY = 30.0
+"""Seconds until an address that cannot be had is tried again."""
+
+
+class DataAddresses:
+    """Places addresses as the core orders, and knows which ones are this agent's own.
+
+    `placement` is the desired state: an address is on that member, or will be when its conflict check is over, or when
+    the member is back.
+    """
+
+    def __init__(self, group: str, host: Host, members: Members, sink: Callable[[Event], None]) -> None:
+        self._group = group
+        self._host = host
+        self._members = members
+        self._sink = sink
+        self._loop = asyncio.get_running_loop()
+        self._configured: dict[IPv4Address | IPv6Address, InterfaceAddress] = {}
+        self.placement: dict[InterfaceAddress, str] = {}
+        self.held: set[InterfaceAddress] = set()  # on the link through us or found there: no check before a move
+        self._foreign: dict[InterfaceAddress, tuple[str, bytes]] = {}  # found, not ours: its home and what it is
+        self._lengths: dict[InterfaceAddress, InterfaceAddress] = {}  # found with another prefix length than configured
+        self._retries: dict[InterfaceAddress, asyncio.TimerHandle] = {}
+
+    # -- configuration and memory ---------------------------------------------------------------------------------
+
+    def configure(self, configuration: NodeGroup) -> None:
+        """Take the list of data addresses; those dropped are withdrawn by the core's orders."""
+        self._configured = {data.address.ip: data.address for data in configuration.data_addresses}
+        for address in list(self._retries):
+            if address.ip not in self._configured:
+                self._retries.pop(address).cancel()
+
+    def memory(self) -> dict[str, Any]:
+        """What a restarted agent must know: JSON."""
+        return {
+            "placement": {str(address): key for address, key in self.placement.items() if address in self.held},
+            "foreign": {str(a): {"member": key, "message": body.hex()} for a, (key, body) in self._foreign.items()},
+        }
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Take over what an earlier run remembered."""
+        known = {str(address): address for address in self._configured.values()}
+        for text, key in memory.get("placement", {}).items():
+            if text in known:
+                self.placement[known[text]] = key
+        for text, original in memory.get("foreign", {}).items():
+            if text in known:
+                self._foreign[known[text]] = (original["member"], bytes.fromhex(original["message"]))
+
+    def find(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
+        """Compare with what is on the members now (by key), and tell which data addresses are there already."""
+        remembered = dict(self.placement)
+        self.placement = {a: key for a, key in self.placement.items() if a in self.held}
+        for key, found in installed.items():
+            for each in found:
+                address = self._configured.get(each.address.ip)
+                # Of two members that have it, the one remembered is right: a move was cut short.
+                if address is not None and remembered.get(address, key) == key:
+                    self._found(address, key, each, remembered=address in remembered)
+        for key, found in installed.items():
+            for each in found:
+                address = self._configured.get(each.address.ip)
+                if address is not None and address not in self.placement:
+                    self._found(address, key, each, remembered=False)
+
+    def _found(self, address: InterfaceAddress, key: str, each: InstalledAddress, *, remembered: bool) -> None:
+        if self.placement.get(address) == key and address in self.held:
+            return
+        self._host.checks.cancel(address)
+        self.placement[address] = key
+        self.held.add(address)
+        if each.address != address:
+            self._lengths[address] = each.address
+        # Kernels before 5.18 do not keep the tag: there the memory says what is ours.
+        if not each.owned and not remembered:
+            self._foreign[address] = (key, each.body)
+        self._sink(AddressFound(address, key))
+
+    def heard(self, kind: int, each: InstalledAddress, member: Member) -> bool:
+        """Somebody, perhaps we, changed an address of a member; returns whether it now differs from what is wanted."""
+        address = self._configured.get(each.address.ip)
+        if address is None:
+            return False
+        here = self.placement.get(address) == member.key
+        if kind == netlink.RTM_DELADDR:
+            return here and address in self.held
+        if address not in self.placement or (here and address not in self.held):
+            self._found(address, member.key, each, remembered=False)
+            return False
+        return not here
+
+    # -- the fast path --------------------------------------------------------------------------------------------
+
+    def move(self, moves: Iterable[Move]) -> None:
+        """Add on the destination, then delete on the source, in one batch; refusals become events."""
+        adds: list[bytes] = []
+        adding: list[InterfaceAddress] = []
+        deletes: list[bytes] = []
+        for move in moves:
+            address = move.address
+            self._host.checks.cancel(address)
+            self._forget_retry(address)
+            if move.destination is None:
+                self.placement.pop(address, None)
+                self._host.announcer.cancel([address])
+                deletes += self._delete(address, move.source)
+                self.held.discard(address)
+                continue
+            self.placement[address] = move.destination
+            if address not in self.held:
+                self._check(address)
+                continue
+            added = self._add(address, move.destination)
+            adds += added
+            adding += [address] * len(added)
+            if move.source != move.destination:
+                deletes += self._delete(address, move.source)
+        for failure in self._host.send(adds + deletes):
+            if failure.position < len(adds) and failure.error != errno.ENODEV:
+                self._refuse(adding[failure.position], Reason.KERNEL_REFUSED, str(failure))
+
+    def _index(self, key: str | None) -> int | None:
+        member = self._members.of(self._group).get(key) if key is not None else None
+        return member.index if member is not None else None
+
+    def _add(self, address: InterfaceAddress, key: str) -> list[bytes]:
+        """Requests that put an address on a member: as ours, or at its home as it was."""
+        index = self._index(key)
+        if index is None:
+            return []
+        home, body = self._foreign.get(address, (None, b""))
+        if home != key:
+            return [addresses.add(index, self._lengths.get(address, address))]
+        return addresses.restore(index, body)
+
+    def _delete(self, address: InterfaceAddress, key: str | None) -> list[bytes]:
+        index = self._index(key)
+        return [] if index is None else [addresses.delete(index, self._lengths.get(address, address))]
+
+    # -- first activation -----------------------------------------------------------------------------------------
+
+    def _check(self, address: InterfaceAddress) -> None:
+        port = self._host.ports.get((self._group, self.placement[address]))
+        if port is not None:
+            self._host.checks.start(address, port.wire, lambda mac: self._checked(address, mac))
+
+    def _checked(self, address: InterfaceAddress, mac: bytes | None) -> None:
+        key = self.placement.get(address)
+        if key is None:
+            return
+        if mac is not None:
+            self._refuse(address, Reason.ADDRESS_CONFLICT, f"{frames.mac_text(mac)} has it already")
+            return
+        requests = self._add(address, key)
+        failures = self._host.send(requests)
+        if failures:
+            self._refuse(address, Reason.KERNEL_REFUSED, str(failures[0]))
+        elif requests:
+            self.held.add(address)
+            self.announce(key, [address])
+
+    def _refuse(self, address: InterfaceAddress, reason: Reason, detail: str) -> None:
+        self.placement.pop(address, None)
+        self.held.discard(address)
+        self._forget_retry(address)
+        self._retries[address] = self._loop.call_later(REFUSED_RETRY, self._retry, address)
+        self._sink(AddressRefused(address, reason, detail))
+
+    def _retry(self, address: InterfaceAddress) -> None:
+        """Let the core try again: its order starts with a check."""
+        self._forget_retry(address)
+        self._sink(AddressCleared(address))
+
+    def _forget_retry(self, address: InterfaceAddress) -> None:
+        timer = self._retries.pop(address, None)
+        if timer is not None:
+            timer.cancel()
+
+    def announce(self, key: str, announced: Iterable[InterfaceAddress]) -> None:
+        """Announce those addresses of a member that are there; the others follow when their check is over."""
+        port = self._host.ports.get((self._group, key))
+        if port is not None:
+            present = [a for a in announced if a in self.held and self.placement.get(a) == key]
+            self._host.announcer.announce(port.wire, present, router=port.link.forwards_ipv6)
+
+    # -- comparing ------------------------------------------------------------------------------------------------
+
+    def differences(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[bytes]:
+        """Requests that turn what is on the members (by key) into what is wanted. Other foreign addresses stay."""
+        requests: list[bytes] = []
+        present = {(key, each.address.ip) for key, found in installed.items() for each in found}
+        for wanted in self.held:
+            key = self.placement.get(wanted)
+            if key is not None and key in installed and (key, wanted.ip) not in present:
+                requests += self._add(wanted, key)
+        for key, index, each in self._on_members(installed):
+            address = self._configured.get(each.address.ip)
+            if address is not None and address in self.held:
+                if self.placement.get(address) != key:
+                    if not each.owned:
+                        self._foreign.setdefault(address, (key, each.body))
+                    requests.append(addresses.delete(index, each.address))
+            elif each.owned:
+                requests.append(addresses.delete(index, each.address))
+        return requests
+
+    def withdraw(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[bytes]:
+        """Requests that put everything back as it was found."""
+        requests: list[bytes] = []
+        for found, (home, body) in self._foreign.items():
+            index = self._index(home)
+            if index is not None and self.placement.get(found) != home:
+                requests += addresses.restore(index, body)
+        for key, index, each in self._on_members(installed):
+            address = self._configured.get(each.address.ip)
+            if address is not None and self._foreign.get(address, (None, b""))[0] == key:
+                continue
+            if each.owned or (address is not None and address in self.held):
+                requests.append(addresses.delete(index, each.address))
+        return requests
+
+    def _on_members(
+        self, installed: Mapping[str, Sequence[InstalledAddress]]
+    ) -> Iterator[tuple[str, int, InstalledAddress]]:
+        """Everything on present members but test addresses and link-local ones."""
+        for key, found in installed.items():
+            index = self._index(key)
+            if index is not None:
+                yield from ((key, index, each) for each in found if each.scope == addresses.RT_SCOPE_UNIVERSE)
+
+    def close(self) -> None:
+        """Stop checks, retries and announcements."""
+        self._host.announcer.cancel(list(self.placement))
+        for address in list(self.placement):
+            self._host.checks.cancel(address)
+        for address in list(self._retries):
+            self._forget_retry(address)

@@ -1,0 +1,82 @@
+"""Socket filters: the kernel wakes us for what we asked for, and for nothing else.
+
+Programs of the classic BPF machine, as (code, true jump, false jump, constant).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import TYPE_CHECKING
+
+from ipmp_agent.linux import frames
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+SO_ATTACH_FILTER = 26
+ICMPV6_FILTER = 1
+
+LOAD_BYTE, LOAD_HALF = 0x30, 0x28  # ld b|h [k]
+LOAD_BYTE_INDEXED, LOAD_HALF_INDEXED = 0x50, 0x48  # ld b|h [x + k]
+LOAD_IPV4_HEADER_LENGTH = 0xB1  # x = 4 * ([k] & 0xf)
+JUMP_EQUAL = 0x15
+RETURN = 0x06
+ACCEPT, REJECT = 0x40000, 0
+
+PACKET_TYPE = 0xFFFFF000 + 4  # SKF_AD_OFF + SKF_AD_PKTTYPE
+PACKET_HOST = 0
+NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF
+_HOP_LIMIT = NETWORK_HEADER + 7
+
+Instruction = tuple[int, int, int, int]
+
+
+def _all_of(checks: Sequence[tuple[Sequence[Instruction], int]]) -> list[Instruction]:
+    """Accept what passes every check: instructions that load a value, and what it must be."""
+    program: list[Instruction] = []
+    lengths = [len(load) + 1 for load, _ in checks]
+    for position, (load, wanted) in enumerate(checks):
+        rest = sum(lengths[position + 1 :])
+        program += [*load, (JUMP_EQUAL, 0, rest + 1, wanted)]
+    return [*program, (RETURN, 0, 0, ACCEPT), (RETURN, 0, 0, REJECT)]
+
+
+def echo_reply_ipv4(identifier: int) -> list[Instruction]:
+    """Echo replies with our identifier; the raw socket sees the packet from its IPv4 header."""
+    return _all_of(
+        [
+            ([(LOAD_IPV4_HEADER_LENGTH, 0, 0, 0), (LOAD_BYTE_INDEXED, 0, 0, 0)], frames.ICMP_ECHO_REPLY),
+            ([(LOAD_HALF_INDEXED, 0, 0, 4)], identifier),
+        ]
+    )
+
+
+def echo_reply_ipv6(identifier: int) -> list[Instruction]:
+    """Echo replies with our identifier; the raw socket sees the packet from its ICMPv6 header."""
+    return _all_of([([(LOAD_BYTE, 0, 0, 0)], frames.ICMPV6_ECHO_REPLY), ([(LOAD_HALF, 0, 0, 4)], identifier)])
+
+
+def advertisement() -> list[Instruction]:
+    """Neighbour advertisements from this link: a router would have lowered the hop limit (RFC 4861 section 7.1.2)."""
+    return _all_of([([(LOAD_BYTE, 0, 0, 0)], frames.ICMPV6_ADVERTISEMENT), ([(LOAD_BYTE, 0, 0, _HOP_LIMIT)], 255)])
+
+
+def arp_reply() -> list[Instruction]:
+    """ARP replies sent to this very interface; the packet socket sees the frame from its Ethernet header."""
+    return _all_of([([(LOAD_HALF, 0, 0, 20)], frames.ARP_REPLY), ([(LOAD_BYTE, 0, 0, PACKET_TYPE)], PACKET_HOST)])
+
+
+def attach(receiver: socket.socket, program: Sequence[Instruction]) -> None:
+    """Install a filter on a socket."""
+    packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(packed)
+    receiver.setsockopt(1, SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(buffer)))
+
+
+def accept_icmpv6(receiver: socket.socket, kind: int) -> None:
+    """Let one ICMPv6 type through to a raw socket: the kernel's own filter, checked before a packet is cloned."""
+    blocked = [0xFFFFFFFF] * 8
+    blocked[kind >> 5] &= ~(1 << (kind & 31))
+    receiver.setsockopt(frames.IPPROTO_ICMPV6, ICMPV6_FILTER, struct.pack("=8I", *blocked))

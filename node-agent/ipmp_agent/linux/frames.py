@@ -1,0 +1,207 @@
+"""Packets of ARP, neighbour discovery and ICMP echo, packed and read by hand. Pure functions of bytes."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipmp_api.types import Address
+
+ETH_P_IPV6, ETH_P_ARP, ETH_P_TRANSITIVE = 0x86DD, 0x0806, 0x88B5
+BROADCAST = b"\xff" * 6
+NO_MAC = b"\0" * 6
+ALL_HOSTS_IPV4 = IPv4Address("224.0.0.1")
+ALL_NODES_IPV6 = IPv6Address("ff02::1")
+UNSPECIFIED_IPV6 = IPv6Address("::")
+
+ARP_REQUEST, ARP_REPLY = 1, 2
+ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST = 0, 8
+ICMPV6_ECHO_REQUEST, ICMPV6_ECHO_REPLY = 128, 129
+ICMPV6_SOLICITATION, ICMPV6_ADVERTISEMENT = 135, 136
+IPPROTO_ICMPV6 = 58
+ND_SOURCE_MAC, ND_TARGET_MAC = 1, 2  # options, RFC 4861 section 4.6.1
+NA_ROUTER, NA_SOLICITED, NA_OVERRIDE = 0x80000000, 0x40000000, 0x20000000
+
+_ETHERNET = struct.Struct("!6s6sH")
+_ARP = struct.Struct("!HHBBH6s4s6s4s")
+_IPV6 = struct.Struct("!IHBB16s16s")
+_ND = struct.Struct("!BBHI16s")
+_ECHO = struct.Struct("!BBHHH")
+_PAYLOAD = struct.Struct("!QB7xQ")  # time sent (ns), kind, random bits
+
+ECHO_BYTES = _ECHO.size + _PAYLOAD.size
+
+
+def mac_bytes(mac: str) -> bytes:
+    """Turn a MAC address with colons into six bytes."""
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def mac_text(mac: bytes) -> str:
+    """Turn six bytes into lower case with colons."""
+    return mac.hex(":")
+
+
+def checksum(data: bytes) -> int:
+    """Internet checksum (RFC 1071)."""
+    if len(data) & 1:
+        data += b"\0"
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+
+# -- ARP ----------------------------------------------------------------------------------------------------------
+
+
+def arp(operation: int, destination: bytes, source: bytes, sender: bytes, target_mac: bytes, target: bytes) -> bytes:
+    """Pack an Ethernet ARP frame; addresses are given as bytes."""
+    return _ETHERNET.pack(destination, source, ETH_P_ARP) + _ARP.pack(
+        1, 0x0800, 6, 4, operation, source, sender, target_mac, target
+    )
+
+
+def arp_probe(source: bytes, target: IPv4Address, destination: bytes = BROADCAST) -> bytes:
+    """ARP request with sender 0.0.0.0 (RFC 5227): changes nobody's cache, and a Linux owner answers it."""
+    return arp(ARP_REQUEST, destination, source, b"\0\0\0\0", NO_MAC, target.packed)
+
+
+def gratuitous_arp_request(source: bytes, address: IPv4Address) -> bytes:
+    """Announcement in request form: passes the neighbour lock time of Linux receivers."""
+    return arp(ARP_REQUEST, BROADCAST, source, address.packed, NO_MAC, address.packed)
+
+
+def gratuitous_arp_reply(source: bytes, address: IPv4Address) -> bytes:
+    """Announcement in reply form. Linux takes it for gratuitous only if target and sender hardware are equal."""
+    return arp(ARP_REPLY, BROADCAST, source, address.packed, source, address.packed)
+
+
+@dataclass(frozen=True, slots=True)
+class ArpReply:
+    """Who says to have an address."""
+
+    mac: bytes
+    address: IPv4Address
+
+
+def read_arp_reply(frame: bytes) -> ArpReply | None:
+    """Read an Ethernet frame; None unless it is a well-formed ARP reply for Ethernet and IPv4."""
+    if len(frame) < _ETHERNET.size + _ARP.size:
+        return None
+    hardware, protocol, hlen, plen, operation, mac, sender, _, _ = _ARP.unpack_from(frame, _ETHERNET.size)
+    if (hardware, protocol, hlen, plen, operation) != (1, 0x0800, 6, 4, ARP_REPLY):
+        return None
+    return ArpReply(mac, IPv4Address(sender))
+
+
+# -- IPv6 neighbour discovery ------------------------------------------------------------------------------------
+
+
+def solicited_node(target: IPv6Address) -> IPv6Address:
+    """Return the multicast address that the owner of `target` listens to (RFC 4291 section 2.7.1)."""
+    return IPv6Address(b"\xff\x02" + b"\0" * 9 + b"\x01\xff" + target.packed[13:])
+
+
+def multicast_mac(group: IPv6Address) -> bytes:
+    """Ethernet address of an IPv6 multicast group (RFC 2464 section 7)."""
+    return b"\x33\x33" + group.packed[12:]
+
+
+def ipv6_frame(
+    destination: bytes, source: bytes, sender: IPv6Address, receiver: IPv6Address, message: bytes, hop_limit: int = 255
+) -> bytes:
+    """Pack an ICMPv6 message into IPv6 and Ethernet, and fill in its checksum."""
+    pseudo = sender.packed + receiver.packed + struct.pack("!II", len(message), IPPROTO_ICMPV6)
+    summed = message[:2] + struct.pack("!H", checksum(pseudo + message)) + message[4:]
+    header = _IPV6.pack(6 << 28, len(message), IPPROTO_ICMPV6, hop_limit, sender.packed, receiver.packed)
+    return _ETHERNET.pack(destination, source, ETH_P_IPV6) + header + summed
+
+
+def neighbor_solicitation(
+    source: bytes, sender: IPv6Address, target: IPv6Address, destination: bytes | None = None
+) -> bytes:
+    """Ask who has an address. From `::` it is the question of duplicate address detection (RFC 4862)."""
+    message = _ND.pack(ICMPV6_SOLICITATION, 0, 0, 0, target.packed)
+    if sender != UNSPECIFIED_IPV6:
+        message += struct.pack("!BB6s", ND_SOURCE_MAC, 1, source)
+    if destination is None:
+        group = solicited_node(target)
+        return ipv6_frame(multicast_mac(group), source, sender, group, message)
+    return ipv6_frame(destination, source, sender, target, message)
+
+
+def neighbor_advertisement(source: bytes, address: IPv6Address, *, router: bool) -> bytes:
+    """Unsolicited advertisement with the override flag, to all nodes (RFC 4861 section 7.2.6)."""
+    flags = NA_OVERRIDE | (NA_ROUTER if router else 0)
+    message = _ND.pack(ICMPV6_ADVERTISEMENT, 0, 0, flags, address.packed)
+    message += struct.pack("!BB6s", ND_TARGET_MAC, 1, source)
+    return ipv6_frame(multicast_mac(ALL_NODES_IPV6), source, address, ALL_NODES_IPV6, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Advertisement:
+    """Who says to have an IPv6 address; `mac` is None if the advertisement does not say."""
+
+    target: IPv6Address
+    mac: bytes | None
+
+
+def read_advertisement(message: bytes) -> Advertisement | None:
+    """Read an ICMPv6 message; None unless it is a well-formed neighbour advertisement."""
+    if len(message) < _ND.size:
+        return None
+    kind, code, _, _, target = _ND.unpack_from(message)
+    if kind != ICMPV6_ADVERTISEMENT or code != 0:
+        return None
+    offset = _ND.size
+    while offset + 2 <= len(message):
+        option, units = message[offset], message[offset + 1]
+        if units == 0:
+            return None
+        if option == ND_TARGET_MAC and units == 1 and offset + 8 <= len(message):
+            return Advertisement(IPv6Address(target), message[offset + 2 : offset + 8])
+        offset += units * 8
+    return Advertisement(IPv6Address(target), None)
+
+
+# -- ICMP echo ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What an echo reply brings back."""
+
+    identifier: int
+    sequence: int
+    kind: int
+    bits: int
+
+
+def echo_request(version: int, identifier: int, sequence: int, kind: int, bits: int, sent: int) -> bytes:
+    """Pack an ICMP echo request; `sent` in nanoseconds. The kernel fills in the ICMPv6 checksum, not the other."""
+    request = ICMP_ECHO_REQUEST if version == 4 else ICMPV6_ECHO_REQUEST
+    payload = _PAYLOAD.pack(sent, kind, bits)
+    message = _ECHO.pack(request, 0, 0, identifier, sequence) + payload
+    if version == 6:
+        return message
+    return _ECHO.pack(request, 0, checksum(message), identifier, sequence) + payload
+
+
+def read_echo_reply(version: int, packet: bytes) -> Echo | None:
+    """Read what a raw socket received: with the IPv4 header, without the IPv6 header. None: not whole, or no reply."""
+    offset = (packet[0] & 0xF) * 4 if version == 4 and packet else 0
+    if len(packet) < offset + ECHO_BYTES:
+        return None
+    kind, code, _, identifier, sequence = _ECHO.unpack_from(packet, offset)
+    if kind != (ICMP_ECHO_REPLY if version == 4 else ICMPV6_ECHO_REPLY) or code != 0:
+        return None
+    _, probe_kind, bits = _PAYLOAD.unpack_from(packet, offset + _ECHO.size)
+    return Echo(identifier, sequence, probe_kind, bits)
+
+
+def on_link_only(target: Address) -> bool:
+    """Whether an IPv6 target is always on every link, with a route of its own: link-local or multicast of the link."""
+    return target.is_link_local or target.is_multicast

@@ -1,0 +1,221 @@
+"""One group in the kernel: its addresses and settings, as they are to be and as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ipmp_agent.core.actions import Announce, MoveAddresses, SendProbe, SetNominee, SetOutbound
+from ipmp_agent.core.events import KernelRead, ProbeNotSent
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux import addresses, links, netlink, settings
+from ipmp_agent.linux.data_addresses import DataAddresses
+from ipmp_agent.linux.findings import Finding
+from ipmp_agent.linux.host import Port
+from ipmp_agent.linux.settings import InterfaceSettings
+from ipmp_agent.linux.test_addresses import TestAddresses
+from ipmp_api.types import DeletionPolicy, Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.addresses import InstalledAddress
+    from ipmp_agent.linux.host import Host
+    from ipmp_agent.linux.links import Link
+    from ipmp_agent.linux.members import Member, Members
+    from ipmp_api.types import NodeGroup
+
+log = logging.getLogger(__name__)
+
+MEMORY_VERSION = 1
+
+Orders = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce
+
+
+class Group:
+    """The kernel state of one group: carries out orders at once, and compares with the kernel when asked."""
+
+    def __init__(
+        self, configuration: NodeGroup, host: Host, members: Members, sink: Callable[[str, Event], None]
+    ) -> None:
+        self.name = configuration.group_name
+        self._configuration = configuration
+        self._host = host
+        self._members = members
+        self._sink = partial(sink, self.name)
+        self._turn = asyncio.Lock()
+        self._data = DataAddresses(self.name, host, members, self._sink)
+        self._tests = TestAddresses(self.name, host, members, self._sink)
+        self._settings = InterfaceSettings(host.counters)
+
+    @property
+    def observing(self) -> bool:
+        """Whether the kernel is only looked at."""
+        return self._configuration.policies.mode is Mode.OBSERVE
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def configure(self, configuration: NodeGroup, memory: Mapping[str, Any] | None) -> None:
+        """Take a configuration; before this returns, everything that is present has been told."""
+        async with self._turn:
+            self._configuration = configuration
+            self._data.configure(configuration)
+            if memory is not None and memory.get("version") == MEMORY_VERSION:
+                self._data.remember(memory["addresses"])
+                self._settings.remember(memory["settings"])
+            obsolete = self._tests.configure(configuration)
+            if not self.observing:
+                self._host.send(obsolete)
+            installed = await self._installed()
+            self._tests.read(installed)
+            self._data.find(installed)
+        await self.reconcile()
+        self._sink(KernelRead())
+
+    def memory(self) -> dict[str, Any]:
+        """What a restarted agent must know of this group: JSON."""
+        return {
+            "version": MEMORY_VERSION,
+            "addresses": self._data.memory(),
+            "settings": self._settings.memory(),
+        }
+
+    async def reconcile(self) -> int:
+        """Compare with the kernel and send the smallest batch that makes it right; returns how many requests."""
+        async with self._turn:
+            installed = await self._installed()
+            self._tests.read(installed)
+            if self.observing:
+                return 0
+            requests = self._settings.differences(self._links())
+            requests += self._tests.differences()
+            requests += self._data.differences(installed)
+            self._host.send(requests)
+            await self._dismiss()
+            return len(requests)
+
+    async def withdraw(self) -> None:
+        """Take out of the kernel what this agent put there, and put back what it moved."""
+        async with self._turn:
+            self._data.close()
+            if self.observing or self._configuration.policies.deletion_policy is DeletionPolicy.RETAIN:
+                return
+            requests = self._data.withdraw(await self._installed())
+            requests += self._tests.withdraw()
+            requests += self._settings.restore(self._links())
+            self._host.send(requests)
+
+    def close(self) -> None:
+        """Stop what is under way; the kernel stays as it is."""
+        self._data.close()
+
+    async def _dismiss(self) -> None:
+        """Put the interfaces of former members back to what they were, once the core has emptied them."""
+        for member in [m for m in self._members.of(self.name).values() if m.leaving]:
+            if member.key in self._data.placement.values():
+                continue
+            if member.index is not None:
+                found = await self._on_interface(member.index)
+                requests = [addresses.delete(each.index, each.address) for each in found if each.owned]
+                requests += self._settings.restore({member.key: self._link(member)})
+                self._host.send(requests)
+            self._members.release(member)
+            self.drop_port(member.key)
+
+    # -- what the kernel has --------------------------------------------------------------------------------------
+
+    async def _installed(self) -> dict[str, list[InstalledAddress]]:
+        """The addresses of every member that is present, by key."""
+        present = {m.key: m.index for m in self._members.of(self.name).values() if m.index is not None}
+        return {key: await self._on_interface(index) for key, index in present.items()}
+
+    async def _on_interface(self, index: int) -> list[InstalledAddress]:
+        bodies = await self._host.dumper.dump(netlink.RTM_GETADDR, addresses.get_request(index))
+        return [found for body in bodies if (found := addresses.decode(body)) is not None]
+
+    def _links(self) -> dict[str, Link]:
+        """Every member that is present and stays, as the kernel describes it now."""
+        present = [m for m in self._members.of(self.name).values() if m.index is not None and not m.leaving]
+        return {member.key: self._link(member) for member in present}
+
+    def _link(self, member: Member) -> Link:
+        request = netlink.message(netlink.RTM_GETLINK, 0, links.get_request(member.index or 0))
+        answer = self._host.channel.ask(request)
+        if answer is not None:
+            return links.decode(answer)
+        if member.link is None:
+            raise ValueError(f"{member.key} is not present")
+        return member.link
+
+    # -- what happens ---------------------------------------------------------------------------------------------
+
+    def member_changed(self, member: Member) -> None:
+        """Give a member that is present a port to its link, and take it from one that is not."""
+        port = self._host.ports.get((self.name, member.key))
+        if port is not None and member.index is not None and member.link is not None:
+            before = (port.link.index, port.link.name, port.link.mac)
+            if before == (member.link.index, member.link.name, member.link.mac):
+                port.link = member.link
+                return
+        self.drop_port(member.key)
+        if member.index is None:
+            return
+        try:
+            self._host.ports[self.name, member.key] = Port(member, self._sink, self._host)
+        except OSError as error:
+            # It vanished or was renamed again between the message and now: the next message tells.
+            log.warning("%s: no access to its link: %s", member.key, error)
+            return
+        # Neighbours know these addresses by another MAC address.
+        self._data.announce(member.key, [a for a, key in self._data.placement.items() if key == member.key])
+
+    def drop_port(self, key: str) -> None:
+        """Close the sockets of a member."""
+        self._tests.lost(key)
+        port = self._host.ports.pop((self.name, key), None)
+        if port is not None:
+            self._host.announcer.leave(port.wire)
+            port.close()
+
+    def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:
+        """An address of a member came or went; returns whether the kernel is not as it should be."""
+        missing = self._tests.heard(kind, each, member.key)
+        return self._data.heard(kind, each, member) or missing
+
+    # -- orders ---------------------------------------------------------------------------------------------------
+
+    def perform(self, order: Orders) -> None:
+        """Carry out one order of the core, now; in mode Observe probes only."""
+        if isinstance(order, SendProbe):
+            self._probe(order)
+        elif self.observing:
+            return
+        elif isinstance(order, MoveAddresses):
+            self._data.move(order.moves)
+        elif isinstance(order, Announce):
+            self._data.announce(order.interface, order.addresses)
+
+    def _probe(self, order: SendProbe) -> None:
+        port = self._host.ports.get((self.name, order.interface))
+        if port is None:
+            self._sink(ProbeNotSent(order.interface, order.family, order.sequence, errno.ENODEV))
+        else:
+            port.prober.send(order)
+
+    # -- findings -------------------------------------------------------------------------------------------------
+
+    def findings(self) -> list[Finding]:
+        """What stands against this group on this host."""
+        found = []
+        value = settings.arp_ignored_everywhere()
+        if value is not None:
+            message = (
+                f"net.ipv4.conf.all.arp_ignore is {value}: it defeats the value 1 that members need, and ARP requests"
+                " for data addresses may go unanswered. Set it to 0 or 1."
+            )
+            found.append(Finding(Reason.SETTINGS_OVERRIDDEN, message))
+        return found

@@ -1,0 +1,183 @@
+"""The façade of the kernel: all groups of one network namespace, for one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ipmp_agent.core import timers
+from ipmp_agent.linux import addresses, links, netlink
+from ipmp_agent.linux.group import Group, Orders
+from ipmp_agent.linux.host import Host
+from ipmp_agent.linux.members import Member, Members
+from ipmp_agent.linux.monitor import Monitor
+from ipmp_agent.linux.reconcile import Reconciler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.findings import Finding
+    from ipmp_agent.linux.netlink import Message
+    from ipmp_api.types import NodeGroup
+
+log = logging.getLogger(__name__)
+
+
+class Kernel:
+    """Carries out orders, and tells what happens.
+
+    Args:
+        sink: takes the name of a group and an event about it; called from within any method and between them.
+    """
+
+    def __init__(self, sink: Callable[[str, Event], None]) -> None:
+        self._sink = sink
+        self._groups: dict[str, Group] = {}
+        self._reconcilers: dict[str, Reconciler] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    async def open(self) -> None:
+        """Open every socket in the network namespace of the calling thread, and start listening.
+
+        Raises:
+            OSError: a capability is missing (NET_ADMIN, NET_RAW).
+        """
+        self._loop = asyncio.get_running_loop()
+        self._host = Host()
+        self._members = Members(self._host.ethtool, self._sink, self._member_changed)
+        self._monitor = Monitor(self._heard, self._overrun)
+        self._poll()
+        self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)
+
+    async def close(self) -> None:
+        """Close every socket; the kernel stays as it is."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for reconciler in self._reconcilers.values():
+            reconciler.close()
+        for group in self._groups.values():
+            group.close()
+        self._monitor.close()
+        self._host.close()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened so far, by name."""
+        return {
+            **self._host.counters,
+            "netlink_overruns": self._monitor.overruns,
+            "carrier_by_poll": self._members.carrier_by_poll,
+            "carrier_by_event": self._members.carrier_by_event,
+            "foreign_changes": sum(reconciler.foreign_changes for reconciler in self._reconcilers.values()),
+        }
+
+    # -- groups ---------------------------------------------------------------------------------------------------
+
+    async def configure(self, configuration: NodeGroup, memory: Mapping[str, Any] | None) -> None:
+        """Start to look after a group, or take its new configuration.
+
+        Before this returns, every member, test address, router and data address that is present has been told, and
+        then KernelRead. In mode Observe nothing is written to the kernel.
+
+        Args:
+            configuration: compiled for this node.
+            memory: what `memory` returned in the last run, for a group that is new to this one.
+        """
+        name = configuration.group_name
+        if name not in self._groups:
+            group = Group(configuration, self._host, self._members, self._sink)
+            self._groups[name] = group
+            self._reconcilers[name] = Reconciler(name, group.reconcile)
+        self._members.watch(configuration)
+        await self._resync_links()
+        await self._groups[name].configure(configuration, memory)
+
+    def perform(self, group: str, action: Orders) -> None:
+        """Carry out one order now. What goes wrong is told as an event."""
+        self._groups[group].perform(action)
+
+    def drain(self) -> None:
+        """Read all pending probe replies and notifications now."""
+        self._monitor.drain()
+        for port in self._host.ports.values():
+            port.drain()
+
+    async def reconcile(self, group: str) -> None:
+        """Compare a group with the kernel and put right what is wrong."""
+        await self._groups[group].reconcile()
+
+    def memory(self, group: str) -> dict[str, Any]:
+        """What the state file must remember of a group: JSON."""
+        return self._groups[group].memory()
+
+    async def withdraw(self, group: str) -> None:
+        """Take a group out of the kernel, as its deletion policy says, and look after it no more."""
+        self._reconcilers.pop(group).close()
+        leaving = self._groups.pop(group)
+        await leaving.withdraw()
+        for key in list(self._members.of(group)):
+            leaving.drop_port(key)
+        self._members.forget(group)
+
+    def findings(self, group: str) -> tuple[Finding, ...]:
+        """What stands against a group on this host, now."""
+        return (*self._groups[group].findings(), *self._reconcilers[group].findings())
+
+    # -- what the kernel tells ------------------------------------------------------------------------------------
+
+    def _heard(self, message: Message) -> None:
+        if message.kind in (netlink.RTM_NEWLINK, netlink.RTM_DELLINK):
+            self._members.heard(message.kind, message.body)
+        elif message.kind in (netlink.RTM_NEWADDR, netlink.RTM_DELADDR):
+            self._address_changed(message.kind, message.body)
+
+    def _address_changed(self, kind: int, body: bytes) -> None:
+        member = self._members.owner(addresses.index_of(body))
+        if member is None or member.leaving:
+            return
+        changed = addresses.decode(body)
+        if changed is not None and self._groups[member.group].address_changed(kind, changed, member):
+            self._reconcilers[member.group].changed()
+
+    def _member_changed(self, member: Member) -> None:
+        group = self._groups.get(member.group)
+        if group is None:
+            return
+        group.member_changed(member)
+        if member.index is not None:
+            self._reconcilers[member.group].soon()
+
+    def _overrun(self) -> None:
+        self._run(self._resync())
+
+    def _poll(self) -> None:
+        self._timers["poll"] = self._loop.call_later(timers.CARRIER_POLL, self._poll)
+        self._members.poll()
+
+    def _reconcile_periodically(self) -> None:
+        self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)
+        self._run(self._resync())
+
+    async def _resync(self) -> None:
+        await self._resync_links()
+        for reconciler in self._reconcilers.values():
+            reconciler.soon()
+
+    async def _resync_links(self) -> None:
+        self._members.resync(await self._host.dumper.dump(netlink.RTM_GETLINK, links.get_request()))
+
+    def _run(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("comparing with the kernel failed; it is tried again", exc_info=error)

@@ -1,0 +1,263 @@
+"""The members of all groups: which interface each one is now, and what happens to it.
+
+An interface is known by its index; a member by its key, which stays while the interface comes, goes and is renamed.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux import links, netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.ethtool import Carrier, Ethtool
+    from ipmp_agent.linux.links import Link
+    from ipmp_api.types import InterfaceMatch, NodeGroup
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Member:
+    """One member of one group; `link` is None while it is absent."""
+
+    group: str
+    key: str
+    match: InterfaceMatch
+    link: Link | None = None
+    carrier: Carrier | None = None
+    up: bool | None = None  # the link; None: the driver does not report
+    refusal: Reason | None = None
+    told: InterfaceFound | None = None
+    leaving: bool = False  # no member any more; followed until its interface is as it was before
+
+    @property
+    def index(self) -> int | None:
+        """Interface index of a member that is present and fit, else None."""
+        return self.link.index if self.link is not None and self.refusal is None else None
+
+
+class Members:
+    """Follows the interfaces that are members, and tells what becomes of them.
+
+    Args:
+        ethtool: asked for carrier, speed and bus addresses.
+        sink: takes every event, with the name of its group.
+        changed: called before the event of a member that appeared, vanished, or is another interface now.
+    """
+
+    def __init__(self, ethtool: Ethtool, sink: Callable[[str, Event], None], changed: Callable[[Member], None]) -> None:
+        self._ethtool = ethtool
+        self._sink = sink
+        self._changed = changed
+        self._groups: dict[str, dict[str, Member]] = {}
+        self._owners: dict[int, list[Member]] = {}  # by interface index; the first one has it
+        self._tokens: list[bytes] = []
+        self._candidates: dict[int, Link] = {}
+        self.carrier_by_poll = 0
+        self.carrier_by_event = 0
+
+    def __iter__(self) -> Iterator[Member]:
+        return (member for group in self._groups.values() for member in group.values())
+
+    def of(self, group: str) -> dict[str, Member]:
+        """The members of a group by key."""
+        return self._groups.get(group, {})
+
+    def owner(self, index: int) -> Member | None:
+        """The member that an interface is, if any."""
+        owners = self._owners.get(index)
+        return owners[0] if owners else None
+
+    def watch(self, configuration: NodeGroup) -> None:
+        """Follow the members of a group. Those that are members no more leave silently. A resync must follow."""
+        group = configuration.group_name
+        members = self._groups.setdefault(group, {})
+        wanted = {member.key: member.match for member in configuration.members}
+        for key, member in members.items():
+            member.leaving = key not in wanted
+        for key, match in wanted.items():
+            members.setdefault(key, Member(group, key, match))
+        # In the order of the configuration: of two members that match one interface the first has it.
+        self._groups[group] = {key: members[key] for key in [*wanted, *(k for k in members if k not in wanted)]}
+        self._tokens = [links.token(member.match) for member in self]
+
+    def release(self, member: Member) -> None:
+        """Follow a leaving member no more."""
+        self._groups[member.group].pop(member.key)
+        self._forget([member])
+
+    def forget(self, group: str) -> None:
+        """Follow a group no more."""
+        self._forget(list(self._groups.pop(group, {}).values()))
+
+    def _forget(self, left: Iterable[Member]) -> None:
+        for member in left:
+            if member.link is not None:
+                self._release(member, member.link.index)
+        self._tokens = [links.token(member.match) for member in self]
+
+    def _release(self, member: Member, index: int) -> None:
+        owners = self._owners[index]
+        was_first = owners[0] is member
+        owners.remove(member)
+        if not owners:
+            del self._owners[index]
+        elif was_first:
+            self._tell(owners[0])
+
+    # -- what the kernel says -----------------------------------------------------------------------------------
+
+    def resync(self, bodies: Iterable[bytes]) -> None:
+        """Take a dump of all links as the whole truth."""
+        whole = list(bodies)
+        self._candidates = {}
+        for body in whole:
+            if links.index_of(body) in self._owners or self._may_match(body):
+                link = links.decode(body)
+                self._candidates[link.index] = link
+        self._find_by_bus_address(whole)
+        for member in self:
+            self._resolve(member)
+
+    def _may_match(self, body: bytes) -> bool:
+        return any(token in body for token in self._tokens)
+
+    def _find_by_bus_address(self, bodies: list[bytes]) -> None:
+        """Ask the drivers where the kernel does not say which device an interface belongs to (virtio, before 5.14)."""
+        wanted = {member.match.pci_address.lower() for member in self if member.match.pci_address is not None}
+        wanted -= {link.parent for link in self._candidates.values()}
+        if not wanted:
+            return
+        for body in bodies:
+            address = self._ethtool.bus_address(links.name_of(body))
+            if address in wanted:
+                link = links.decode(body)
+                self._candidates[link.index] = replace(link, parent=address)
+
+    def heard(self, kind: int, body: bytes) -> None:
+        """Take one RTM_NEWLINK or RTM_DELLINK message."""
+        if links.family_of(body) != 0:
+            return
+        index = links.index_of(body)
+        if kind == netlink.RTM_DELLINK:
+            self._candidates.pop(index, None)
+        elif index in self._candidates or self._may_match(body):
+            link = links.decode(body)
+            known = self._candidates.get(index)
+            # A driver that was asked for its bus address need not be asked again.
+            parent = known.parent if known and not links.is_bus_address(link.parent) else link.parent
+            self._candidates[index] = replace(link, parent=parent)
+        else:
+            self._find_by_bus_address([body])
+            if index not in self._candidates:
+                return
+        for member in self:
+            if member.link is None or member.link.index == index:
+                self._resolve(member)
+
+    def poll(self) -> None:
+        """Ask every member for its carrier."""
+        for owners in list(self._owners.values()):
+            for member in owners:
+                if member.carrier is not None and member.refusal is None:
+                    up = member.carrier.ask()
+                    if up is not None and up != member.up:
+                        self.carrier_by_poll += 1
+                        self._set_up(member, up=up)
+
+    # -- what follows from it -----------------------------------------------------------------------------------
+
+    def _resolve(self, member: Member) -> None:
+        """Find out which interface the member is now, and what changed about it."""
+        link = None
+        if member.link is not None and (now := self._candidates.get(member.link.index)) is not None:
+            # It stays what it is as long as it fits: another interface of the same description changes nothing.
+            link = links.find(member.match, [now])
+        if link is None:
+            link = links.find(member.match, self._candidates.values())
+        if link is None or (member.link is not None and member.link.index != link.index):
+            self._lose(member)
+        if link is None:
+            return
+        if member.link is None:
+            member.link = link
+            self._owners.setdefault(link.index, []).append(member)
+            member.up = None
+        self._update(member, link)
+
+    def _lose(self, member: Member) -> None:
+        if member.link is None:
+            return
+        index = member.link.index
+        member.link = member.carrier = member.up = member.refusal = member.told = None
+        self._changed(member)
+        if not member.leaving:
+            self._sink(member.group, InterfaceVanished(member.key))
+        self._release(member, index)
+
+    def _update(self, member: Member, link: Link) -> None:
+        member.link = link
+        if member.carrier is None or member.carrier.name != link.name:
+            member.carrier = self._ethtool.carrier(link.name)
+        if member.told is None:
+            member.up = self._carrier(member, link)
+            self._tell(member)
+            return
+        # A message that says down is about a moment that was, however short: it is told before asking for now.
+        if not link.carrier and member.up is not False:
+            self.carrier_by_event += 1
+            self._set_up(member, up=False)
+        self._tell(member)
+        # What the driver does not report is up unless a message said down.
+        up = self._carrier(member, link) is not False
+        if up != (member.up is not False):
+            self.carrier_by_event += 1
+            self._set_up(member, up=up)
+
+    def _carrier(self, member: Member, link: Link) -> bool | None:
+        """Whether the link is up now; None if it is up by default, its driver having nothing to say."""
+        asked = member.carrier.ask() if member.carrier is not None else None
+        if asked is not None:
+            return asked
+        return None if link.carrier else False
+
+    def _set_up(self, member: Member, *, up: bool) -> None:
+        member.up = up
+        if member.told is not None:
+            member.told = replace(member.told, link=up)
+            if not member.leaving:
+                self._sink(member.group, LinkChanged(member.key, up))
+
+    def _tell(self, member: Member) -> None:
+        """Tell the properties of a member if they are not what was told before."""
+        link = member.link
+        if link is None:
+            return
+        member.refusal = link.refusal
+        if self._owners[link.index][0] is not member:
+            member.refusal = Reason.INTERFACE_CONFLICT
+        found = InterfaceFound(
+            interface=member.key,
+            name=link.name,
+            index=link.index,
+            mac=link.mac,
+            link=member.up,
+            media=link.media,
+            mtu=link.mtu,
+            speed_megabits=self._ethtool.speed(link.name) if member.up is not False else None,
+            refusal=member.refusal,
+        )
+        if found == member.told:
+            return
+        member.told = found
+        self._changed(member)
+        if not member.leaving:
+            self._sink(member.group, found)

@@ -1,0 +1,73 @@
+"""What the kernel tells unasked: links, addresses, routes and nexthops of this network namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ipmp_agent.linux import netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipmp_agent.linux.netlink import Message
+
+log = logging.getLogger(__name__)
+
+RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE = 1, 5, 7
+RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_NEXTHOP = 9, 11, 32
+GROUPS = (
+    RTNLGRP_LINK,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_NEXTHOP,
+)
+
+DATAGRAMS_PER_WAKE = 256
+"""A flood of notifications gives way to probes and timers after this many."""
+
+
+class Monitor:
+    """Reads notifications as they come; after an overrun it starts afresh and says so.
+
+    Args:
+        heard: takes each message.
+        overrun: called when messages were lost: only a dump tells what is true now.
+    """
+
+    def __init__(self, heard: Callable[[Message], None], overrun: Callable[[], None]) -> None:
+        self._heard = heard
+        self._overrun = overrun
+        self._loop = asyncio.get_running_loop()
+        self._socket = netlink.open_socket(GROUPS)
+        self._loop.add_reader(self._socket, self.drain)
+        self.overruns = 0
+
+    def drain(self) -> None:
+        """Read what is pending."""
+        for _ in range(DATAGRAMS_PER_WAKE):
+            try:
+                pending = netlink.read(self._socket)
+            except netlink.OverrunError:
+                self._reopen()
+                return
+            if not pending:
+                return
+            for message in pending:
+                self._heard(message)
+
+    def _reopen(self) -> None:
+        self.overruns += 1
+        log.warning("netlink notifications were lost (%d times so far): comparing with the kernel anew", self.overruns)
+        self.close()
+        self._socket = netlink.open_socket(GROUPS)
+        self._loop.add_reader(self._socket, self.drain)
+        self._overrun()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()

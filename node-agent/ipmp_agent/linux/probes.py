@@ -1,0 +1,318 @@
+"""Probes on the wire: sent as ordered, and every reply checked before the core hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import secrets
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
+
+from ipmp_agent.core.actions import ProbeProtocol
+from ipmp_agent.core.events import Family, ProbeAnswered, ProbeKind, ProbeNotSent
+from ipmp_agent.linux import filters, frames
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
+
+    from ipmp_agent.core.actions import SendProbe
+    from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.wire import Wire
+    from ipmp_api.types import Address
+
+log = logging.getLogger(__name__)
+
+PROBES_REMEMBERED = 128
+"""Per member and family: more than the core's history, which holds 52 detection probes beside those that measure."""
+
+REPLIES_PER_WAKE = 64
+
+SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("=qq")
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
+
+# Would block: a driver that does not take packets loses probes, and so fails its interface.
+COUNTS_AS_SENT = frozenset({errno.EAGAIN, errno.ENOBUFS})
+
+_KIND_NUMBERS = {ProbeKind.DETECTION: 1, ProbeKind.DISCOVERY: 2, ProbeKind.RTT: 3}
+
+
+@dataclass(slots=True)
+class _Probe:
+    """One probe that may still be answered."""
+
+    order: SendProbe
+    sent: float  # monotonic seconds
+    sent_at: int  # nanoseconds of the wall clock, which is what the kernel stamps packets with
+    answered_by: set[Address] = field(default_factory=set)
+
+    def awaits(self, address: Address) -> bool:
+        """Whether a claim to have this address answers it."""
+        order = self.order
+        return order.protocol is not ProbeProtocol.ICMP and order.target == address and not self.answered_by
+
+
+class EchoSocket:
+    """ICMP echo from one test address of one interface."""
+
+    def __init__(self, name: str, index: int, address: Address, identifier: int) -> None:
+        self.address = address
+        self.version = address.version
+        self._index = index
+        self.identifier = identifier
+        self._socket = self._open_ipv4(name) if self.version == 4 else self._open_ipv6(name)
+
+    def _open_ipv4(self, name: str) -> socket.socket:
+        echo = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMP)
+        echo.setblocking(False)
+        echo.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
+        echo.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        # A target is on the link whatever the routes say: a default route by this member must not catch it.
+        echo.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
+        echo.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+        echo.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+        echo.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+        filters.attach(echo, filters.echo_reply_ipv4(self.identifier))
+        echo.bind((str(self.address), 0))
+        return echo
+
+    def _open_ipv6(self, name: str) -> socket.socket:
+        echo = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, frames.IPPROTO_ICMPV6)
+        echo.setblocking(False)
+        echo.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
+        echo.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        echo.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
+        echo.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 1)
+        echo.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
+        filters.accept_icmpv6(echo, frames.ICMPV6_ECHO_REPLY)
+        filters.attach(echo, filters.echo_reply_ipv6(self.identifier))
+        echo.bind((str(self.address), 0, 0, self._index))
+        return echo
+
+    def fileno(self) -> int:
+        """For the loop that waits for replies."""
+        return self._socket.fileno()
+
+    def send(self, target: Address, message: bytes) -> None:
+        """Send one echo request. Raises OSError as the kernel does."""
+        destination = (str(target), 0) if self.version == 4 else (str(target), 0, 0, self._index)
+        self._socket.sendto(message, destination)
+
+    def receive(self) -> tuple[bytes, Address, int | None] | None:
+        """Return the next reply, its source, and when the kernel had it (wall clock, nanoseconds); or None."""
+        try:
+            packet, ancillary, _, source = self._socket.recvmsg(2048, _ANCILLARY_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            # An error of the interface that is queued on the socket, such as ENETDOWN: link events tell the rest.
+            log.debug("receiving probe replies: %s", error)
+            return None
+        stamp = None
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
+                seconds, nanoseconds = _TIMESPEC.unpack(data)
+                stamp = seconds * 1_000_000_000 + nanoseconds
+        return packet, ip_address(source[0].partition("%")[0]), stamp
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+
+class Prober:
+    """The probes of one member.
+
+    Args:
+        member: key of the member.
+        wire: its link layer.
+        sink: takes the events.
+        counters: of all probers; replies that do not count are counted here by what is wrong with them.
+    """
+
+    def __init__(self, member: str, wire: Wire, sink: Callable[[Event], None], counters: Counter[str]) -> None:
+        self.member = member
+        self.wire = wire
+        self._sink = sink
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._identifier = secrets.randbits(16)
+        self._echo: dict[Family, EchoSocket] = {}
+        self._probes: dict[Family, dict[int, _Probe]] = {Family.IPV4: {}, Family.IPV6: {}}  # by random bits
+        self._macs: dict[Address, bytes] = {}  # of targets that answered their last link-layer probe
+        self._waiting: dict[IPv6Address, list[bytes]] = {}
+
+    def test_address(self, family: Family) -> Address | None:
+        """The address that probes of this family come from."""
+        return self._echo[family].address if family in self._echo else None
+
+    def use_test_address(self, family: Family, address: Address | None) -> None:
+        """Probe from this address from now on; None: not at all.
+
+        Raises:
+            OSError: the address cannot be bound to.
+        """
+        if self.test_address(family) == address:
+            return
+        old = self._echo.pop(family, None)
+        if old is not None:
+            self._loop.remove_reader(old)
+            old.close()
+        if address is not None:
+            echo = EchoSocket(self.wire.name, self.wire.index, address, self._identifier)
+            self._echo[family] = echo
+            self._loop.add_reader(echo, self._read, family)
+
+    def close(self) -> None:
+        """Stop probing."""
+        for family in list(self._echo):
+            self.use_test_address(family, None)
+
+    def drain(self) -> None:
+        """Read every reply that is here already."""
+        for family in self._echo:
+            self._read(family)
+
+    # -- out ------------------------------------------------------------------------------------------------------
+
+    def send(self, order: SendProbe) -> None:
+        """Send one probe; what the kernel refuses becomes an event."""
+        try:
+            self._send(order)
+        except OSError as error:
+            if error.errno not in COUNTS_AS_SENT:
+                self._counters["probes_not_sent"] += 1
+                self._sink(ProbeNotSent(self.member, order.family, order.sequence, error.errno or errno.EIO))
+                return
+        self._counters["probes_sent"] += 1
+
+    def _send(self, order: SendProbe) -> None:
+        if order.protocol is ProbeProtocol.ICMP:
+            self._send_echo(order)
+        elif order.protocol is ProbeProtocol.ARP and isinstance(order.target, IPv4Address):
+            self._send_question(order, frames.arp_probe(self.wire.mac, order.target, self._mac(order.target)))
+        elif order.protocol is ProbeProtocol.NEIGHBOR and isinstance(order.target, IPv6Address):
+            self._send_question(order, self._solicitation(order.target))
+        else:
+            raise OSError(errno.EPROTONOSUPPORT, f"no {order.protocol.value} probe for {order.target}")
+
+    def _remember(self, order: SendProbe, bits: int) -> None:
+        probes = self._probes[order.family]
+        if len(probes) >= PROBES_REMEMBERED:
+            del probes[next(iter(probes))]
+        probes[bits] = _Probe(order, time.monotonic(), time.time_ns())
+
+    def _send_echo(self, order: SendProbe) -> None:
+        echo = self._echo.get(order.family)
+        if echo is None:
+            raise OSError(errno.EADDRNOTAVAIL, "no test address")
+        bits = secrets.randbits(64)
+        kind = _KIND_NUMBERS[order.kind]
+        stamp = time.monotonic_ns()
+        message = frames.echo_request(order.family, self._identifier, order.sequence, kind, bits, stamp)
+        self._remember(order, bits)
+        target = order.target
+        if isinstance(target, IPv6Address) and not frames.on_link_only(target):
+            self._send_to_neighbor(target, message)
+        else:
+            echo.send(target, message)
+
+    def _send_to_neighbor(self, target: IPv6Address, message: bytes) -> None:
+        """Send an echo request to a global IPv6 address on the link, past the routing table.
+
+        The prefix may be known by another member only, and IPv6, unlike IPv4, then finds no route for this one.
+        """
+        source = self._echo[Family.IPV6].address
+        if not isinstance(source, IPv6Address):
+            raise OSError(errno.EADDRNOTAVAIL, "no test address")
+        mac = self._macs.get(target)
+        if mac is not None:
+            self.wire.send(frames.ipv6_frame(mac, self.wire.mac, source, target, message, hop_limit=1))
+        # Ask again beside every probe: an owner that moved is found at once, one that is dead is asked in vain.
+        else:
+            self._waiting[target] = [message]
+        self.wire.send(self._solicitation(target))
+
+    def _mac(self, target: Address) -> bytes:
+        """Where to send a question: to the owner known from its last answer, once, else to everybody."""
+        return self._macs.pop(target, frames.BROADCAST)
+
+    def _solicitation(self, target: IPv6Address) -> bytes:
+        source = self.test_address(Family.IPV6)
+        sender = source if isinstance(source, IPv6Address) else frames.UNSPECIFIED_IPV6
+        return frames.neighbor_solicitation(self.wire.mac, sender, target)
+
+    def _send_question(self, order: SendProbe, frame: bytes) -> None:
+        self._remember(order, secrets.randbits(64))
+        self.wire.send(frame)
+
+    # -- in -------------------------------------------------------------------------------------------------------
+
+    def _read(self, family: Family) -> None:
+        for _ in range(REPLIES_PER_WAKE):
+            echo = self._echo.get(family)
+            received = echo.receive() if echo is not None else None
+            if received is None:
+                return
+            self._judge(family, *received)
+
+    def _judge(self, family: Family, packet: bytes, source: Address, stamp: int | None) -> None:
+        reply = frames.read_echo_reply(family, packet)
+        if reply is None:
+            self._counters["replies_malformed"] += 1
+            return
+        probe = self._probes[family].get(reply.bits)
+        if probe is None or reply.identifier != self._identifier:
+            self._counters["replies_unknown"] += 1
+        elif reply.sequence != probe.order.sequence or reply.kind != _KIND_NUMBERS[probe.order.kind]:
+            self._counters["replies_altered"] += 1
+        elif probe.order.kind is not ProbeKind.DISCOVERY and source != probe.order.target:
+            self._counters["replies_wrong_source"] += 1
+        elif source in probe.answered_by:
+            self._counters["replies_duplicate"] += 1
+        else:
+            self._answer(probe, source, stamp)
+
+    def _answer(self, probe: _Probe, source: Address, stamp: int | None = None) -> None:
+        probe.answered_by.add(source)
+        self._counters["probes_answered"] += 1
+        order = probe.order
+        rtt = time.monotonic() - probe.sent
+        network = rtt if stamp is None else (stamp - probe.sent_at) / 1e9
+        # The wall clock may have been set between the two moments; the truth lies within the round trip.
+        network = min(max(network, 0.0), rtt)
+        self._sink(ProbeAnswered(self.member, order.family, source, order.sequence, order.kind, rtt, network))
+
+    def heard(self, address: Address, mac: bytes) -> None:
+        """Somebody on this member's link says to have an address: an answer to a link-layer probe, perhaps."""
+        family = Family(address.version)
+        asked = [
+            probe
+            for probe in self._probes[family].values()
+            if probe.order.target == address
+            and not probe.answered_by
+            and probe.order.protocol is not ProbeProtocol.ICMP
+        ]
+        if asked:
+            self._answer(asked[-1], address)
+        if mac == frames.NO_MAC:
+            return
+        if asked or address in self._waiting or address in self._macs:
+            self._macs[address] = mac
+        self._send_waiting(address, mac)
+
+    def _send_waiting(self, address: Address, mac: bytes) -> None:
+        source = self.test_address(Family.IPV6)
+        if not isinstance(address, IPv6Address) or not isinstance(source, IPv6Address):
+            return
+        for message in self._waiting.pop(address, ()):
+            try:
+                self.wire.send(frames.ipv6_frame(mac, self.wire.mac, source, address, message, hop_limit=1))
+            except OSError as error:
+                log.debug("%s: probe to %s not sent: %s", self.member, address, error)

@@ -1,0 +1,110 @@
+"""When a group is compared with the kernel: soon after somebody changed what is ours, yet never in a fight."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ipmp_agent.core import timers
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+log = logging.getLogger(__name__)
+
+WINDOW = 60.0
+"""Seconds over which foreign changes are counted."""
+
+PATIENCE = 3
+"""Foreign changes within the window that are put right at once; from then on it is said, and waits grow."""
+
+LONGEST_WAIT = 10.0
+"""Seconds between repairs of what somebody keeps undoing."""
+
+
+class Reconciler:
+    """Runs the comparison of one group, one at a time.
+
+    Args:
+        group: its name.
+        compare: compares and repairs; returns how much it had to do.
+    """
+
+    def __init__(self, group: str, compare: Callable[[], Awaitable[int]]) -> None:
+        self._group = group
+        self._compare = compare
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._suspicious = False
+        self._repairs: deque[float] = deque()
+        self.foreign_changes = 0
+
+    def soon(self) -> None:
+        """Compare at the next opportunity."""
+        self._schedule(0.0)
+
+    def changed(self) -> None:
+        """Somebody changed what is ours: compare within timers.REPAIR_FOREIGN, later if this goes on."""
+        self._suspicious = True
+        over = self._recent() - PATIENCE
+        wait = 0.0 if over < 0 else min(LONGEST_WAIT, timers.REPAIR_FOREIGN * 2.0**over)
+        self._schedule(wait)
+
+    def findings(self) -> list[Finding]:
+        """Whether somebody works against us."""
+        recent = self._recent()
+        if recent < PATIENCE:
+            return []
+        message = (
+            f"another program removed what this group put into the kernel {recent} times within a minute."
+            " Tell it to leave foreign addresses and routes alone (networkd: ManageForeignRoutes=no,"
+            " ManageForeignNextHops=no; NetworkManager: an unmanaged device)."
+        )
+        return [Finding(Reason.FOREIGN_CHANGE, message)]
+
+    def close(self) -> None:
+        """Compare no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _recent(self) -> int:
+        horizon = self._loop.time() - WINDOW
+        while self._repairs and self._repairs[0] < horizon:
+            self._repairs.popleft()
+        return len(self._repairs)
+
+    def _schedule(self, wait: float) -> None:
+        due = self._loop.time() + wait
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._start)
+
+    def _start(self) -> None:
+        self._timer = None
+        if self._task is not None:
+            self._schedule(timers.REPAIR_FOREIGN / 10)
+            return
+        self._task = self._loop.create_task(self._run())
+        self._task.add_done_callback(self._done)
+
+    async def _run(self) -> None:
+        suspicious, self._suspicious = self._suspicious, False
+        repaired = await self._compare()
+        if suspicious and repaired:
+            self.foreign_changes += 1
+            self._repairs.append(self._loop.time())
+            log.warning("%s: another program changed what is ours; %d requests put it right", self._group, repaired)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: comparing with the kernel failed; it is tried again", self._group, exc_info=error)

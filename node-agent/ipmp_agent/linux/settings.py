@@ -1,0 +1,105 @@
+"""Per-interface IPv4 settings that a host with several NICs on one link needs, set over netlink.
+
+They need NET_ADMIN only, while /proc/sys is read-only in a container.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ipmp_agent.linux import netlink
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Mapping
+
+    from ipmp_agent.linux.links import Link
+
+log = logging.getLogger(__name__)
+
+IFLA_AF_SPEC, IFLA_INET_CONF = 26, 1
+
+IDENTIFIERS = {"rp_filter": 8, "arp_announce": 18, "arp_ignore": 19, "promote_secondaries": 20}
+"""IPV4_DEVCONF_* of the kernel; pyroute2 cannot set them."""
+
+WANTED = {
+    "arp_ignore": 1,  # a NIC answers for its own addresses only, else both NICs answer for every address
+    "arp_announce": 2,  # and asks with an address of its own
+    "rp_filter": 2,  # replies may come in by another NIC of the link
+    "promote_secondaries": 1,  # an address that goes does not take others of its prefix along
+}
+
+# arp_ignore is the greater of conf/all and conf/<interface>: above 1 it answers some or all requests not at all.
+ALL_ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
+
+_INTERFACE_MESSAGE = struct.Struct("=BxHiII")
+
+
+def change(index: int, values: Mapping[str, int]) -> bytes:
+    """Request that sets net.ipv4.conf.<interface>.<name> for each name."""
+    conf = [netlink.u32(IDENTIFIERS[name], value) for name, value in values.items()]
+    inet = netlink.nested(socket.AF_INET, netlink.nested(IFLA_INET_CONF, *conf))
+    head = _INTERFACE_MESSAGE.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+    return netlink.message(netlink.RTM_SETLINK, 0, head, netlink.nested(IFLA_AF_SPEC, inet))
+
+
+def drift(settings: Mapping[str, int]) -> dict[str, int]:
+    """What must be set on an interface that has these settings."""
+    return {name: value for name, value in WANTED.items() if settings.get(name) != value}
+
+
+def arp_ignored_everywhere() -> int | None:
+    """The value of conf/all/arp_ignore where it defeats ours, else None."""
+    try:
+        value = int(ALL_ARP_IGNORE.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return value if value > WANTED["arp_ignore"] else None
+
+
+class InterfaceSettings:
+    """The settings of one group's members: what they were, and what they are to be."""
+
+    def __init__(self, counters: Counter[str]) -> None:
+        self._counters = counters
+        self._before: dict[str, tuple[int, dict[str, int]]] = {}  # by member: interface index, values
+
+    def memory(self) -> dict[str, Any]:
+        """What a restarted agent must know to restore them: JSON."""
+        return {key: {"index": index, "values": values} for key, (index, values) in self._before.items()}
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Take over what an earlier run remembered."""
+        for key, found in memory.items():
+            self._before[key] = (found["index"], {name: found["values"][name] for name in WANTED})
+
+    def differences(self, members: Mapping[str, Link]) -> list[bytes]:
+        """Requests that set what is not as it should be; what somebody set back is counted."""
+        requests = []
+        for key, link in members.items():
+            now = dict(link.settings)
+            missing = drift(now)
+            # Another interface under the same key has settings of its own to go back to.
+            if key not in self._before or self._before[key][0] != link.index:
+                self._before[key] = (link.index, {name: now.get(name, 0) for name in WANTED})
+            elif missing:
+                self._counters["settings_drift"] += 1
+                log.warning("%s: somebody changed %s: setting %s", link.name, ", ".join(missing), missing)
+            if missing:
+                requests.append(change(link.index, missing))
+        return requests
+
+    def restore(self, members: Mapping[str, Link]) -> list[bytes]:
+        """Requests that set the members back to what was found; a value that is not ours any more is left alone."""
+        requests = []
+        for key, link in members.items():
+            index, values = self._before.pop(key, (None, {}))
+            now = dict(link.settings)
+            back = {name: value for name, value in values.items() if now.get(name) == WANTED[name] != value}
+            if index == link.index and back:
+                requests.append(change(link.index, back))
+        return requests

@@ -1,0 +1,179 @@
+"""The test addresses of one group: on each member the address that its probes come from."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ipmp_agent.core.events import Family, TestAddressChanged
+from ipmp_agent.linux import addresses, netlink
+from ipmp_api.types import TestAddressIPv6
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from ipaddress import IPv4Interface
+
+    from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.addresses import InstalledAddress
+    from ipmp_agent.linux.host import Host
+    from ipmp_agent.linux.members import Members
+    from ipmp_api.types import Address, NodeGroup
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Member:
+    """What is known of one member."""
+
+    wanted: IPv4Interface | None = None
+    present: dict[Address, InstalledAddress] = field(default_factory=dict)
+    duplicate: bool = False  # another host answers for the wanted IPv4 address
+    checking: bool = False
+    told: dict[Family, tuple[Address | None, bool]] = field(default_factory=dict)
+
+
+class TestAddresses:
+    """Installs the configured IPv4 test addresses, follows the IPv6 link-local ones, and tells which are ready."""
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    def __init__(self, group: str, host: Host, members: Members, sink: Callable[[Event], None]) -> None:
+        self._group = group
+        self._host = host
+        self._members = members
+        self._sink = sink
+        self._ipv6 = True
+        self._by_member: dict[str, _Member] = {}
+
+    def configure(self, configuration: NodeGroup) -> list[bytes]:
+        """Take the wanted addresses; returns requests that remove those wanted no more."""
+        self._ipv6 = configuration.policies.test_ipv6 is TestAddressIPv6.LINK_LOCAL
+        requests: list[bytes] = []
+        before, self._by_member = self._by_member, {}
+        for member in configuration.members:
+            known = before.pop(member.key, _Member())
+            if known.wanted != member.test_ipv4:
+                requests += self._remove(member.key, known)
+                known.wanted, known.duplicate = member.test_ipv4, False
+            self._by_member[member.key] = known
+        for known in before.values():
+            self._cancel(known)
+        return requests
+
+    def _remove(self, key: str, known: _Member) -> list[bytes]:
+        self._cancel(known)
+        index = self._members.of(self._group)[key].index
+        if known.wanted is None or index is None:
+            return []
+        installed = known.present.pop(known.wanted.ip, None)
+        return [addresses.delete(index, known.wanted)] if installed is not None and installed.owned else []
+
+    def _cancel(self, known: _Member) -> None:
+        if known.checking and known.wanted is not None:
+            self._host.checks.cancel(known.wanted)
+        known.checking = False
+
+    def lost(self, key: str) -> None:
+        """A member vanished with its addresses; the core learns it from the vanishing itself."""
+        known = self._by_member.get(key)
+        if known is not None:
+            self._cancel(known)
+            known.present.clear()
+            known.told.clear()
+
+    def read(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
+        """Take what is on the members now, by key, as the whole truth."""
+        for key, found in installed.items():
+            known = self._by_member.get(key)
+            if known is not None:
+                known.present = {each.address.ip: each for each in found}
+                self._tell(key, known)
+
+    def heard(self, kind: int, each: InstalledAddress, key: str) -> bool:
+        """Somebody, perhaps we, changed an address of a member; returns whether one of ours is missing now."""
+        known = self._by_member.get(key)
+        if known is None:
+            return False
+        if kind == netlink.RTM_NEWADDR:
+            known.present[each.address.ip] = each
+        else:
+            known.present.pop(each.address.ip, None)
+        self._tell(key, known)
+        return kind == netlink.RTM_DELADDR and known.wanted is not None and each.address.ip == known.wanted.ip
+
+    def differences(self) -> list[bytes]:
+        """Requests that put back what is missing; an address that was never there is checked for a duplicate first."""
+        requests = []
+        for key, known in self._by_member.items():
+            index = self._members.of(self._group)[key].index
+            if index is None or known.wanted is None or known.wanted.ip in known.present or known.checking:
+                continue
+            if known.told.get(Family.IPV4) is not None:
+                requests.append(self._add(index, known.wanted))
+                continue
+            port = self._host.ports.get((self._group, key))
+            if port is not None:
+                known.checking = True
+                self._host.checks.start(known.wanted, port.wire, partial(self._checked, key, known))
+        return requests
+
+    def _add(self, index: int, address: IPv4Interface) -> bytes:
+        # Scope link: never chosen as the source of traffic that leaves the link.
+        return addresses.add(index, address, scope=addresses.RT_SCOPE_LINK)
+
+    def _checked(self, key: str, known: _Member, mac: bytes | None) -> None:
+        known.checking = False
+        index = self._members.of(self._group)[key].index
+        known.duplicate = mac is not None
+        if index is None or known.wanted is None or known.duplicate:
+            self._tell(key, known)  # the next reconcile asks again
+            return
+        # The notification of the kernel makes it ready.
+        self._host.send([self._add(index, known.wanted)])
+
+    def withdraw(self) -> list[bytes]:
+        """Requests that remove what this agent added."""
+        requests = []
+        for key, known in self._by_member.items():
+            requests += self._remove(key, known)
+        return requests
+
+    def _tell(self, key: str, known: _Member) -> None:
+        """Tell what changed, once the prober can use it."""
+        for family in Family:
+            address, duplicate = self._choose(family, known)
+            told = known.told.get(family)
+            if (address, duplicate) == (told or (None, False)):
+                continue
+            port = self._host.ports.get((self._group, key))
+            if port is None:
+                continue
+            try:
+                port.prober.use_test_address(family, None if duplicate else address)
+            except OSError as error:
+                log.warning("%s: cannot probe from %s: %s", key, address, error)
+                continue
+            known.told[family] = (address, duplicate)
+            self._sink(TestAddressChanged(key, family, address, duplicate=duplicate))
+
+    def _choose(self, family: Family, known: _Member) -> tuple[Address | None, bool]:
+        if family is Family.IPV4:
+            if known.wanted is None:
+                return None, False
+            if known.wanted.ip in known.present:
+                return known.wanted.ip, False
+            return (known.wanted.ip, True) if known.duplicate else (None, False)
+        if not self._ipv6:
+            return None, False
+        local = [each for each in known.present.values() if each.address.version == 6 and each.address.ip.is_link_local]
+        usable = [each.address.ip for each in local if each.usable]
+        told = known.told.get(family)
+        if told is not None and told[0] in usable:
+            return told[0], False
+        if usable:
+            return min(usable, key=int), False
+        failed = [each.address.ip for each in local if each.flags & addresses.IFA_F_DADFAILED]
+        return (failed[0], True) if failed else (None, False)

@@ -1,0 +1,109 @@
+"""The link layer of one member: frames out, and the answers of ARP and neighbour discovery in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from ipmp_agent.linux import filters, frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipmp_agent.linux.links import Link
+    from ipmp_api.types import Address
+
+log = logging.getLogger(__name__)
+
+FRAMES_PER_WAKE = 64
+
+
+class Wire:
+    """Sockets bound to one interface; an interface that is renamed or replaced needs a new wire.
+
+    Args:
+        link: the interface.
+        heard: takes each claim to have an address: the address and the MAC address of the claimant.
+    """
+
+    def __init__(self, link: Link, heard: Callable[[Address, bytes], None]) -> None:
+        self.name = link.name
+        self.index = link.index
+        self.mac = frames.mac_bytes(link.mac)
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._sockets = contextlib.ExitStack()
+        with contextlib.ExitStack() as opened:
+            # Protocol 0 receives nothing, and the kernel takes the protocol of a frame from its Ethernet header.
+            self._out = opened.enter_context(self._packet_socket(0))
+            self._arp = opened.enter_context(self._packet_socket(frames.ETH_P_ARP))
+            filters.attach(self._arp, filters.arp_reply())
+            self._discovery = opened.enter_context(self._discovery_socket())
+            self._loop.add_reader(self._arp, self._read_arp)
+            opened.callback(self._loop.remove_reader, self._arp)
+            self._loop.add_reader(self._discovery, self._read_advertisements)
+            opened.callback(self._loop.remove_reader, self._discovery)
+            self._sockets = opened.pop_all()
+
+    def _packet_socket(self, protocol: int) -> socket.socket:
+        # Opened without a protocol and bound to the interface with one: no frame of another interface slips in.
+        packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        packets.setblocking(False)
+        packets.bind((self.name, protocol))
+        return packets
+
+    def _discovery_socket(self) -> socket.socket:
+        receiver = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, frames.IPPROTO_ICMPV6)
+        receiver.setblocking(False)
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.name.encode())
+        filters.accept_icmpv6(receiver, frames.ICMPV6_ADVERTISEMENT)
+        filters.attach(receiver, filters.advertisement())
+        return receiver
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        self._sockets.close()
+
+    def send(self, frame: bytes) -> None:
+        """Send one frame.
+
+        Raises:
+            BlockingIOError: the interface's queue is full.
+            OSError: the interface is down or gone.
+        """
+        self._out.send(frame)
+
+    def drain(self) -> None:
+        """Read what is pending."""
+        self._read_arp()
+        self._read_advertisements()
+
+    def _read_arp(self) -> None:
+        for frame in _pending(self._arp):
+            reply = frames.read_arp_reply(frame)
+            if reply is not None:
+                self._heard(reply.address, reply.mac)
+
+    def _read_advertisements(self) -> None:
+        for message in _pending(self._discovery):
+            claim = frames.read_advertisement(message)
+            if claim is not None:
+                self._heard(claim.target, claim.mac or frames.NO_MAC)
+
+
+def _pending(receiver: socket.socket) -> list[bytes]:
+    """Everything a socket has, up to a bound; a socket in trouble has nothing, and link events say why."""
+    received = []
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(FRAMES_PER_WAKE):
+            try:
+                received.append(receiver.recv(2048))
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                log.debug("receiving: %s", error)
+                break
+    return received
