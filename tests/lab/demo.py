@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests import invariants
@@ -28,6 +29,8 @@ PICTURE = f"""
        +-------- host -------+          {V4} and {V6} are watched:
                                         a ping every 2 ms and a TCP stream to each
 """
+REPOSITORY = Path(__file__).parents[2]
+MANIFEST = REPOSITORY / "examples/lab.yaml"
 SPACING = 0.002
 LEAD = 0.5  # seconds of good service before each act, so that its gaps are its own
 REST = 1.5  # seconds to watch after an act's end: repeats and retransmissions
@@ -183,8 +186,10 @@ def main() -> int:
     parser.parse_args()
     print(PICTURE)
     print("starting the lab, the agent and the traffic ...", flush=True)
-    with Scene(spacing=SPACING) as scene:
-        print(f"agent: {' '.join(scene.agent.argv[:2])} --file group.yaml, failure detection time 1 s\n")
+    with Scene(manifest=MANIFEST, spacing=SPACING) as scene:
+        print(
+            f"agent: ipmp-agent run --file {MANIFEST.relative_to(REPOSITORY)} --node-name {scene.agent.node_name} ...\n"
+        )
         play = Play(scene)
         results = play.run()
         play.stage.table()

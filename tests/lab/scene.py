@@ -22,6 +22,7 @@ from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from tests.invariants import GroupView
@@ -59,11 +60,13 @@ class Scene:
 
     Args:
         changes: keywords of `group` that differ from the usual manifest.
+        manifest: a file to run from instead.
         watched: addresses that are pinged and carry a TCP stream each.
     """
 
     lab: Lab = field(default_factory=Lab)
     changes: dict[str, Any] = field(default_factory=dict)
+    manifest: Path | None = None
     watched: Sequence[str] = (V4, V6)
     spacing: float = 0.01
     state: str = "ok"
@@ -71,7 +74,7 @@ class Scene:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.lab)
-            self.agent = stack.enter_context(Agent(self.lab, usual_group(self.lab, **self.changes)))
+            self.agent = stack.enter_context(Agent(self.lab, self.manifest or usual_group(self.lab, **self.changes)))
             self.wait_state(self.state)
             observer = self.lab.peer(0).namespace
             self.sniffer = stack.enter_context(Sniffer(observer))

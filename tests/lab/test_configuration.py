@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,8 +15,7 @@ from tests.lab.agent import program
 from tests.lab.scene import OTHER_V4, V4, V6, Scene, usual_group
 from tests.lab.status import group_view
 
-if TYPE_CHECKING:
-    from pathlib import Path
+REPOSITORY = Path(__file__).parents[2]
 
 
 def ipmp_agent(*words: str) -> subprocess.CompletedProcess[str]:
@@ -71,6 +71,12 @@ def test_good_manifest_passes_the_check(tmp_path: Path) -> None:
     path = tmp_path / "group.yaml"
     path.write_text(yaml.safe_dump(group(addresses=["198.18.0.100/24"])), encoding="utf-8")
     assert ipmp_agent("check", "--file", str(path)).returncode == 0
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_passes_the_check(path: Path) -> None:
+    done = ipmp_agent("check", "--file", str(path))
+    assert done.returncode == 0, done.stderr
 
 
 def test_group_taken_from_the_file_puts_the_kernel_back_as_it_was() -> None:
