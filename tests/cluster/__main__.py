@@ -6,11 +6,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import NoReturn
 
 from tests.cluster.build import build
 from tests.cluster.cluster import Cluster, all_clusters, clusters_directory, remove_cluster, stale_clusters
 from tests.cluster.image import build_image
 from tests.cluster.playground import NAME, play
+from tests.cluster.product import agent_pod
 
 FAULTS = {
     "unplug": "pull the cable of a NIC: its carrier is lost",
@@ -35,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     node = commands.add_parser("node", help="run a command on a node", prefix_chars="\0")
     node.add_argument("node")
     node.add_argument("arguments", nargs="+", metavar="command")
+    stat = commands.add_parser("ipmpstat", help="run ipmpstat in the agent of a node", prefix_chars="\0")
+    stat.add_argument("node")
+    stat.add_argument("arguments", nargs="*", metavar="argument")
     for fault, text in FAULTS.items():
         inject = commands.add_parser(fault, help=text)
         inject.add_argument("node")
@@ -68,6 +73,11 @@ def _status(cluster: Cluster) -> None:
         process = cluster.processes[name]
         print(f"{name:26} {'pid ' + str(process.pid) if process.alive() else 'ended'}")
     print(cluster.kubectl("get", "nodes", "-o", "wide"))
+
+
+def _become(cluster: Cluster, tool: str, *arguments: str) -> NoReturn:
+    command = cluster.control.command(tool, *arguments)
+    os.execvpe(command[0], command, os.environ | {"KUBECONFIG": str(cluster.control.kubeconfig)})
 
 
 def _inject(cluster: Cluster, fault: str, node: str, nic: str) -> None:
@@ -107,9 +117,14 @@ def _run(arguments: argparse.Namespace) -> None:
         case "status":
             _status(_existing())
         case "kubectl" | "helm" as tool:
-            control = _existing().control
-            command = control.command(tool, *arguments.arguments)
-            os.execvpe(command[0], command, os.environ | {"KUBECONFIG": str(control.kubeconfig)})
+            _become(_existing(), tool, *arguments.arguments)
+        case "ipmpstat":
+            cluster = _existing()
+            pod = agent_pod(cluster, _node_of(cluster, arguments.node))
+            if not pod:
+                raise RuntimeError(f"no agent runs on {arguments.node}: is there an IPMPGroup that selects it?")
+            place = ("--namespace", pod["metadata"]["namespace"], pod["metadata"]["name"])
+            _become(cluster, "kubectl", "exec", *place, "--", "ipmpstat", *arguments.arguments)
         case "node":
             cluster = _existing()
             sys.stdout.write(cluster.nodes[_node_of(cluster, arguments.node)].run(*arguments.arguments))

@@ -11,6 +11,7 @@ import pytest
 from tests.cluster.build import build
 from tests.cluster.cluster import Cluster, remove_cluster, stale_clusters
 from tests.cluster.image import Image, build_image
+from tests.cluster.product import install_chart
 
 NODES = ("n1", "n2")
 
@@ -58,6 +59,13 @@ def cluster(tools: Path, image: Image) -> Iterator[Cluster]:
         cluster.add_nodes(*NODES)
         cluster.load_image(image)
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster, image: Image) -> Cluster:
+    """The session's cluster with the chart installed."""
+    install_chart(cluster, image)
+    return cluster
 
 
 @pytest.fixture

@@ -1,16 +1,35 @@
-"""The product on a cluster: the chart, a group over both data NICs, and what its objects say."""
+"""The product on a cluster: the chart installed, groups applied, and what the objects and the kernels say of them."""
 
+from __future__ import annotations
+
+import contextlib
+import time
+import urllib.request
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-from tests.cluster.cluster import Cluster, condition
-from tests.cluster.image import Image
+from tests import invariants
+from tests.cluster.cluster import condition
+from tests.invariants import GroupView, MemberView
+from tests.lab.dump import KernelDump
+from tests.lab.ping import PingTrain
+from tests.lab.stream import TcpStream
+
+if TYPE_CHECKING:
+    from tests.cluster.cluster import Cluster
+    from tests.cluster.image import Image
+    from tests.lab.topology import Nic
 
 CHART = Path(__file__).resolve().parents[2] / "helm/ipmp"
 NAMESPACE = "ipmp-system"
 RELEASE = "ipmp"
-POOL_IPV4, POOL_IPV6 = "198.18.0.100-198.18.0.109", "2001:db8:0:1::100-2001:db8:0:1::109"
-TEST_POOL = "198.18.0.150-198.18.0.169"
+MEMBERS = ("net0", "net1")
+POOLS = [
+    {"name": "v4", "ranges": ["198.18.0.64-198.18.0.127"], "perNode": 2, "prefixLength": 24},
+    {"name": "v6", "ranges": ["2001:db8:0:1::64-2001:db8:0:1::a3"], "perNode": 2, "prefixLength": 64},
+]
+TEST_POOL = {"name": "test", "ranges": ["198.18.0.128-198.18.0.191"], "prefixLength": 24}
 
 
 def install_chart(cluster: Cluster, image: Image, *settings: str) -> None:
@@ -23,30 +42,21 @@ def install_chart(cluster: Cluster, image: Image, *settings: str) -> None:
 
 
 def group(name: str, **spec: Any) -> dict[str, Any]:
-    """An IPMPGroup over net0 and net1 of every node: one data address of each family per node, from pools."""
-    pools = [
-        {"name": "v4", "ranges": [POOL_IPV4], "perNode": 1, "prefixLength": 24},
-        {"name": "v6", "ranges": [POOL_IPV6], "perNode": 1, "prefixLength": 64},
-    ]
+    """An IPMPGroup over net0 and net1 of every node: two data addresses of each family per node, from pools."""
     whole = {
-        "interfaces": [{"name": "net0"}, {"name": "net1"}],
-        "dataAddresses": {"pools": pools},
-        "testAddresses": {"ipv4": {"pool": {"name": "test", "ranges": [TEST_POOL], "prefixLength": 24}}},
+        "interfaces": [{"name": member} for member in MEMBERS],
+        "dataAddresses": {"pools": POOLS},
+        "testAddresses": {"ipv4": TEST_POOL},
         "failureDetection": {"timeMilliseconds": 1000},
     }
     return {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "metadata": {"name": name}, "spec": whole | spec}
 
 
-def node_group(cluster: Cluster, name: str, node: str) -> dict[str, Any]:
-    """The IPMPNodeGroup of a group on a node, or an empty object."""
-    shown = cluster.get("ipmpnodegroups", "--selector", f"ipmp.dev/group={name},ipmp.dev/node={node}")
-    return shown[0] if shown else {}
-
-
-def state(cluster: Cluster, name: str, node: str) -> str | None:
-    """What the agent of a node says of a group: ok, degraded or failed."""
-    said = node_group(cluster, name, node).get("status", {}).get("state")
-    return None if said is None else str(said)
+def agent_pod(cluster: Cluster, node: str) -> dict[str, Any]:
+    """The agent's pod on a node, or an empty object while there is none."""
+    pods = cluster.get("pods", "--namespace", NAMESPACE, "--field-selector", f"spec.nodeName={node}")
+    found = [pod for pod in pods if pod["spec"].get("hostNetwork") and "deletionTimestamp" not in pod["metadata"]]
+    return found[0] if found else {}
 
 
 def wait_group_ready(cluster: Cluster, name: str, deadline: float = 60) -> None:
@@ -57,3 +67,162 @@ def wait_group_ready(cluster: Cluster, name: str, deadline: float = 60) -> None:
         what=f"IPMPGroup {name} Ready",
         deadline=deadline,
     )
+
+
+@dataclass
+class Applied:
+    """A group on the cluster from its entry to its exit, where the kernels must be as they were found."""
+
+    cluster: Cluster
+    name: str
+    spec: dict[str, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        self._before = {node: self.kernel(node) for node in self.cluster.nodes}
+        self._stack = contextlib.ExitStack()
+        self.began = time.time()
+        self.cluster.apply(group(self.name, **self.spec))
+        try:
+            for node in self.cluster.nodes:
+                self.wait_state(node, "ok")
+        except BaseException:
+            self._delete()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for node in self.cluster.nodes:
+            for nic in MEMBERS:
+                self.nic(node, nic).plug()
+                self.nic(node, nic).restore()
+        self._stack.close()
+        self._delete()
+        if kind is None:  # a first failure is not to be hidden by one that follows from it
+            for node, before in self._before.items():
+                invariants.as_it_was_found(before, self.kernel(node))
+
+    def _delete(self) -> None:
+        self.cluster.kubectl("delete", "ipmpgroup", self.name, "--timeout=60s")
+        self.cluster.wait(self._node_groups, lambda left: left == [], what=f"the node groups of {self.name} gone")
+
+    # -- what is said, what is ------------------------------------------------------------------------------------
+
+    def _node_groups(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.cluster.get("ipmpnodegroups", "--selector", f"ipmp.dev/group={self.name}")
+        return found
+
+    def node_group(self, node: str) -> dict[str, Any]:
+        """The IPMPNodeGroup on a node, or an empty object while there is none."""
+        found = [one for one in self._node_groups() if one["spec"]["nodeName"] == node]
+        return found[0] if found else {}
+
+    def view(self, node: str) -> GroupView:
+        """What the API says of the group on a node, as the invariants see it."""
+        said = self.node_group(node).get("status", {})
+        members = tuple(
+            MemberView(
+                one["name"],
+                usable=one["state"] == "ok",
+                active=one["active"],
+                standby=one["role"] == "Standby",
+            )
+            for one in said.get("interfaces", ())
+        )
+        addresses = {one["address"].partition("/")[0]: one.get("interface") for one in said.get("addresses", ())}
+        return GroupView(self.name, said.get("state", ""), members, addresses)
+
+    def kernel(self, node: str) -> KernelDump:
+        """What the kernel of a node holds."""
+        return KernelDump.take(self.cluster.nodes[node].run)
+
+    def addresses(self, node: str, family: int) -> list[str]:
+        """The data addresses of a node, of family 4 or 6."""
+        return sorted(a for a in self.view(node).addresses if (":" in a) == (family == 6))
+
+    def holder(self, node: str, address: str) -> Nic:
+        """The NIC that holds an address in the kernel."""
+        (name,) = self.kernel(node).holders(address)
+        return self.nic(node, name)
+
+    def homes(self, node: str) -> dict[str, tuple[str, ...]]:
+        """Where each data address of a node sits in the kernel."""
+        return invariants.homes(self.view(node).addresses, self.kernel(node))
+
+    def nic(self, node: str, name: str) -> Nic:
+        """A NIC with its faults."""
+        return self.cluster.network.nic(node, name)
+
+    def other(self, nic: Nic) -> Nic:
+        """The other member beside this one."""
+        (name,) = set(MEMBERS) - {nic.name}
+        return nic.host.nic(name)
+
+    def wait_state(self, node: str, state: str, deadline: float = 60) -> GroupView:
+        """Wait until the API says this state of the group on a node, at rest and in one story with the kernel."""
+
+        def settled() -> str:
+            view = self.view(node)
+            try:
+                invariants.settled(view, self.kernel(node))
+            except invariants.ViolatedError as error:
+                return f"{view.state}, but {error}"
+            return view.state if view.addresses else "no addresses yet"
+
+        self.cluster.wait(
+            settled, lambda seen: seen == state, what=f"group {self.name} {state} on {node}", deadline=deadline
+        )
+        return self.view(node)
+
+    def wait_moved(self, node: str, address: str, nic: Nic, deadline: float = 30) -> None:
+        """Wait until an address has left a NIC for the other, in the kernel."""
+        wanted = [self.other(nic).name]
+        self.cluster.wait(
+            lambda: self.kernel(node).holders(address),
+            lambda holders: holders == wanted,
+            what=f"{address} on {wanted[0]} of {node}",
+            deadline=deadline,
+        )
+
+    def events(self, *reasons: str) -> list[dict[str, Any]]:
+        """The Events with one of these reasons about the group's objects."""
+        names = {self.name, *(one["metadata"]["name"] for one in self._node_groups())}
+        return [
+            event
+            for event in self.cluster.get("events", "--all-namespaces")
+            if event["involvedObject"]["name"] in names and event["reason"] in reasons
+        ]
+
+    def metric(self, node: str, name: str, **labels: str) -> float:
+        """The sum of a metric's samples with these labels, from the agent on a node; 0 while there is none."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in self.metrics(node).splitlines()
+            if line.partition("{")[0].partition(" ")[0] == name and all(one in line for one in wanted)
+        )
+
+    def metrics(self, node: str) -> str:
+        """What the agent of a node exposes to Prometheus."""
+        pod = agent_pod(self.cluster, node)
+        ports = [port for one in pod["spec"]["containers"] for port in one.get("ports", ())]
+        (port,) = [one["containerPort"] for one in ports if one.get("name") == "metrics"]
+        url = f"http://{pod['status']['hostIP']}:{port}/metrics"
+
+        def fetch() -> bytes:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                body: bytes = answer.read()
+            return body
+
+        return self.cluster.network.control.namespace.call(fetch).decode()
+
+    # -- traffic ----------------------------------------------------------------------------------------------------
+
+    def ping(self, node: str, address: str) -> PingTrain:
+        """A ping train to a data address from a peer on the link, already answered."""
+        peer = self.cluster.network.peers[1].namespace
+        return self._stack.enter_context(PingTrain(peer, address)).wait_answered()
+
+    def stream(self, node: str, address: str) -> TcpStream:
+        """A TCP stream to a data address from a peer on the link, flowing."""
+        peer, server = self.cluster.network.peers[1].namespace, self.cluster.network.nodes[node].namespace
+        return self._stack.enter_context(TcpStream(peer, server, address)).wait_received()
