@@ -1,0 +1,332 @@
+"""The fields of both specs: name, type, bounds, default, rules and meaning, once.
+
+This is the table that the CRDs, the check of manifests and docs/api.md come from. A field enters it together with the
+behaviour behind it; `parse.py` reads each field with the default of its type in `types.py`, so that a line here is all
+that makes the API accept one more. Defaults are those of `types.py`.
+"""
+
+from __future__ import annotations
+
+from ipmp_api import rules
+from ipmp_api.schema import Dictionary, Number, Sequence, Struct, Text, choice
+from ipmp_api.types import (
+    FailureDetection,
+    Mode,
+    Origin,
+    Policies,
+    Pool,
+    ProbeMethod,
+    Role,
+    Switch,
+    TargetSources,
+    TestAddresses,
+    TestAddressIPv6,
+)
+
+GROUP_NAME_MAX = 31  # the original's LIFGRNAMSIZ, without its terminating zero
+NODE_NAME_MAX = 253 - GROUP_NAME_MAX - 1  # `<group>.<node>` is the name of an object
+INTERFACES_MAX = 16
+ADDRESS_MAX = 45  # characters of an IPv6 address that ends in a dotted quad
+INTERFACE_ADDRESS_MAX = ADDRESS_MAX + len("/128")
+RANGE_MAX = 2 * ADDRESS_MAX + 1
+POOLS_MAX = 8
+RANGES_MAX = 8
+EXCLUDE_MAX = 32
+TARGETS_MAX = 16
+PEERS_MAX = 16
+ASSIGNED_NODES_MAX = 1024
+ASSIGNED_ADDRESSES_MAX = 64
+
+_POLICIES = Policies()
+_TARGETS = TargetSources()
+_DETECTION = FailureDetection()
+
+NAME = Text("Name of the group.", GROUP_NAME_MAX, rules=(rules.DNS_LABEL,))
+
+_MODE = choice("Observe detects and reports everything, and changes nothing.", Mode, _POLICIES.mode)
+_FAILBACK = choice(
+    "Whether a repaired interface gets its addresses back. Disabled: it stays inactive, unless fewer interfaces are "
+    "active than the group has Active ones.",
+    Switch,
+    _POLICIES.failback,
+)
+_FAILURE_DETECTION = Struct(
+    "How fast probes find a failure.",
+    {
+        "timeMilliseconds": Number(
+            "Failure detection time (FDT): within it a failure that only probes can see is found. Five probes fit into "
+            "it. Repair takes twice as long.",
+            100,
+            3_600_000,
+            _DETECTION.time_milliseconds,
+        ),
+        "adaptive": choice(
+            "Raise the failure detection time while targets answer too slowly for it.", Switch, _DETECTION.adaptive
+        ),
+    },
+    filled=True,
+)
+_TEST_IPV6 = choice(
+    "IPv6 test address of each interface: its link-local address, or none.", TestAddressIPv6, _POLICIES.test_ipv6
+)
+_PROBES = Struct(
+    "How the interfaces are probed.",
+    {
+        "method": choice(
+            "Auto: ICMP from a test address where there is one, else ARP and neighbour solicitation.",
+            ProbeMethod,
+            _POLICIES.probe_method,
+        ),
+        "targets": Struct(
+            "The systems that are probed.",
+            {
+                "routers": choice("Probe the gateways on the link.", Switch, _TARGETS.routers),
+                "peers": choice("Probe members of the same group on other nodes.", Switch, _TARGETS.peers),
+                "discovery": choice("Find hosts on the link by multicast.", Switch, _TARGETS.discovery),
+                "addresses": Sequence(
+                    "Targets named by hand, used before all others.",
+                    Text("An address on the link.", ADDRESS_MAX, rules=(rules.ADDRESS, rules.TARGET_ADDRESS)),
+                    TARGETS_MAX,
+                    unique=True,
+                ),
+            },
+            filled=True,
+        ),
+    },
+    filled=True,
+)
+_MATCHERS = {
+    "name": Text(
+        "Kernel name or alternative name of the interface. Names may change at boot: prefer pciAddress where NICs do.",
+        15,
+        rules=(rules.INTERFACE_NAME,),
+    ),
+    "pciAddress": Text(
+        "PCI address, domain:bus:device.function, such as 0000:3b:00.1.", 16, rules=(rules.PCI_ADDRESS,)
+    ),
+    "macAddress": Text("Permanent or present MAC address.", 17, rules=(rules.MAC_ADDRESS,)),
+}
+_ROLE = choice("Standby: carries data addresses only while another interface cannot.", Role, Role.ACTIVE)
+_RANGE = Text(
+    "An address, a CIDR block, or first-last. A block stands for its hosts: without its network and broadcast address "
+    "(IPv4) or its subnet-router anycast address (IPv6).",
+    RANGE_MAX,
+    rules=(rules.RANGE, rules.RANGE_HOST_BITS, rules.RANGE_FAMILY, rules.RANGE_ORDER, rules.RANGE_HOSTS),
+)
+_EXCLUDE = Sequence(
+    "Addresses, whole CIDR blocks or first-last that are not given away.",
+    Text(
+        "An address, a CIDR block, or first-last.",
+        RANGE_MAX,
+        rules=(rules.RANGE, rules.RANGE_HOST_BITS, rules.RANGE_FAMILY, rules.RANGE_ORDER),
+    ),
+    EXCLUDE_MAX,
+    unique=True,
+)
+_POOL = Struct(
+    "Addresses that the operator gives to nodes.",
+    {
+        "name": Text(
+            "Name of the pool, for the allocations to last while ranges change.", 63, rules=(rules.DNS_LABEL,)
+        ),
+        "ranges": Sequence("What the pool holds, all of one family.", _RANGE, RANGES_MAX, min_items=1, unique=True),
+        "perNode": Number("How many addresses each node gets.", 1, rules.PER_NODE_MAX, Pool("", ()).per_node),
+        "prefixLength": Number("Prefix length of each address; absent: 32 or 128, by family.", 1, 128),
+        "exclude": _EXCLUDE,
+    },
+    required=("name", "ranges"),
+    rules=(rules.ONE_FAMILY, rules.RANGES_APART, rules.PREFIX_LENGTH, rules.POOL_SIZE),
+)
+_TEST_POOL = Struct(
+    "One address for each interface on each node.",
+    {
+        "ranges": Sequence(
+            "What the pool holds.",
+            Text(_RANGE.description, RANGE_MAX, rules=(*_RANGE.rules, rules.RANGE_IPV4)),
+            RANGES_MAX,
+            min_items=1,
+            unique=True,
+        ),
+        "prefixLength": Number("Prefix length of the link; a target outside it cannot be probed.", 1, 32),
+        "exclude": _EXCLUDE,
+    },
+    required=("ranges", "prefixLength"),
+    rules=(rules.RANGES_APART,),
+)
+_SELECTOR = Struct(
+    "The nodes that have this group; empty: all.",
+    {
+        "matchLabels": Dictionary(
+            "Labels that a node must have.",
+            Text("Value of the label.", 63, min_length=0, rules=(rules.LABEL_VALUE,)),
+            32,
+            rules=(rules.LABEL_KEYS,),
+        ),
+        "matchExpressions": Sequence(
+            "Conditions on labels that must hold, all of them.",
+            Struct(
+                "One condition.",
+                {
+                    "key": Text("Label key.", 317, rules=(rules.LABEL_NAME,)),
+                    "operator": Text("How the label is compared.", choices=("In", "NotIn", "Exists", "DoesNotExist")),
+                    "values": Sequence(
+                        "Values, for In and NotIn.",
+                        Text("Value of the label.", 63, min_length=0, rules=(rules.LABEL_VALUE,)),
+                        64,
+                        unique=True,
+                    ),
+                },
+                required=("key", "operator"),
+                rules=(rules.SELECTOR_VALUES,),
+            ),
+            16,
+        ),
+    },
+    filled=True,
+)
+
+GROUP_SPEC = Struct(
+    "What the group is to be.",
+    {
+        "nodeSelector": _SELECTOR,
+        "mode": _MODE,
+        "interfaces": Sequence(
+            "The members: interfaces of a node that are on one IP link.",
+            Struct(
+                "One member, told by exactly one of name, pciAddress and macAddress.",
+                {**_MATCHERS, "role": _ROLE},
+                rules=(rules.ONE_MATCHER,),
+            ),
+            INTERFACES_MAX,
+            min_items=1,
+            rules=(rules.NO_MATCHER_TWICE,),
+        ),
+        "dataAddresses": Struct(
+            "The addresses that move between the members.",
+            {
+                "pools": Sequence(
+                    "Addresses that the operator gives to nodes.",
+                    _POOL,
+                    POOLS_MAX,
+                    key="name",
+                    rules=(rules.PER_NODE_TOTAL,),
+                ),
+                "assigned": Sequence(
+                    "Addresses named by hand.",
+                    Struct(
+                        "The addresses of one node.",
+                        {
+                            "nodeName": Text("Name of the node.", NODE_NAME_MAX, rules=(rules.DNS_NAME,)),
+                            "addresses": Sequence(
+                                "Its data addresses.",
+                                Text(
+                                    "An address, with or without prefix length.",
+                                    INTERFACE_ADDRESS_MAX,
+                                    rules=(
+                                        rules.INTERFACE_ADDRESS,
+                                        rules.HOST_INTERFACE_ADDRESS,
+                                        rules.INTERFACE_PREFIX_LENGTH,
+                                    ),
+                                ),
+                                ASSIGNED_ADDRESSES_MAX,
+                                min_items=1,
+                                unique=True,
+                            ),
+                        },
+                        required=("nodeName", "addresses"),
+                    ),
+                    ASSIGNED_NODES_MAX,
+                    key="nodeName",
+                    rules=(rules.ASSIGNED_ONCE,),
+                ),
+            },
+            filled=True,
+        ),
+        "testAddresses": Struct(
+            "The addresses that probes are sent from; they never move.",
+            {
+                "ipv4": Struct(
+                    "IPv4 test addresses; absent: IPv4 is probed with ARP, which needs none.",
+                    {"pool": _TEST_POOL},
+                    required=("pool",),
+                ),
+                "ipv6": _TEST_IPV6,
+            },
+            filled=True,
+        ),
+        "probes": _PROBES,
+        "failureDetection": _FAILURE_DETECTION,
+        "failback": _FAILBACK,
+    },
+    required=("interfaces",),
+    rules=(rules.TEST_POOL_SIZE,),
+)
+
+NODE_GROUP_SPEC = Struct(
+    "What one agent obeys: the group, compiled for its node. The operator writes all but offline.",
+    {
+        "groupName": Text("Name of the IPMPGroup.", GROUP_NAME_MAX, rules=(rules.DNS_LABEL,)),
+        "nodeName": Text("Name of the node.", NODE_NAME_MAX, rules=(rules.DNS_NAME,)),
+        "mode": _MODE,
+        "interfaces": Sequence(
+            "The members.",
+            Struct(
+                "One member.",
+                {
+                    **_MATCHERS,
+                    "role": _ROLE,
+                    "testAddressIPv4": Text(
+                        "Its IPv4 test address with prefix length.",
+                        INTERFACE_ADDRESS_MAX,
+                        rules=(rules.IPV4_INTERFACE_ADDRESS,),
+                    ),
+                },
+                rules=(rules.ONE_MATCHER,),
+            ),
+            INTERFACES_MAX,
+            min_items=1,
+            rules=(rules.NO_MATCHER_TWICE,),
+        ),
+        "dataAddresses": Sequence(
+            "The data addresses of the node.",
+            Struct(
+                "One data address.",
+                {
+                    "address": Text(
+                        "Address with prefix length.",
+                        INTERFACE_ADDRESS_MAX,
+                        rules=(rules.INTERFACE_ADDRESS, rules.HOST_INTERFACE_ADDRESS),
+                    ),
+                    "origin": choice("Where it comes from.", Origin, Origin.ASSIGNED),
+                },
+                required=("address",),
+            ),
+            rules.PER_NODE_MAX + ASSIGNED_ADDRESSES_MAX,
+            key="address",
+        ),
+        "peers": Sequence(
+            "Addresses of members of the same group on other nodes, as probe targets.",
+            Text("An address.", ADDRESS_MAX, rules=(rules.ADDRESS, rules.TARGET_ADDRESS)),
+            PEERS_MAX,
+            unique=True,
+        ),
+        "testAddresses": Struct("Test addresses.", {"ipv6": _TEST_IPV6}, filled=True),
+        "probes": _PROBES,
+        "failureDetection": _FAILURE_DETECTION,
+        "failback": _FAILBACK,
+        "offline": Sequence(
+            "Members taken out for maintenance; written by people. The agent refuses, in a condition, what would leave "
+            "no usable member.",
+            Struct(
+                "One member.",
+                {"interface": Text("The interface, as the group names it.", 17)},
+                required=("interface",),
+            ),
+            INTERFACES_MAX,
+            key="interface",
+        ),
+    },
+    required=("groupName", "nodeName", "interfaces"),
+)
+
+assert TestAddresses().ipv6 is _POLICIES.test_ipv6  # noqa: S101 - two types state one default

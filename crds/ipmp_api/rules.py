@@ -1,0 +1,344 @@
+"""Every rule beyond types and bounds, in CEL and in Python side by side, each with the one message both use.
+
+The CEL of a rule assumes no more than its Python: a rule about several values holds where one of them is refused by
+a rule of its own, so that a fault is told once.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ipmp_api import cel
+from ipmp_api.addresses import (
+    BITS,
+    holds_hosts_only,
+    is_address,
+    is_cidr,
+    is_host_address,
+    overlap,
+    parse_address,
+    parse_block,
+    parse_interface_address,
+    parse_range,
+    usable_count,
+)
+from ipmp_api.schema import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from ipaddress import IPv4Network, IPv6Network
+
+    from ipmp_api.types import AddressRange
+
+PER_NODE_MAX = 4096  # addresses that one group may hold on one node
+MATCHERS = ("name", "pciAddress", "macAddress")
+
+
+def pattern(expression: str, message: str) -> Rule:
+    """Make a rule that a string matches a regular expression, which RE2 and Python read alike."""
+    compiled = re.compile(expression, re.ASCII)
+    return Rule(
+        message,
+        f"self.matches({cel.quote(f'^(?:{expression})$')})",
+        lambda value: compiled.fullmatch(value) is not None,
+    )
+
+
+def _all_parse(parser: Callable[[str], Any], values: Iterable[str]) -> bool:
+    try:
+        for value in values:
+            parser(value)
+    except ValueError:
+        return False
+    return True
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+_LABEL = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_NAME_PART = "[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
+LABEL_KEY = f"(?:{_LABEL}(?:\\.{_LABEL})*/)?{_NAME_PART}"
+
+DNS_LABEL = pattern(
+    _LABEL, "{value} is not a DNS label: lower-case letters, digits and '-', with a letter or digit at both ends"
+)
+DNS_NAME = pattern(f"{_LABEL}(?:\\.{_LABEL})*", "{value} is not the name of a node: DNS labels joined by '.'")
+LABEL_NAME = pattern(LABEL_KEY, "{value} is not a label key: a name, or a DNS prefix, '/' and a name")
+LABEL_VALUE = pattern(f"(?:{_NAME_PART})?", "{value} is not a label value: letters, digits, '-', '_' and '.'")
+LABEL_KEYS = Rule(
+    "{bad} is not a label key: a name, or a DNS prefix, '/' and a name",
+    f"self.all(k, k.matches({cel.quote(f'^(?:{LABEL_KEY})$')}))",
+    lambda labels: all(re.fullmatch(LABEL_KEY, key, re.ASCII) for key in labels),
+    {
+        "bad": (
+            f"self.filter(k, !k.matches({cel.quote(f'^(?:{LABEL_KEY})$')}))[0]",
+            lambda labels: next(key for key in labels if not re.fullmatch(LABEL_KEY, key, re.ASCII)),
+        )
+    },
+)
+SELECTOR_VALUES = Rule(
+    "operator {operator} needs {need}",
+    "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+    lambda requirement: (requirement["operator"] in {"In", "NotIn"}) == bool(requirement.get("values")),
+    {
+        "operator": ("self.operator", lambda requirement: requirement["operator"]),
+        "need": (
+            "(self.operator in ['In', 'NotIn'] ? 'at least one value in values' : 'no values')",
+            lambda r: "at least one value in values" if r["operator"] in {"In", "NotIn"} else "no values",
+        ),
+    },
+)
+
+# -- interfaces -----------------------------------------------------------------------------------------------------
+
+# What the kernel's dev_valid_name() takes, and no more than printable ASCII of it.
+INTERFACE_NAME = pattern(
+    r"[!-.0-9;-~]*[!-\-0-9;-~][!-.0-9;-~]*|\.{3,}",
+    "{value} is no interface name: 1 to 15 printable characters without '/', ':' or space, not '.' or '..'",
+)
+PCI_ADDRESS = pattern(
+    r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[01][0-9A-Fa-f]\.[0-7]",
+    "{value} is no PCI address: domain:bus:device.function in hexadecimal, such as 0000:3b:00.1",
+)
+# The lowest bit of the first octet marks a group address, which no interface has.
+MAC_ADDRESS = pattern(
+    "[0-9A-Fa-f][02468ACEace](?::[0-9A-Fa-f]{2}){5}",
+    "{value} is no MAC address of an interface: six octets in hexadecimal with ':' between, such as "
+    "52:54:00:12:34:56, the first one even",
+)
+
+
+def _given(interface: dict[str, Any]) -> list[str]:
+    return [name for name in MATCHERS if name in interface]
+
+
+_GIVEN_CEL = "(" + " + ".join(f"(has(self.{name}) ? ['{name}'] : [])" for name in MATCHERS) + ")"
+ONE_MATCHER = Rule(
+    "exactly one of name, pciAddress and macAddress says which interface is meant; given: {given}",
+    f"{_GIVEN_CEL}.size() == 1",
+    lambda interface: len(_given(interface)) == 1,
+    {
+        "given": (
+            f"({_GIVEN_CEL}.size() > 0 ? {_GIVEN_CEL}.join(', ') : 'none')",
+            lambda interface: ", ".join(_given(interface)) or "none",
+        )
+    },
+)
+
+
+def _keys(interfaces: list[dict[str, Any]]) -> list[str]:
+    # Device names differ by case; PCI and MAC addresses do not.
+    return [
+        i["name"] if "name" in i else (i.get("pciAddress") or i.get("macAddress") or "").lower() for i in interfaces
+    ]
+
+
+def _repeated(values: list[str]) -> list[str]:
+    return [value for index, value in enumerate(values) if value in values[:index]]
+
+
+_CEL_KEY = (
+    "(has({0}.name) ? {0}.name : has({0}.pciAddress) ? {0}.pciAddress.lowerAscii() : "
+    "has({0}.macAddress) ? {0}.macAddress.lowerAscii() : '')"
+)
+NO_MATCHER_TWICE = Rule(
+    "the same interface is listed twice: {twice}",
+    f"self.all(i, self.exists_one(j, {_CEL_KEY.format('i')} == {_CEL_KEY.format('j')}))",
+    lambda interfaces: not _repeated(_keys(interfaces)),
+    {
+        "twice": (
+            f"self.map(i, {_CEL_KEY.format('i')}).filter(k, self.filter(j, k == {_CEL_KEY.format('j')}).size() > 1)[0]",
+            # The first of the list that comes again, as in CEL.
+            lambda interfaces: next(k for k in _keys(interfaces) if _keys(interfaces).count(k) > 1),
+        )
+    },
+)
+
+# -- addresses ------------------------------------------------------------------------------------------------------
+
+_NO_HOST = "which no host can own on a network: it is loopback, link-local, multicast, broadcast or unspecified"
+
+
+def _is_interface_address(value: str) -> bool:
+    return is_address(value) or is_cidr(value)
+
+
+ADDRESS = Rule("{value} is not an IPv4 or IPv6 address", "isIP(self)", is_address)
+HOST_ADDRESS = Rule(
+    "{value} is an address " + _NO_HOST,
+    "!isIP(self) || ip(self).isGlobalUnicast()",
+    lambda value: not is_address(value) or is_host_address(parse_address(value)),
+)
+# A probe target is on the link, so it may well be link-local.
+TARGET_ADDRESS = Rule(
+    "{value} cannot be probed: it is loopback, multicast, broadcast or unspecified",
+    "!isIP(self) || ip(self).isGlobalUnicast() || ip(self).isLinkLocalUnicast()",
+    lambda value: not is_address(value) or is_host_address(parse_address(value)) or parse_address(value).is_link_local,
+)
+INTERFACE_ADDRESS = Rule(
+    "{value} is not an IPv4 or IPv6 address with or without a prefix length, such as 198.18.0.10/24",
+    "isIP(self) || isCIDR(self)",
+    _is_interface_address,
+)
+HOST_INTERFACE_ADDRESS = Rule(
+    "{value} is an address " + _NO_HOST,
+    "isIP(self) ? ip(self).isGlobalUnicast() : !isCIDR(self) || cidr(self).ip().isGlobalUnicast()",
+    lambda value: not _is_interface_address(value) or is_host_address(parse_interface_address(value).ip),
+)
+INTERFACE_PREFIX_LENGTH = Rule(
+    "{value} has prefix length 0; leave it out for an address that stands alone",
+    "!isCIDR(self) || cidr(self).prefixLength() > 0",
+    lambda value: not is_cidr(value) or parse_interface_address(value).network.prefixlen > 0,
+)
+IPV4_INTERFACE_ADDRESS = Rule(
+    "{value} is not an IPv4 address with its prefix length",
+    "isCIDR(self) && cidr(self).ip().family() == 4",
+    lambda value: is_cidr(value) and parse_interface_address(value).version == 4,
+)
+
+
+# -- pools ----------------------------------------------------------------------------------------------------------
+
+
+def _parses(value: str) -> bool:
+    return _all_parse(_two_ends, [value])
+
+
+def _two_ends(value: str) -> AddressRange:
+    """Parse a range, also of a block with host bits, of two families or with its ends exchanged."""
+    return parse_block(str(_network(value))) if is_cidr(value) else parse_block(value)
+
+
+def _network(value: str) -> IPv4Network | IPv6Network:
+    return parse_interface_address(value).network
+
+
+def _is_range(value: str) -> bool:
+    """Whether a value is a range with which nothing is wrong."""
+    if not _parses(value) or (is_cidr(value) and not _all_parse(parse_block, [value])):
+        return False
+    block = parse_block(value)
+    return block.first.version == block.last.version and int(block.first) <= int(block.last)
+
+
+RANGE = Rule(
+    "{value} is not an address, a CIDR block or first-last",
+    None,
+    _parses,
+)
+RANGE_HOST_BITS = Rule(
+    "{value} has bits set behind its prefix; the block is {block}",
+    None,
+    lambda value: not is_cidr(value) or _all_parse(parse_block, [value]),
+    {"block": ("", lambda value: str(_network(value)))},
+)
+RANGE_FAMILY = Rule(
+    "{value} mixes IPv4 and IPv6",
+    None,
+    lambda value: not _parses(value) or _two_ends(value).first.version == _two_ends(value).last.version,
+)
+RANGE_ORDER = Rule(
+    "{value} ends before it begins",
+    None,
+    lambda value: (
+        not _parses(value)
+        or _two_ends(value).first.version != _two_ends(value).last.version
+        or int(_two_ends(value).first) <= int(_two_ends(value).last)
+    ),
+)
+RANGE_HOSTS = Rule(
+    "{value} holds addresses " + _NO_HOST.replace("it is", "they are"),
+    None,
+    lambda value: not _is_range(value) or holds_hosts_only(parse_block(value)),
+)
+RANGE_IPV4 = Rule(
+    "{value} is not IPv4: IPv6 test addresses are the members' link-local ones",
+    None,
+    lambda value: not _is_range(value) or parse_block(value).first.version == 4,
+)
+
+
+def _blocks(texts: list[str]) -> list[AddressRange]:
+    return [parse_block(text) for text in texts]
+
+
+def _families(pool: dict[str, Any]) -> set[int]:
+    return {block.first.version for block in _blocks(pool["ranges"])}
+
+
+def _overlapping(texts: list[str]) -> list[str]:
+    blocks = _blocks(texts)
+    return [
+        text for index, text in enumerate(texts) if any(overlap(blocks[index], earlier) for earlier in blocks[:index])
+    ]
+
+
+def available(pool: dict[str, Any]) -> int:
+    """How many addresses a valid pool gives away."""
+    return usable_count([parse_range(text) for text in pool["ranges"]], _blocks(pool.get("exclude", [])))
+
+
+ONE_FAMILY = Rule(
+    "a pool is of one family, and this one mixes IPv4 and IPv6: write two pools",
+    None,
+    lambda pool: len(_families(pool)) == 1,
+    at="ranges",
+)
+RANGES_APART = Rule(
+    "ranges overlap: {overlapping} holds addresses of a range before it",
+    None,
+    lambda pool: not _overlapping(pool["ranges"]),
+    {"overlapping": ("", lambda pool: _overlapping(pool["ranges"])[0])},
+    at="ranges",
+)
+PREFIX_LENGTH = Rule(
+    "prefix length {length} is more than the 32 bits of an IPv4 address",
+    None,
+    lambda pool: all(pool.get("prefixLength", 0) <= BITS[family] for family in _families(pool)),
+    {"length": ("string(self.prefixLength)", lambda pool: str(pool["prefixLength"]))},
+    at="prefixLength",
+)
+POOL_SIZE = Rule(
+    "the pool has {available} addresses after exclude, and one node needs {wanted}",
+    None,
+    lambda pool: bool(_overlapping(pool["ranges"])) or available(pool) >= pool["perNode"],
+    {
+        "available": ("", lambda pool: str(available(pool))),
+        "wanted": ("string(self.perNode)", lambda pool: str(pool["perNode"])),
+    },
+    at="perNode",
+)
+PER_NODE_TOTAL = Rule(
+    f"the pools give {{total}} addresses to one node; at most {PER_NODE_MAX} are possible",
+    f"self.map(p, p.perNode).sum() <= {PER_NODE_MAX}",
+    lambda pools: sum(pool["perNode"] for pool in pools) <= PER_NODE_MAX,
+    {"total": ("string(self.map(p, p.perNode).sum())", lambda pools: str(sum(pool["perNode"] for pool in pools)))},
+)
+TEST_POOL_SIZE = Rule(
+    "the test address pool has {available} addresses after exclude, and one node needs {wanted}: one an interface",
+    None,
+    lambda spec: (
+        "ipv4" not in spec["testAddresses"]
+        or available(spec["testAddresses"]["ipv4"]["pool"]) >= len(spec["interfaces"])
+    ),
+    {
+        "available": ("", lambda spec: str(available(spec["testAddresses"]["ipv4"]["pool"]))),
+        "wanted": ("string(self.interfaces.size())", lambda spec: str(len(spec["interfaces"]))),
+    },
+    at="testAddresses",
+)
+
+
+def _twice_assigned(assigned: list[dict[str, Any]]) -> list[str]:
+    texts = [text for entry in assigned for text in entry["addresses"]]
+    hosts = [str(parse_interface_address(text).ip) for text in texts]
+    return [texts[index] for index, host in enumerate(hosts) if host in set(hosts[:index])]
+
+
+ASSIGNED_ONCE = Rule(
+    "{twice} is assigned twice",
+    None,
+    lambda assigned: not _twice_assigned(assigned),
+    {"twice": ("", lambda assigned: _twice_assigned(assigned)[0])},
+)

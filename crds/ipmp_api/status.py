@@ -1,0 +1,203 @@
+"""The status of both kinds as values, to and from the dictionaries of the API. Times are aware datetimes, given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+_T = TypeVar("_T")
+
+LAST_FAILOVERS_MAX = 10
+TROUBLED_NODES_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A Kubernetes condition; `status` is "True", "False" or "Unknown"."""
+
+    type: str
+    status: str
+    reason: str  # CamelCase, never empty
+    last_transition_time: datetime
+    message: str = ""
+    observed_generation: int = 0
+
+
+def set_condition(conditions: tuple[Condition, ...], new: Condition) -> tuple[Condition, ...]:
+    """Return the conditions with one set; its transition time stays while its status stays."""
+    known = {condition.type: condition for condition in conditions}
+    old = known.get(new.type)
+    if old is not None and old.status == new.status:
+        new = replace(new, last_transition_time=old.last_transition_time)
+    known[new.type] = new  # in its old place, or last
+    return tuple(known.values())
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStatus:
+    """One probe target of an interface."""
+
+    address: str
+    state: str  # active, unused, slow, dead
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceStatus:
+    """One member, in the words of ipmpstat."""
+
+    name: str
+    role: str
+    active: bool
+    state: str  # ok, failed, offline, unknown
+    link: str  # up, down, unknown
+    probe: str  # ok, failed, unknown, disabled
+    mac_address: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    speed_megabits: int | None = None
+    test_addresses: tuple[str, ...] = ()
+    targets: tuple[TargetStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddressStatus:
+    """One data address; without an interface it is on none."""
+
+    address: str
+    state: str  # up, down
+    interface: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """One move of addresses; an interface is absent when the addresses came from, or went to, none."""
+
+    time: datetime
+    reason: str
+    addresses: int  # how many moved
+    duration_microseconds: int  # from the cause seen to the last announcement of the first round
+    from_: str | None = None
+    to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGroupStatus:
+    """IPMPNodeGroup.status, written by the agent of that node."""
+
+    state: str  # ok, degraded, failed
+    interfaces: tuple[InterfaceStatus, ...] = ()
+    addresses: tuple[AddressStatus, ...] = ()
+    failure_detection_time_milliseconds: int | None = None
+    last_failovers: tuple[Failover, ...] = ()  # newest first, at most LAST_FAILOVERS_MAX
+    conditions: tuple[Condition, ...] = ()
+    observed_generation: int = 0
+    agent_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCounts:
+    """Nodes of a group by the state of their node group."""
+
+    selected: int = 0
+    ready: int = 0
+    degraded: int = 0
+    failed: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceCounts:
+    """Members on all nodes."""
+
+    total: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AddressCounts:
+    """Data addresses on all nodes; unavailable: wanted and on no interface, or not to be had."""
+
+    total: int = 0
+    unavailable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TroubledNode:
+    """A node that wants a look."""
+
+    node_name: str
+    state: str  # degraded, failed, unknown
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """IPMPGroup.status, written by the operator. Its size does not grow with the cluster."""
+
+    nodes: NodeCounts = NodeCounts()
+    interfaces: InterfaceCounts = InterfaceCounts()
+    data_addresses: AddressCounts = AddressCounts()
+    troubled_nodes: tuple[TroubledNode, ...] = ()  # at most TROUBLED_NODES_MAX
+    conditions: tuple[Condition, ...] = ()
+    observed_generation: int = 0
+
+
+def to_dict(status: Any) -> dict[str, Any]:
+    """Return a status as the API has it: camelCase, RFC 3339 times in UTC, without what is None.
+
+    Raises:
+        ValueError: a time has no zone.
+    """
+    return {api_name(f.name): _plain(value) for f in fields(status) if (value := getattr(status, f.name)) is not None}
+
+
+def from_dict(kind: type[_T], data: Any) -> _T:
+    """Read a status (or a part of one) back; what is unknown is ignored, what is absent gets its default.
+
+    Raises:
+        ValueError: a field that has no default is absent, or a time is none.
+    """
+    hints = get_type_hints(kind)
+    given = {}
+    for f in fields(kind):  # type: ignore[arg-type]
+        if (data or {}).get(api_name(f.name)) is not None:
+            given[f.name] = _value(hints[f.name], data[api_name(f.name)])
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ValueError(f"incomplete {kind.__name__}: {error}") from error
+
+
+def api_name(name: str) -> str:
+    """Return the API's camelCase name of an attribute."""
+    first, *rest = name.rstrip("_").split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"time {value} has no zone")
+        spec = "microseconds" if value.microsecond else "seconds"
+        return value.astimezone(UTC).isoformat(timespec=spec).replace("+00:00", "Z")
+    if is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+def _value(hint: Any, value: Any) -> Any:
+    arguments = get_args(hint)
+    if type(None) in arguments:
+        return _value(arguments[0], value)
+    if get_origin(hint) is tuple:
+        return tuple(_value(arguments[0], item) for item in value)
+    if hint is datetime:
+        return datetime.fromisoformat(value)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return from_dict(hint, value)
+    return value
