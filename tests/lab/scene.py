@@ -49,7 +49,7 @@ def usual_group(lab: Lab, **changes: Any) -> dict[str, Any]:
         "interfaces": list(lab.host.nics),
         "addresses": DATA_ADDRESSES,
         "targets": [peer.ipv4 for peer in peers] + [link_local(peer.only) for peer in peers],
-        "testAddresses": {"ipv4": TEST_POOL},
+        "testAddresses": {"ipv4": {"pool": TEST_POOL}},
     }
     return group(**(wanted | changes))
 
