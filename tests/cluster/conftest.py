@@ -1,25 +1,52 @@
 """Fixtures: one real cluster of two nodes for the session, with the project's image on both."""
 
+from __future__ import annotations
+
 import contextlib
+import os
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.build import build
+from tests.cluster.build import build, tools_directory
 from tests.cluster.cluster import Cluster, remove_cluster, stale_clusters
 from tests.cluster.image import Image, build_image
 from tests.cluster.product import install_chart
+from tests.prerequisites import LADDERS, missing_packages
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+HERE = Path(__file__).parent
 NODES = ("n1", "n2")
+IMAGE = pytest.StashKey[Image]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(__file__.rpartition("/")[0]):
+        if HERE in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build here, not in a fixture: a first build takes minutes, which no test's time limit should count."""
+    if session.config.option.collectonly or not any(HERE in item.path.parents for item in session.items):
+        return
+    if os.geteuid() != 0:
+        pytest.exit("the cluster makes network namespaces and mounts: run it as root", returncode=2)
+    if missing := missing_packages(LADDERS["lab"] | LADDERS["cluster"]):
+        pytest.exit(f"missing {', '.join(missing)}: run python -m tests.prerequisites lab cluster", returncode=2)
+    # SIGTERM as Ctrl-C: the finalizers run, and the cluster goes.
+    signal.signal(signal.SIGTERM, _terminated)
+    for tag in stale_clusters():
+        remove_cluster(tag)
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        build()
+        session.config.stash[IMAGE] = build_image()
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
@@ -27,29 +54,15 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 @pytest.fixture(scope="session")
-def tools(request: pytest.FixtureRequest) -> Path:
-    """The built Kubernetes; and what a killed run left behind is removed."""
-    # SIGTERM as Ctrl-C: the finalizers run, and the cluster goes.
-    signal.signal(signal.SIGTERM, _terminated)
-    for tag in stale_clusters():
-        remove_cluster(tag)
-    with _progress_shown(request.config):
-        return build()
+def tools() -> Path:
+    """Where the built Kubernetes is."""
+    return tools_directory()
 
 
 @pytest.fixture(scope="session")
 def image(request: pytest.FixtureRequest) -> Image:
-    """The project's image, of the sources as they are now."""
-    with _progress_shown(request.config):
-        return build_image()
-
-
-@contextlib.contextmanager
-def _progress_shown(config: pytest.Config) -> Iterator[None]:
-    """Let progress past pytest's capture: a first build takes minutes."""
-    capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-        yield
+    """The project's image, of the sources as they were when the tests began."""
+    return request.config.stash[IMAGE]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,72 @@
+"""Installing, on the newest release and on the oldest that this build can play; and removing without a trace."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from tests.cluster.cluster import Cluster, condition
+from tests.cluster.product import CHART, NAMESPACE, RELEASE, Applied, group, install_chart, wait_group_ready
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cluster.image import Image
+
+OLDEST = "1.34"
+
+
+def test_chart_and_group_work_on_an_older_kubernetes_and_leave_nothing(tools: Path, image: Image) -> None:
+    older = Cluster()
+    try:
+        older.up(emulated_version=OLDEST)
+        assert json.loads(older.kubectl("get", "--raw", "/version"))["emulationMinor"] == "34"
+        older.add_nodes("n1")
+        older.load_image(image)
+        install_chart(older, image)
+        with Applied(older, "data") as data:
+            wait_group_ready(older, "data")
+            address = data.addresses("n1", 4)[0]
+            broken = data.holder("n1", address)
+            broken.unplug()
+            data.wait_moved("n1", address, broken)
+        older.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "1m")
+        left = [
+            f"{one['kind']} {one['metadata']['name']}"
+            for kind in ("deployments", "daemonsets", "serviceaccounts", "configmaps")
+            for one in older.get(kind, "--namespace", NAMESPACE)
+            if "ipmp" in one["metadata"]["name"]
+        ]
+        assert left == []
+    finally:
+        older.remove()
+
+
+def test_every_object_of_the_chart_is_accepted_without_a_warning(cluster: Cluster) -> None:
+    place = ("--namespace", NAMESPACE, "--include-crds")
+    rendered = cluster.helm("template", RELEASE, str(CHART), *place)
+    cluster.try_kubectl("create", "namespace", NAMESPACE)
+    said = cluster.control.run("kubectl", "apply", "--server-side", "--dry-run=server", "-f", "-", text=rendered)
+    assert "Warning" not in said.stderr
+
+
+def test_fake_nodes_get_their_agents_and_node_groups(installed: Cluster) -> None:
+    installed.control.add_fake_nodes(50)
+    selector = {"matchLabels": {"ipmp.test/node": "fake"}}
+    try:
+        installed.apply(group("many", nodeSelector=selector, testAddresses={"ipv6": "LinkLocal"}, dataAddresses={}))
+        installed.wait(
+            lambda: len(installed.get("ipmpnodegroups", "--selector", "ipmp.dev/group=many")),
+            lambda count: count == 50,
+            what="50 node groups",
+        )
+        seen = installed.wait(
+            lambda: installed.get("ipmpgroup", "many"),
+            lambda seen: seen.get("status", {}).get("nodes", {}).get("selected") == 50,
+            what="50 nodes counted",
+        )
+        assert condition(seen, "Accepted") == "True"
+        assert condition(seen, "Ready") == "False", "no agent has reported: kwok runs pods in name only"
+    finally:
+        installed.kubectl("delete", "nodes", "--selector", "ipmp.test/node=fake")
+        installed.kubectl("delete", "ipmpgroup", "many", "--timeout=60s")
