@@ -1,0 +1,215 @@
+"""The agent's process: one data-plane loop, and around it the threads that must never hold it up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import ipmp_agent
+from ipmp_agent import state
+from ipmp_agent.configurator import Configurator
+from ipmp_agent.control import ControlSocket
+from ipmp_agent.core.multipathing import Multipathing
+from ipmp_agent.daemon import DataPlane
+from ipmp_agent.directories import Directory
+from ipmp_agent.health import STALE, HealthServer
+from ipmp_agent.linux.kernel import Kernel
+from ipmp_agent.recording import Recorder
+from ipmp_agent.views.metrics import AgentCollector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipmp_agent.daemon import Observer
+    from ipmp_agent.health import Health
+    from ipmp_agent.measurements import Measurements
+    from ipmp_api.types import NodeGroup
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which another thread yields to the data plane. CPython's 5 ms would be half of a failover."""
+
+GC_THRESHOLDS = (50_000, 20, 100)
+"""What lives is frozen after the start; the little that comes later is collected rarely."""
+
+CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW"}
+
+log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The agent cannot start; the message says what to do."""
+
+
+class Source(Protocol):
+    """Where the configuration comes from."""
+
+    def start(self, want: Callable[[tuple[NodeGroup, ...]], None]) -> Observer | None:
+        """Begin to hand over complete configurations, from any thread; return who wants to be told of everything."""
+
+    def reload(self) -> None:
+        """Read everything again. Called in a thread that may wait."""
+
+    def close(self) -> None:
+        """Hand over no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    state_directory: Path
+    runtime_directory: Path
+    metrics_address: tuple[str, int] | None = None
+    record: Path | None = None
+
+
+def require_capabilities() -> None:
+    """Raises StartError naming what this process may not do."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
+    missing = [name for bit, name in CAPABILITIES.items() if not effective >> bit & 1]
+    if missing:
+        raise StartError(
+            f"needs {' and '.join(missing)}: run it as root, or give the container these capabilities "
+            "(securityContext.capabilities.add, without the CAP_)"
+        )
+
+
+class Agent:
+    """One running agent. `run` returns when it was told to stop."""
+
+    def __init__(self, options: Options, source: Source, measurements: Measurements) -> None:
+        self._options = options
+        self._source = source
+        self._measurements = measurements
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT. Raises StartError, InUseError and OSError while nothing has been touched."""
+        with contextlib.ExitStack() as stack:
+            options = self._options
+            for path, option, mode in (
+                (options.runtime_directory, "--runtime-dir", 0o755),
+                (options.state_directory, "--state-dir", 0o700),
+            ):
+                stack.callback(Directory(path, option, mode).release)
+            require_capabilities()
+            sys.setswitchinterval(SWITCH_INTERVAL)
+            asyncio.run(self._work(stack))
+
+    async def _work(self, outer: contextlib.ExitStack) -> None:
+        with contextlib.ExitStack() as stack:
+            plane, configurator = self._data_plane(stack)
+            await plane.kernel.open()
+            try:
+                self._surround(stack, plane, configurator)
+                await self._until_stopped(plane, configurator)
+            finally:
+                plane.stop()
+                await plane.kernel.close()
+        del outer
+        log.info("stopped; addresses and routes stay as they are")
+
+    def _data_plane(self, stack: contextlib.ExitStack) -> tuple[DataPlane, Configurator]:
+        options, errors = self._options, self._measurements.errors
+
+        def count(part: str) -> Callable[[], None]:
+            def add() -> None:
+                errors[part] += 1
+
+            return add
+
+        writer = state.StateWriter(options.state_directory, count("state"))
+        stack.callback(writer.close)
+        recorder = Recorder(options.record, count("recording")) if options.record else None
+        if recorder:
+            stack.callback(recorder.close)
+        seed = int.from_bytes(os.urandom(8))
+        plane = DataPlane(
+            make_kernel=Kernel,
+            make_core=lambda configuration, seed: Multipathing(configuration, seed=seed),
+            measurements=self._measurements,
+            seed=seed,
+            save=writer.put,
+            record=recorder.put if recorder else None,
+        )
+        return plane, Configurator(plane, state.load(options.state_directory))
+
+    def _surround(self, stack: contextlib.ExitStack, plane: DataPlane, configurator: Configurator) -> None:
+        """Start the threads that let others see and ask."""
+        stack.callback(ControlSocket(self._options.runtime_directory, plane, configurator).close)
+        if self._options.metrics_address is not None:
+            host, port = self._options.metrics_address
+            collector = AgentCollector(
+                lambda: plane.publication, self._measurements, lambda: dict(plane.kernel.counters)
+            )
+            server = HealthServer(host, port, collector, lambda: alive(plane), lambda: ready(plane))
+            stack.callback(server.close)
+            log.info("metrics at http://%s:%d/metrics", *server.address)
+        observer = self._source.start(lambda groups: _hand_over(plane, configurator, groups))
+        stack.callback(self._source.close)
+        if observer is not None:
+            plane.observers.append(observer)
+
+    async def _until_stopped(self, plane: DataPlane, configurator: Configurator) -> None:
+        loop = asyncio.get_running_loop()
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, self._source.reload))
+        plane.refresh()
+        log.info("ipmp-agent %s started", ipmp_agent.__version__)
+        work = [
+            asyncio.create_task(configurator.run()),
+            asyncio.create_task(_settle_memory(configurator)),
+            asyncio.create_task(stopping.wait()),
+        ]
+        try:
+            # The first and the last end only by a fault or by a signal.
+            await asyncio.wait((work[0], work[2]), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in work:
+                task.cancel()
+            results = await asyncio.gather(*work, return_exceptions=True)
+        fault = results[0]
+        if isinstance(fault, Exception):
+            raise fault
+
+
+def _hand_over(plane: DataPlane, configurator: Configurator, groups: tuple[NodeGroup, ...]) -> None:
+    plane.call(lambda: configurator.want(groups))
+
+
+async def _settle_memory(configurator: Configurator) -> None:
+    """Take all that stays out of the collector's sight: a full collection takes milliseconds."""
+    await configurator.applied.wait()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def alive(plane: DataPlane) -> Health:
+    """Whether the data plane turns."""
+    age = time.monotonic() - plane.publication.monotonic
+    if age > STALE:
+        return False, f"the data plane has not turned for {age:.0f} s"
+    return True, "ok"
+
+
+def ready(plane: DataPlane) -> Health:
+    """Whether the agent obeys its configuration."""
+    publication = plane.publication
+    if not publication.configured:
+        return False, "no configuration yet"
+    waiting = [view.snapshot.group for view in publication.groups if not view.ready]
+    if waiting:
+        return False, f"not in the kernel: {', '.join(waiting)}"
+    return True, "ok"

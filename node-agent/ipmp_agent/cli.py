@@ -1,0 +1,254 @@
+"""`ipmp-agent`: runs the agent, checks manifests, removes what a stopped agent left."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import ipmp_agent
+from ipmp_agent import files, state
+from ipmp_agent.directories import Directory, InUseError, holder
+from ipmp_agent.logs import Log
+from ipmp_agent.measurements import Measurements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ipmp_agent.agent import Source
+
+STATE_DIRECTORY = Path("/var/lib/ipmp")
+RUNTIME_DIRECTORY = Path("/run/ipmp")
+
+EXIT_FAULT = 1
+EXIT_BAD_INPUT = 2
+
+EXIT_CODES = """\
+Exit status: 0 when told to stop; 1 when something failed at run time (a capability is missing, another agent runs in
+the same directory, an address is in use); 2 for wrong options and manifests.
+"""
+
+RUN = """\
+Runs the agent in the foreground. With --file it obeys manifests; without, it obeys the IPMPNodeGroups of its node, and
+takes the API server from the pod's service account, or from --kubeconfig ($KUBERNETES_SERVICE_HOST and
+$KUBERNETES_SERVICE_PORT may point it past a service address).
+
+SIGHUP reads the files again; SIGTERM and SIGINT end the agent. Addresses and routes stay in the kernel when it ends,
+and the next one takes them over: `ipmp-agent withdraw` removes them.
+"""
+
+log = logging.getLogger(__name__)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
+
+
+def _address(text: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):([0-9]{1,5})", text)
+    if match is None or int(match[2]) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:9478 or [::1]:9478")
+    return match[1].strip("[]"), int(match[2])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="ipmp-agent",
+        description="IP network multipathing for one node.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ipmp-agent {ipmp_agent.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|check|withdraw")
+    _add_run(commands)
+    _add_check(commands)
+    _add_withdraw(commands)
+    return parser
+
+
+def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, words: str, text: str) -> _Parser:
+    return commands.add_parser(
+        name,
+        help=words,
+        description=text,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_files(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        "--file",
+        action="append",
+        type=Path,
+        required=required,
+        metavar="FILE",
+        dest="files",
+        help="a file with IPMPGroup manifests, or a directory of such files; may be given again",
+    )
+
+
+def _add_directories(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        default=STATE_DIRECTORY,
+        metavar="DIR",
+        help="what the agent must know after a restart (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runtime-dir",
+        type=Path,
+        default=Path(os.environ.get("IPMP_RUNTIME_DIR") or RUNTIME_DIRECTORY),
+        metavar="DIR",
+        help="where ipmpstat finds the agent (default: $IPMP_RUNTIME_DIR, else /run/ipmp)",
+    )
+
+
+def _add_log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="(default: %(default)s)")
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default: %(default)s)"
+    )
+
+
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _add_command(commands, "run", "run the agent", RUN)
+    _add_files(parser, required=False)
+    parser.add_argument(
+        "--node-name", default=os.environ.get("NODE_NAME"), help="this node's name (default: $NODE_NAME)"
+    )
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="how to reach the API server, outside a pod")
+    _add_directories(parser)
+    parser.add_argument(
+        "--metrics-address", type=_address, metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz here"
+    )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="record what the agent decides from, up to 64 MiB, for a replay",
+    )
+    _add_log(parser)
+    parser.set_defaults(work=_run)
+
+
+def _add_check(commands: argparse._SubParsersAction[_Parser]) -> None:
+    text = "Says what is wrong with manifests: every wrong field, in the words of the API server. Changes nothing."
+    parser = _add_command(commands, "check", "check manifests", text)
+    _add_files(parser, required=True)
+    parser.add_argument(
+        "--node-name", default=os.environ.get("NODE_NAME") or "node", help="compile for this node (default: $NODE_NAME)"
+    )
+    parser.set_defaults(work=_check)
+
+
+def _add_withdraw(commands: argparse._SubParsersAction[_Parser]) -> None:
+    text = (
+        "Takes everything out of the kernel that a stopped agent left there, or puts it back where it was found, by\n"
+        "each group's deletionPolicy. What it did not manage it keeps in mind: run it again."
+    )
+    parser = _add_command(commands, "withdraw", "remove what a stopped agent left in the kernel", text)
+    parser.add_argument(
+        "--state-dir", type=Path, default=STATE_DIRECTORY, metavar="DIR", help="of the agent (default: %(default)s)"
+    )
+    _add_log(parser)
+    parser.set_defaults(work=_withdraw)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.work(options)
+    except files.BadInputError as error:
+        for problem in error.problems:
+            print(f"ipmp-agent: {problem}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except (InUseError, OSError) as error:
+        print(f"ipmp-agent: {error}", file=sys.stderr)
+        return EXIT_FAULT
+    return status
+
+
+def _check(options: argparse.Namespace) -> int:
+    for group in files.read(options.files, options.node_name):
+        members, addresses = len(group.members), len(group.data_addresses)
+        print(f"{group.group_name}: {members} interfaces, {addresses} data addresses on {group.node_name}: ok")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if not options.node_name:
+        print("ipmp-agent: name this node with --node-name or $NODE_NAME", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    from ipmp_agent.agent import Agent, Options, StartError  # noqa: PLC0415 - `check` needs no kernel
+
+    source = _source(options)
+    measurements = Measurements()
+
+    def dropped() -> None:
+        measurements.errors["log"] += 1
+
+    records = Log(options.log_format, options.log_level, dropped)
+    settings = Options(options.state_dir, options.runtime_dir, options.metrics_address, options.record)
+    try:
+        Agent(settings, source, measurements).run()
+    except (StartError, InUseError, OSError) as error:
+        log.critical("%s", error)
+        return EXIT_FAULT
+    except Exception:
+        log.critical("the agent ends by a fault of its own; addresses and routes stay as they are", exc_info=True)
+        return EXIT_FAULT
+    finally:
+        records.close()
+    return 0
+
+
+def _source(options: argparse.Namespace) -> Source:
+    if options.files:
+        return files.FileSource(options.files, options.node_name)
+    from ipmp_agent.kube.source import ClusterSource  # noqa: PLC0415 - 25 MB that an agent with files does not need
+
+    return ClusterSource(options.node_name, options.kubeconfig)
+
+
+def _withdraw(options: argparse.Namespace) -> int:
+    records = Log(options.log_format, options.log_level)
+    try:
+        return _withdraw_all(options.state_dir)
+    except InUseError:
+        log.critical("the agent (pid %s) still runs: stop it first", holder(options.state_dir))
+        return EXIT_FAULT
+    except OSError as error:
+        log.critical("%s", error)
+        return EXIT_FAULT
+    finally:
+        records.close()
+
+
+def _withdraw_all(directory: Path) -> int:
+    from ipmp_agent.agent import require_capabilities  # noqa: PLC0415 - `check` needs no kernel
+    from ipmp_agent.withdrawal import withdraw  # noqa: PLC0415
+
+    if not (directory / state.FILE_NAME).exists():
+        log.info("nothing to withdraw: no state file in %s", directory)
+        return 0
+    lock = Directory(directory, "--state-dir", 0o700)
+    try:
+        require_capabilities()
+        left = asyncio.run(withdraw(directory))
+    finally:
+        lock.release()
+    return EXIT_FAULT if left.groups else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""Brings the running groups to the wanted configuration, and mends what the kernel refused.
+
+Off the hot path: failovers go on while a group is being configured. The newest configuration wins; a group that cannot
+be configured or withdrawn is tried again, and none stops another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ipmp_agent.core import timers
+from ipmp_agent.core.events import (
+    ConfigurationChanged,
+    OfflineRequested,
+    OnlineRequested,
+    StateRestored,
+)
+from ipmp_agent.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipmp_agent.core.snapshot import InterfaceSnapshot
+    from ipmp_agent.daemon import DataPlane
+    from ipmp_agent.publication import Occurrence
+    from ipmp_agent.running import RunningGroup
+    from ipmp_agent.state import SavedGroup
+    from ipmp_api.types import NodeGroup
+
+RETRY_MINIMUM = 1.0
+RETRY_MAXIMUM = 60.0
+"""Seconds until a group that could not be configured or withdrawn is tried again, doubling."""
+
+log = logging.getLogger(__name__)
+
+
+class Configurator:
+    """Applies configurations one after the other. All methods belong to the loop of the data plane."""
+
+    def __init__(self, plane: DataPlane, saved: State) -> None:
+        self._plane = plane
+        self._saved: dict[str, SavedGroup] = dict(saved.groups)  # neither taken over nor withdrawn yet
+        self._wanted: dict[str, NodeGroup] | None = None
+        self._news = asyncio.Event()
+        self._kernel_in_use = asyncio.Lock()
+        self._retry = RETRY_MINIMUM
+        self.applied = asyncio.Event()  # a configuration has been gone through
+
+    def want(self, configurations: Iterable[NodeGroup]) -> None:
+        """The complete list of groups from now on; one that runs and is not in it is withdrawn."""
+        self._wanted = {configuration.group_name: configuration for configuration in configurations}
+        self._retry = RETRY_MINIMUM
+        self._news.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._apply_forever())
+            tasks.create_task(self._mend_forever())
+
+    # --- configuration
+
+    async def _apply_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if await self._apply(self._wanted or {}):
+                self._retry = RETRY_MINIMUM
+            elif not self._news.is_set():
+                loop.call_later(self._retry, self._news.set)
+                self._retry = min(2 * self._retry, RETRY_MAXIMUM)
+
+    async def _apply(self, wanted: dict[str, NodeGroup]) -> bool:
+        """Bring every group where it should be; False when one of them must be tried again."""
+        plane = self._plane
+        leaving = [name for name in (*plane.groups, *self._saved) if name not in wanted]
+        done = [await self._attempt(name, None) for name in dict.fromkeys(leaving)]
+        done += [await self._attempt(name, configuration) for name, configuration in wanted.items()]
+        plane.unfinished(State(dict(self._saved)))
+        plane.configured = True
+        plane.measurements.configured_at = plane.publish().time
+        self.applied.set()
+        return all(done)
+
+    async def _attempt(self, name: str, configuration: NodeGroup | None) -> bool:
+        async with self._kernel_in_use:
+            try:
+                if configuration is None:
+                    await self._withdraw(name)
+                elif name not in self._plane.groups:
+                    await self._start(configuration)
+                else:
+                    await self._change(self._plane.groups[name], configuration)
+            except Exception:
+                self._plane.measurements.errors["configure"] += 1
+                what = "withdraw" if configuration is None else "configure"
+                log.exception("could not %s; will try again", what, extra={"group": name})
+                return False
+        return True
+
+    async def _start(self, configuration: NodeGroup) -> None:
+        """Take over what an earlier agent left, or start with what is there."""
+        plane, name = self._plane, configuration.group_name
+        saved = self._saved.get(name)
+        group = plane.add(configuration, saved.history if saved else ())
+        try:
+            await plane.kernel.configure(configuration, saved.kernel if saved else None)
+        except BaseException:
+            plane.remove(name)
+            raise
+        self._saved.pop(name, None)
+        plane.unfinished(State(dict(self._saved)))
+        group.ready = True
+        restored = StateRestored(saved.interfaces if saved else ())
+        plane.release(group, restored)
+        log.info("running with %d interfaces", len(configuration.members), extra={"group": name})
+
+    async def _change(self, group: RunningGroup, configuration: NodeGroup) -> None:
+        """The core first, so that what leaves the group is moved off while the kernel's side still knows it."""
+        before = group.configuration
+        if configuration == before and group.ready:
+            return
+        plane = self._plane
+        group.measurements.watch(member.key for member in configuration.members)
+        group.configuration = configuration
+        for_kernel = replace(configuration, offline=()) != replace(before, offline=()) or not group.ready
+        plane.submit(group, ConfigurationChanged(configuration))
+        if for_kernel:
+            group.ready = False
+            await plane.kernel.configure(configuration, plane.kernel.memory(group.name))
+            group.ready = True
+        log.info("configuration changed", extra={"group": group.name})
+
+    async def _withdraw(self, name: str) -> None:
+        """Stop a group and take it out of the kernel."""
+        plane = self._plane
+        running = plane.groups.get(name)
+        if running is not None:
+            self._saved[name] = running.to_save(plane.kernel.memory(name))
+            plane.remove(name)
+        else:
+            saved = self._saved[name]
+            await plane.kernel.configure(saved.configuration, saved.kernel)
+        plane.unfinished(State(dict(self._saved)))  # killed here, the next agent finishes it
+        await plane.kernel.withdraw(name)
+        del self._saved[name]
+        plane.withdrawn.add(name)
+        log.info("withdrawn from the kernel", extra={"group": name})
+
+    # --- trouble
+
+    async def _mend_forever(self) -> None:
+        """Reconcile groups in which the kernel refused something. It looks after them regularly by itself."""
+        plane = self._plane
+        while True:
+            await plane.trouble_noticed.wait()
+            await asyncio.sleep(timers.REPAIR_FOREIGN)  # once for a burst, and never a busy loop
+            names = tuple(plane.trouble)
+            plane.trouble.clear()
+            plane.trouble_noticed.clear()
+            for name in names:
+                async with self._kernel_in_use:
+                    await self._mend(name)
+
+    async def _mend(self, name: str) -> None:
+        group = self._plane.groups.get(name)
+        if group is None or not group.ready:
+            return
+        try:
+            await self._plane.kernel.reconcile(name)
+        except Exception:
+            self._plane.measurements.errors["reconcile"] += 1
+            log.exception("could not reconcile the kernel", extra={"group": name})
+
+    # --- maintenance
+
+    def take_offline(self, interface: str, group: str | None, *, force: bool) -> str:
+        """Take a member out of use; returns what was done. Raises ValueError with the reason of a refusal."""
+        running, member = self._find(interface, group)
+        if member.offline:
+            raise ValueError(f"{member.name} is already offline")
+        told = self._plane.submit(running, OfflineRequested(member.interface, force))
+        if not self._is_offline(running, member.interface):
+            raise ValueError(_refusal(running, member, told))
+        return f"{member.name} of group {running.name} is offline"
+
+    def bring_online(self, interface: str, group: str | None) -> str:
+        """Give a member back; returns what was done. Raises ValueError with the reason of a refusal."""
+        running, member = self._find(interface, group)
+        if not member.offline:
+            raise ValueError(f"{member.name} is not offline")
+        if not {member.interface, member.name}.isdisjoint(running.configuration.offline):
+            where = f"spec.offline of the IPMPNodeGroup {running.configuration.name}"
+            raise ValueError(f"{member.name} is kept offline by {where}: remove it there")
+        told = self._plane.submit(running, OnlineRequested(member.interface))
+        if self._is_offline(running, member.interface):
+            raise ValueError(_refusal(running, member, told))
+        return f"{member.name} of group {running.name} is online"
+
+    def _find(self, interface: str, group: str | None) -> tuple[RunningGroup, InterfaceSnapshot]:
+        if group is not None and group not in self._plane.groups:
+            raise ValueError(f"no group {group} here; there is: {', '.join(self._plane.groups) or 'none'}")
+        for running in self._plane.groups.values():
+            if group is not None and running.name != group:
+                continue
+            for member in running.core.snapshot().interfaces:
+                if interface in (member.name, member.interface):
+                    return running, member
+        where = f"group {group}" if group else "any group"
+        raise ValueError(f"{interface} is not in {where}; ipmpstat -i lists the interfaces")
+
+    @staticmethod
+    def _is_offline(running: RunningGroup, key: str) -> bool:
+        return any(member.offline for member in running.core.snapshot().interfaces if member.interface == key)
+
+
+def _refusal(running: RunningGroup, member: InterfaceSnapshot, told: tuple[Occurrence, ...]) -> str:
+    """Why a request was refused, in the words of the core."""
+    words = [o.message for o in told if o.group == running.name and o.interface in (member.name, member.interface)]
+    return words[-1] if words else f"{member.name} stays {member.state.value}"

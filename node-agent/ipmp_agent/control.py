@@ -1,0 +1,236 @@
+"""The control socket: how ipmpstat and ipmpadm speak with a running agent.
+
+One JSON object a line in each direction, over a Unix socket (0660). It is served by a thread with a loop of its own;
+the data plane is asked for a value or a change, and never waits for a client. Requests:
+    {"op": "ping"}                                                   {"ok": true, "pid": N, "version": "..."}
+    {"op": "snapshot", "live": true|false}                           {"ok": true, "publication": {...}}
+    {"op": "probes"}            {"ok": true}, then {"group": ..., "interface": NAME, "probe": {...}} for every probe
+    {"op": "offline", "interface": I, "group": G|null, "force": B}   {"ok": true, "message": "..."}; root only
+    {"op": "online", "interface": I, "group": G|null}                the same
+A refusal is {"ok": false, "error": "..."}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+import ipmp_agent
+from ipmp_agent.codec import encode
+from ipmp_agent.directories import SOCKET_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ipmp_agent.configurator import Configurator
+    from ipmp_agent.core.actions import ProbeClosed
+    from ipmp_agent.daemon import DataPlane
+
+LINE_LIMIT = 64 * 1024
+"""Bytes of one request."""
+BACKLOG_LIMIT = 256 * 1024
+"""Bytes that may wait for a reader of probes; one that falls further behind is dropped."""
+HANDOVER_LIMIT = 1024
+"""Probes that may wait for this thread; later ones are left out."""
+CLIENTS = 32
+"""Connections at a time."""
+PATIENCE = 10.0
+"""Seconds a client may take to send a request, or to take its answer."""
+FRESHNESS = 2.0
+"""Seconds the data plane may take to answer before the last publication has to do."""
+
+log = logging.getLogger(__name__)
+
+
+class RefusedError(Exception):
+    """A request that is not done; the message goes to the client."""
+
+
+class ControlSocket:
+    """Serves the control socket from its own thread."""
+
+    def __init__(self, directory: Path, plane: DataPlane, configurator: Configurator) -> None:
+        self.path = directory / SOCKET_NAME
+        self._plane = plane
+        self._configurator = configurator
+        self._clients: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._listener = self._listen()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> socket.socket:
+        """A fresh socket in place of one that an earlier agent left. Raises OSError."""
+        self.path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Between bind and chmod nobody else may connect.
+        previous = os.umask(0o177)
+        try:
+            listener.bind(str(self.path))
+        finally:
+            os.umask(previous)
+        self.path.chmod(0o660)
+        return listener
+
+    def close(self) -> None:
+        """Stop serving and remove the socket."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self.path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(
+            asyncio.start_unix_server(self._accept, sock=self._listener, limit=LINE_LIMIT)
+        )
+        self._loop.run_forever()
+        server.close()
+        for client in self._clients:
+            client.cancel()
+        self._loop.run_until_complete(asyncio.gather(*self._clients, return_exceptions=True))
+        self._loop.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._clients) >= CLIENTS:
+            writer.transport.abort()
+            return
+        self._clients.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (OSError, TimeoutError, asyncio.LimitOverrunError, ValueError) as error:
+            log.debug("dropped a client of the control socket: %s", error)
+        finally:
+            self._clients.discard(task)
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            line = await asyncio.wait_for(reader.readline(), PATIENCE)
+            if not line:
+                return
+            try:
+                request = _request(line)
+                if request["op"] == "probes":
+                    await self._stream_probes(reader, writer)
+                    return
+                answer = {"ok": True, **await self._answer(request, _user(writer))}
+            except RefusedError as refusal:
+                answer = {"ok": False, "error": str(refusal)}
+            await _send(writer, answer)
+
+    async def _answer(self, request: dict[str, Any], user: int) -> dict[str, Any]:
+        match request:
+            case {"op": "ping"}:
+                return {"pid": os.getpid(), "version": ipmp_agent.__version__}
+            case {"op": "snapshot"}:
+                return {"publication": await self._publication(live=bool(request.get("live", True)))}
+            case {"op": "offline" | "online" as operation, "interface": str(interface)}:
+                if user != 0:
+                    raise RefusedError(f"only root may take an interface {operation}")
+                force = bool(request.get("force"))
+                return await self._maintain(operation, interface, request.get("group"), force=force)
+        raise RefusedError(f"unknown request {request.get('op')!r}; this agent is version {ipmp_agent.__version__}")
+
+    async def _publication(self, *, live: bool) -> Any:
+        if live:
+            with contextlib.suppress(TimeoutError):
+                return encode(await self._ask(self._plane.publish))
+        return encode(self._plane.publication)
+
+    async def _maintain(self, operation: str, interface: str, group: str | None, *, force: bool) -> dict[str, Any]:
+        def act() -> str:
+            if operation == "offline":
+                return self._configurator.take_offline(interface, group, force=force)
+            return self._configurator.bring_online(interface, group)
+
+        try:
+            return {"message": await self._ask(act)}
+        except ValueError as refusal:
+            raise RefusedError(str(refusal)) from None
+        except TimeoutError:
+            raise RefusedError("the data plane does not answer; look at the log and at ipmpstat -i") from None
+
+    async def _ask(self, function: Callable[[], Any]) -> Any:
+        """Run something in the data plane's loop. Raises TimeoutError, and what the function raises."""
+        return await asyncio.wait_for(asyncio.wrap_future(self._plane.call(function)), FRESHNESS)
+
+    # --- probes
+
+    async def _stream_probes(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send every probe that is answered or lost from now on, until the client goes or falls behind."""
+        stream = _ProbeStream(self._plane, asyncio.get_running_loop(), writer)
+        await _send(writer, {"ok": True})
+        self._plane.watchers.add(stream.watch)
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait((gone, stream.overrun), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            self._plane.watchers.discard(stream.watch)
+
+
+class _ProbeStream:
+    """Probes on their way from the data plane, through the control thread, to one reader."""
+
+    def __init__(self, plane: DataPlane, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter) -> None:
+        self.overrun: asyncio.Future[None] = loop.create_future()
+        self._plane = plane
+        self._loop = loop
+        self._writer = writer
+        # Two counters with one writer each need no lock, which the data plane would have to wait for.
+        self._handed = 0
+        self._taken = 0
+
+    def watch(self, group: str, probe: ProbeClosed) -> None:
+        """Take a probe in the data plane's loop; never waits."""
+        if self._handed - self._taken < HANDOVER_LIMIT:
+            self._handed += 1
+            with contextlib.suppress(RuntimeError):  # the control thread has ended
+                self._loop.call_soon_threadsafe(self._write, group, probe)
+
+    def _write(self, group: str, probe: ProbeClosed) -> None:
+        self._taken += 1
+        if self._writer.transport.get_write_buffer_size() > BACKLOG_LIMIT:
+            if not self.overrun.done():
+                self.overrun.set_result(None)
+            return
+        row = {"group": group, "interface": self._name(group, probe.interface), "probe": encode(probe)}
+        self._writer.write(json.dumps(row).encode() + b"\n")
+
+    def _name(self, group: str, key: str) -> str:
+        view = self._plane.publication.group(group)
+        members = view.snapshot.interfaces if view else ()
+        return next((member.name for member in members if member.interface == key), key)
+
+
+def _request(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except ValueError:
+        raise RefusedError("a request is one JSON object on a line") from None
+    if not isinstance(request, dict) or not isinstance(request.get("op"), str):
+        raise RefusedError('a request is one JSON object with an "op"')
+    return request
+
+
+async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
+    writer.write(json.dumps(answer).encode() + b"\n")
+    await asyncio.wait_for(writer.drain(), PATIENCE)
+
+
+def _user(writer: asyncio.StreamWriter) -> int:
+    """The user id of the process at the other end, as the kernel says."""
+    connection = writer.get_extra_info("socket")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", credentials)
+    return int(user)

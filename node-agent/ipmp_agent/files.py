@@ -1,0 +1,125 @@
+"""Configuration from files: the IPMPGroup manifests that kubectl takes, compiled for this node."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ipmp_api.compile import compile_for_file
+from ipmp_api.errors import ManifestError, ValidationError
+from ipmp_api.manifest import load_manifest
+from ipmp_api.parse import parse_group, parse_node_group
+from ipmp_api.types import NODE_GROUP_KIND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from ipmp_api.manifest import Document
+    from ipmp_api.types import NodeGroup
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+log = logging.getLogger(__name__)
+
+
+class BadInputError(Exception):
+    """Manifests that cannot be used; `problems` has a line for every one."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def read(paths: Sequence[Path], node_name: str) -> tuple[NodeGroup, ...]:
+    """Compile all groups of these files, and of the manifests in these directories, for one node.
+
+    Raises BadInputError naming every fault of every file.
+    """
+    problems: list[str] = []
+    groups: list[tuple[str, NodeGroup]] = []
+    for path in _manifests(paths, problems):
+        try:
+            documents = load_manifest(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, ManifestError) as error:
+            problems.append(f"{path}: {_words(error)}")
+            continue
+        if not documents:
+            problems.append(f"{path}: holds no manifest")
+        for document in documents:
+            where = f"{path}:{document.line}"
+            try:
+                groups.append((where, _compile(document, node_name)))
+            except ValidationError as error:
+                problems += [f"{where}: {fault}" for fault in error.errors]
+    problems += _conflicts(groups)
+    if problems:
+        raise BadInputError(problems)
+    return tuple(group for _, group in groups)
+
+
+def _words(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _manifests(paths: Sequence[Path], problems: list[str]) -> Iterator[Path]:
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)
+        if not found:
+            problems.append(f"{path}: no manifests here ({', '.join('*' + suffix for suffix in SUFFIXES)})")
+        yield from found
+
+
+def _compile(document: Document, node_name: str) -> NodeGroup:
+    if document.kind != NODE_GROUP_KIND:
+        return compile_for_file(parse_group(document.content), node_name)
+    return parse_node_group(document.content)
+
+
+def _conflicts(groups: Sequence[tuple[str, NodeGroup]]) -> Iterator[str]:
+    """One line for everything that two groups both claim."""
+    names: dict[str, str] = {}
+    interfaces: dict[str, str] = {}
+    for where, group in groups:
+        if group.group_name in names:
+            yield f"{where}: metadata.name: Duplicate value: {group.group_name!r}: also at {names[group.group_name]}"
+            continue
+        names[group.group_name] = where
+        for position, member in enumerate(group.members):
+            other = interfaces.setdefault(member.key, group.group_name)
+            if other != group.group_name:
+                field = f"spec.interfaces[{position}]"
+                yield f"{where}: {field}: Duplicate value: {member.key!r}: is already in group {other}"
+
+
+class FileSource:
+    """Hands over what is in the files, at the start and at every reload."""
+
+    def __init__(self, paths: Sequence[Path], node_name: str) -> None:
+        """Raises BadInputError."""
+        self._paths = paths
+        self._node_name = node_name
+        self._first = read(paths, node_name)
+        self._want: Callable[[tuple[NodeGroup, ...]], None] | None = None
+
+    def start(self, want: Callable[[tuple[NodeGroup, ...]], None]) -> None:
+        """Hand over what was read."""
+        self._want = want
+        want(self._first)
+
+    def reload(self) -> None:
+        """Read again; keep what there is if anything is wrong."""
+        try:
+            groups = read(self._paths, self._node_name)
+        except BadInputError as error:
+            log.error("not reloaded, everything stays as it is: %s", "; ".join(error.problems))  # noqa: TRY400 - no fault of ours
+            return
+        if self._want:
+            self._want(groups)
+        log.info("reloaded: %d groups", len(groups))
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,75 @@
+"""What the data plane lets others see: immutable, replaced as a whole, read from any thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipmp_agent.core.actions import Severity
+    from ipmp_agent.core.reasons import Reason
+    from ipmp_agent.core.snapshot import GroupSnapshot
+    from ipmp_api.types import InterfaceAddress, NodeGroup
+
+HISTORY = 10
+"""Failovers and failbacks of a group that are remembered, as many as its status shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about the kernel's part of a group that people should know, and may have to act on."""
+
+    reason: Reason
+    message: str
+    interface: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """Addresses went from one member to another."""
+
+    time: float  # seconds since the epoch
+    source: str | None
+    destination: str | None
+    reason: Reason  # why they moved
+    addresses: tuple[InterfaceAddress, ...]
+    duration: float  # seconds from the event, or the tick, to the first announcement
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """A `Notify` with its group and its moment: a log line, an Event."""
+
+    time: float  # seconds since the epoch
+    group: str
+    reason: Reason
+    message: str
+    severity: Severity
+    interface: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """One group with what surrounds its snapshot."""
+
+    configuration: NodeGroup
+    snapshot: GroupSnapshot
+    findings: tuple[Finding, ...] = ()
+    history: tuple[Failover, ...] = ()
+    since: dict[str, float] = field(default_factory=dict)  # interface key -> seconds since the epoch
+    ready: bool = True  # the kernel has been read and obeys this configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """All groups at one moment."""
+
+    monotonic: float  # seconds of the core's clock
+    time: float  # seconds since the epoch
+    groups: tuple[GroupView, ...] = ()
+    withdrawn: tuple[str, ...] = ()  # groups taken out of the kernel since the agent started
+    configured: bool = False  # the first configuration has been applied
+
+    def group(self, name: str) -> GroupView | None:
+        """The group of this name, if there is one."""
+        return next((view for view in self.groups if view.snapshot.group == name), None)

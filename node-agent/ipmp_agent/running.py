@@ -1,0 +1,164 @@
+"""One group while it runs: its core, what is counted and remembered of it, and how others see it."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from ipmp_agent.core.actions import InterfaceVerdict, MoveAddresses, Notify, Severity
+from ipmp_agent.core.events import ProbeAnswered
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.measurements import UNFORCED
+from ipmp_agent.publication import HISTORY, Failover, GroupView, Occurrence
+from ipmp_agent.recording import Handled, Ticked
+from ipmp_agent.state import SavedGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from ipmp_agent.core.actions import Action, Move
+    from ipmp_agent.core.events import Event, SavedInterface
+    from ipmp_agent.core.snapshot import GroupSnapshot
+    from ipmp_agent.measurements import GroupMeasurements
+    from ipmp_agent.publication import Finding
+    from ipmp_agent.recording import Entry
+    from ipmp_api.types import NodeGroup
+
+LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
+
+log = logging.getLogger(__name__)
+
+
+class Core(Protocol):
+    """The core of one group, `ipmp_agent.core.multipathing.Multipathing`."""
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take a fact; return what is to be done."""
+
+    def tick(self, now: float) -> list[Action]:
+        """Take the time; return what is to be done."""
+
+    def next_deadline(self) -> float | None:
+        """When to tick next, monotonic seconds."""
+
+    def snapshot(self) -> GroupSnapshot:
+        """The state now."""
+
+    def saved(self) -> tuple[SavedInterface, ...]:
+        """What a restart should know."""
+
+
+class RunningGroup:
+    """One group that the agent works for."""
+
+    def __init__(
+        self,
+        configuration: NodeGroup,
+        core: Core,
+        measurements: GroupMeasurements,
+        *,
+        record: Callable[[Entry], None] | None,
+        history: Iterable[Failover] = (),
+    ) -> None:
+        self.name = configuration.group_name
+        self.configuration = configuration
+        self.core = core
+        self.measurements = measurements
+        self.held: list[Event] | None = []  # events that wait until the kernel has been read; None: released
+        self.ready = False  # the kernel obeys this configuration
+        self.findings: tuple[Finding, ...] = ()
+        self.not_before = 0.0  # no tick before: the last one failed
+        self.history: deque[Failover] = deque(history, maxlen=HISTORY)
+        self._record = record
+        self._since: dict[str, tuple[float, float]] = {}  # interface -> since on the core's clock, since on the wall
+        measurements.watch(member.key for member in configuration.members)
+
+    # --- the core
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Feed one event to the core."""
+        if self._record:
+            self._record(Handled(self.name, now, event))
+        if type(event) is ProbeAnswered:
+            histogram = self.measurements.round_trip.get(event.interface)
+            if histogram:
+                histogram.observe(event.rtt)
+        return self.core.handle(event, now)
+
+    def tick(self, now: float) -> list[Action]:
+        """Tell the core the time."""
+        if self._record:
+            self._record(Ticked(self.name, now))
+        return self.core.tick(now)
+
+    def next_deadline(self) -> float | None:
+        """When to tick next; None while the group is held back or has nothing to wait for."""
+        if self.held is not None:
+            return None
+        deadline = self.core.next_deadline()
+        return None if deadline is None else max(deadline, self.not_before)
+
+    # --- what happened
+
+    def account(self, actions: list[Action], duration: float, wall: float) -> list[Occurrence]:
+        """Count and remember one batch of actions; return what people are told."""
+        told = []
+        for action in actions:
+            match action:
+                case MoveAddresses(moves):
+                    self._account_moves(moves, duration, wall)
+                case InterfaceVerdict(interface, failed, reason):
+                    counter = self.measurements.failures if failed else self.measurements.repairs
+                    counter[interface, reason] = counter.get((interface, reason), 0) + 1
+                case Notify():
+                    told.append(self._tell(action, wall))
+        return told
+
+    def _account_moves(self, moves: tuple[Move, ...], duration: float, wall: float) -> None:
+        batches: dict[tuple[str, str, Reason], list[Move]] = {}
+        for move in moves:
+            self.measurements.moves[move.reason] = self.measurements.moves.get(move.reason, 0) + 1
+            if move.source is not None and move.destination is not None:
+                batches.setdefault((move.source, move.destination, move.reason), []).append(move)
+        if any(reason not in UNFORCED for _, _, reason in batches):
+            self.measurements.failover.observe(duration)
+        for (source, destination, reason), batch in batches.items():
+            addresses = tuple(move.address for move in batch)
+            self.history.append(Failover(wall, source, destination, reason, addresses, duration))
+
+    def _tell(self, notice: Notify, wall: float) -> Occurrence:
+        if notice.reason is Reason.GROUP_FAILED and notice.interface is None:
+            self.measurements.group_failures += 1
+        log.log(
+            LEVELS[notice.severity],
+            notice.message,
+            extra={"group": self.name, "reason": notice.reason.value, "interface": notice.interface},
+        )
+        return Occurrence(wall, self.name, notice.reason, notice.message, notice.severity, notice.interface)
+
+    # --- how others see it
+
+    def view(self, now: float, wall: float) -> GroupView:
+        """The group at this moment, with dates that stay the same however often one looks."""
+        snapshot = self.core.snapshot()
+        since = {}
+        for interface in snapshot.interfaces:
+            known = self._since.get(interface.interface)
+            if known is None or known[0] != interface.since:
+                known = (interface.since, wall - (now - interface.since))
+                self._since[interface.interface] = known
+            since[interface.interface] = known[1]
+        return GroupView(
+            configuration=self.configuration,
+            snapshot=snapshot,
+            findings=self.findings,
+            history=tuple(self.history),
+            since=since,
+            ready=self.ready,
+        )
+
+    def to_save(self, kernel_memory: dict[str, Any] | None) -> SavedGroup:
+        """What the state file keeps of it."""
+        return SavedGroup(self.configuration, self.core.saved(), kernel_memory, tuple(self.history))

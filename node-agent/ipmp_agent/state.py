@@ -1,0 +1,167 @@
+"""The state file: what the agent knew, so that the next one takes over instead of starting anew.
+
+One JSON document, replaced as a whole by a rename. It is not synced: after a power cut the kernel is empty too, and
+the file only saves time. A file that cannot be read is set aside with a message and never stops the agent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ipmp_agent
+from ipmp_agent.codec import decode, encode
+from ipmp_agent.core.events import SavedInterface  # noqa: TC001 - the codec reads the hints
+from ipmp_agent.publication import Failover  # noqa: TC001
+from ipmp_api.types import NodeGroup  # noqa: TC001
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+VERSION = 1
+FILE_NAME = "state.json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedGroup:
+    """What is remembered of one group."""
+
+    configuration: NodeGroup
+    interfaces: tuple[SavedInterface, ...] = ()
+    kernel: dict[str, Any] | None = None  # what linux/ remembers; opaque here
+    history: tuple[Failover, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is remembered of all groups, by group name."""
+
+    groups: dict[str, SavedGroup] = field(default_factory=dict)
+
+
+def dump(state: State) -> str:
+    """The state file's text."""
+    document = {"version": VERSION, "agentVersion": ipmp_agent.__version__, "groups": encode(state.groups)}
+    return json.dumps(document, separators=(",", ":")) + "\n"
+
+
+def parse(text: str) -> State:
+    """The state in a file's text. Raises ValueError for anything else."""
+    document = json.loads(text)
+    if not isinstance(document, dict) or not isinstance(document.get("groups"), dict):
+        raise ValueError("not a state file: no groups")  # noqa: TRY004 - all wrong input is a ValueError
+    if document.get("version") != VERSION:
+        raise ValueError(f"version {document.get('version')!r}, and this agent reads version {VERSION}")
+    return State({name: decode(SavedGroup, group) for name, group in document["groups"].items()})
+
+
+def load(directory: Path) -> State:
+    """What was saved in this directory; nothing when there is no file. A broken file is set aside, and said so."""
+    path = directory / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return State()
+    except (OSError, UnicodeDecodeError) as error:
+        _set_aside(path, error)
+        return State()
+    try:
+        return parse(text)
+    except (ValueError, RecursionError) as error:
+        _set_aside(path, error)
+        return State()
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    aside = path.with_suffix(".json.unreadable")
+    try:
+        path.replace(aside)
+    except OSError as rename_error:
+        log.warning("starting without the state file %s (%s), which cannot be set aside: %s", path, error, rename_error)
+        return
+    log.warning("starting without the state file %s (%s), which is kept as %s", path, error, aside)
+
+
+def save(directory: Path, state: State) -> None:
+    """Replace the state file. Raises OSError, and then the old file is still there."""
+    path = directory / FILE_NAME
+    partial = path.with_suffix(".json.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(dump(state))
+    partial.replace(path)
+
+
+class StateWriter:
+    """Writes the newest state in a thread of its own: a disk that hangs delays no failover.
+
+    States that come while one is being written replace each other. A failed write is said once and tried again.
+    """
+
+    RETRY = 5.0
+    """Seconds until a failed write is tried again."""
+
+    def __init__(self, directory: Path, failed: Callable[[], None]) -> None:
+        self._directory = directory
+        self._failed = failed
+        self._newest: State | None = None
+        self._closing = False
+        self._complaining = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="state", daemon=True)
+        self._thread.start()
+
+    def put(self, state: State) -> None:
+        """Have this written soon. Never blocks on the disk."""
+        with self._wake:
+            self._newest = state
+            self._wake.notify()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Write what is still to be written, waiting at most `timeout` seconds for the disk."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.error("the state file in %s could not be written within %.0f s", self._directory, timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._newest is not None or self._closing)
+                state, self._newest = self._newest, None
+            if state is None:
+                return
+            if not self._write(state):
+                self._wait_to_retry(state)
+
+    def _write(self, state: State) -> bool:
+        try:
+            save(self._directory, state)
+        except OSError as error:
+            self._failed()
+            if not self._complaining:
+                log.error("cannot write the state file in %s: %s; will go on trying", self._directory, error)  # noqa: TRY400 - the errno says it all
+            self._complaining = True
+            return False
+        if self._complaining:
+            log.info("the state file in %s is written again", self._directory)
+        self._complaining = False
+        return True
+
+    def _wait_to_retry(self, state: State) -> None:
+        """Put a state back that could not be written, unless a newer one has come or the agent ends."""
+        until = time.monotonic() + self.RETRY
+        with self._wake:
+            self._wake.wait_for(lambda: self._closing, timeout=until - time.monotonic())
+            if self._newest is None and not self._closing:
+                self._newest = state

@@ -1,0 +1,214 @@
+"""IPMPNodeGroup.status of a group: the state in the words of the API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import ipmp_agent
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.core.snapshot import GroupState, ProbeWord, TargetMode
+from ipmp_api.status import (
+    LAST_FAILOVERS_MAX,
+    AddressStatus,
+    Condition,
+    Failover,
+    InterfaceStatus,
+    NodeGroupStatus,
+    TargetStatus,
+    set_condition,
+)
+
+if TYPE_CHECKING:
+    from ipmp_agent.core.snapshot import AddressSnapshot, InterfaceSnapshot
+    from ipmp_agent.publication import Failover as PastFailover
+    from ipmp_agent.publication import GroupView
+
+MESSAGE_LIMIT = 1024
+"""Characters of a condition's message."""
+
+NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: its log says why"
+
+INCONSISTENT = (Reason.FAMILY_MISSING, Reason.NOT_ONE_LINK, Reason.MEDIA_MISMATCH, Reason.DUPLICATE_MAC)
+
+
+def build(view: GroupView, *, now: float, previous: tuple[Condition, ...] = (), generation: int = 0) -> NodeGroupStatus:
+    """The status of one group.
+
+    Args:
+        view: the group.
+        now: seconds since the epoch, for conditions that change.
+        previous: the conditions last written, for the transition times of those that do not.
+        generation: metadata.generation of the object whose spec the agent obeys.
+    """
+    snapshot = view.snapshot
+    return NodeGroupStatus(
+        state=snapshot.state.value,
+        interfaces=tuple(_interface(interface, view) for interface in snapshot.interfaces),
+        addresses=tuple(_address(address, view) for address in snapshot.addresses),
+        failure_detection_time_milliseconds=round(snapshot.detection_time * 1000),
+        last_failovers=tuple(_failover(one, view) for one in reversed(view.history))[:LAST_FAILOVERS_MAX],
+        conditions=with_times(conditions(view), now=now, previous=previous, generation=generation),
+        observed_generation=generation,
+        agent_version=ipmp_agent.__version__,
+    )
+
+
+def with_times(
+    new: tuple[Condition, ...], *, now: float, previous: tuple[Condition, ...], generation: int
+) -> tuple[Condition, ...]:
+    """These conditions with their transition times, in their order, and no others."""
+    merged = previous
+    for condition in new:
+        merged = set_condition(
+            merged,
+            Condition(condition.type, condition.status, condition.reason, _date(now), condition.message, generation),
+        )
+    by_type = {condition.type: condition for condition in merged}
+    return tuple(by_type[condition.type] for condition in new)
+
+
+def _date(seconds: float) -> datetime:
+    return datetime.fromtimestamp(int(seconds), UTC)
+
+
+def _interface(interface: InterfaceSnapshot, view: GroupView) -> InterfaceStatus:
+    return InterfaceStatus(
+        name=interface.name,
+        role=interface.role.value,
+        active=interface.active,
+        state=interface.state.value,
+        link=interface.link.value,
+        probe=interface.probe.value,
+        mac_address=interface.mac,
+        reason=interface.reason.value if interface.reason else None,
+        since=_date(view.since[interface.interface]),
+        speed_megabits=interface.speed_megabits,
+        test_addresses=tuple(str(prober.test_address) for prober in interface.probers if prober.test_address),
+        targets=tuple(
+            TargetStatus(str(target.address), target.state.value)
+            for prober in interface.probers
+            if prober.mode is not TargetMode.DISABLED
+            for target in sorted(prober.targets, key=lambda target: str(target.address))
+        ),
+    )
+
+
+def _address(address: AddressSnapshot, view: GroupView) -> AddressStatus:
+    return AddressStatus(
+        address=str(address.address),
+        state="down" if address.refusal or address.interface is None else "up",
+        interface=_name(view, address.interface),
+        reason=address.refusal.value if address.refusal else None,
+    )
+
+
+def _failover(failover: PastFailover, view: GroupView) -> Failover:
+    return Failover(
+        time=datetime.fromtimestamp(failover.time, UTC),
+        reason=failover.reason.value,
+        addresses=len(failover.addresses),
+        duration_microseconds=round(failover.duration * 1e6),
+        from_=_name(view, failover.source),
+        to=_name(view, failover.destination),
+    )
+
+
+def _name(view: GroupView, key: str | None) -> str | None:
+    return next((i.name for i in view.snapshot.interfaces if i.interface == key), key)
+
+
+# --- conditions
+
+
+def conditions(view: GroupView) -> tuple[Condition, ...]:
+    """All conditions in a fixed order, without transition times."""
+    return (_programmed(view), _ready(view), _degraded(view), _consistent(view), _probes(view), _offline(view))
+
+
+def _condition(kind: str, reason: Reason, message: str, *, holds: bool) -> Condition:
+    return Condition(
+        type=kind,
+        status="True" if holds else "False",
+        reason=str(reason),
+        last_transition_time=datetime.min.replace(tzinfo=UTC),
+        message=message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…",
+    )
+
+
+def _programmed(view: GroupView) -> Condition:
+    """Whether the kernel is as the group wants it."""
+    if not view.ready:
+        return _condition("Programmed", Reason.KERNEL_REFUSED, NOT_PROGRAMMED, holds=False)
+    refused = [a for a in view.snapshot.addresses if a.refusal]
+    troubles = [f"{a.address}: {a.detail or a.refusal}" for a in refused]
+    troubles += [finding.message for finding in view.findings if finding.reason not in INCONSISTENT]
+    if troubles:
+        reason = refused[0].refusal if refused else view.findings[0].reason
+        return _condition("Programmed", reason or Reason.KERNEL_REFUSED, "; ".join(troubles), holds=False)
+    return _condition("Programmed", Reason.CONFIGURED, "the kernel is as the group wants it", holds=True)
+
+
+def _ready(view: GroupView) -> Condition:
+    """Whether the group can carry traffic."""
+    if not view.ready:
+        return _condition("Ready", Reason.KERNEL_REFUSED, NOT_PROGRAMMED, holds=False)
+    if view.snapshot.state is GroupState.FAILED:
+        return _condition("Ready", Reason.GROUP_FAILED, "all interfaces are unusable", holds=False)
+    usable = sum(interface.usable for interface in view.snapshot.interfaces)
+    message = f"{usable} of {len(view.snapshot.interfaces)} interfaces are usable"
+    return _condition("Ready", Reason.GROUP_OK, message, holds=True)
+
+
+def _degraded(view: GroupView) -> Condition:
+    """Whether any member is unusable."""
+    unusable = [interface for interface in view.snapshot.interfaces if not interface.usable]
+    if not unusable:
+        return _condition("Degraded", Reason.GROUP_OK, "every interface is usable", holds=False)
+    message = ", ".join(f"{i.name}: {i.reason.value if i.reason else i.state.value}" for i in unusable)
+    reason = Reason.GROUP_FAILED if view.snapshot.state is GroupState.FAILED else Reason.GROUP_DEGRADED
+    return _condition("Degraded", reason, message, holds=True)
+
+
+def _consistent(view: GroupView) -> Condition:
+    """Whether the members fit together and to their purpose."""
+    troubles = [(i.refusal, f"{i.name}: {i.refusal.value}") for i in view.snapshot.interfaces if i.refusal]
+    troubles += [
+        (Reason.DUPLICATE_MAC, f"{i.name}: {Reason.DUPLICATE_MAC.value}")
+        for i in view.snapshot.interfaces
+        if i.flags.endswith("h")
+    ]
+    troubles += [
+        (Reason.INTERFACE_MISSING, f"{i.name} is not on this node")
+        for i in view.snapshot.interfaces
+        if not i.present and not i.refusal
+    ]
+    troubles += [(finding.reason, finding.message) for finding in view.findings if finding.reason in INCONSISTENT]
+    if troubles:
+        message = "; ".join(words for _, words in troubles)
+        return _condition("InterfacesConsistent", troubles[0][0], message, holds=False)
+    return _condition("InterfacesConsistent", Reason.CONFIGURED, "the interfaces fit together", holds=True)
+
+
+def _probes(view: GroupView) -> Condition:
+    """Whether every present member can be judged by probes."""
+    unjudged = [i for i in view.snapshot.interfaces if i.present and i.probe in (ProbeWord.DISABLED, ProbeWord.UNKNOWN)]
+    if not unjudged:
+        return _condition("ProbesEnabled", Reason.TARGETS_FOUND, "every interface is probed", holds=True)
+    message = ", ".join(f"{i.name}: {_why_unjudged(i)}" for i in unjudged)
+    disabled = any(i.probe is ProbeWord.DISABLED for i in unjudged)
+    return _condition("ProbesEnabled", Reason.NOT_JUDGED if disabled else Reason.TARGETS_LOST, message, holds=False)
+
+
+def _why_unjudged(interface: InterfaceSnapshot) -> str:
+    if interface.probe is ProbeWord.UNKNOWN:
+        return "no targets"
+    return next((prober.choice for prober in interface.probers if prober.choice), "cannot probe")
+
+
+def _offline(view: GroupView) -> Condition:
+    """Whether every interface that spec.offline names is out of use."""
+    if view.snapshot.refusals:
+        message = "; ".join(detail or f"{name}: {reason.value}" for name, reason, detail in view.snapshot.refusals)
+        return _condition("OfflineHonored", view.snapshot.refusals[0][1], message, holds=False)
+    return _condition("OfflineHonored", Reason.CONFIGURED, "every interface of spec.offline is out of use", holds=True)

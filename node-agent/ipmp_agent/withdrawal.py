@@ -1,0 +1,47 @@
+"""Removes from the kernel what a stopped agent left there."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ipmp_agent import state
+from ipmp_agent.linux.kernel import Kernel
+from ipmp_agent.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ipmp_agent.core.events import Event
+    from ipmp_agent.daemon import Kernel as KernelSide
+
+log = logging.getLogger(__name__)
+
+
+def _unheard(_group: str, _event: Event) -> None:
+    """Nobody decides anything during a withdrawal."""
+
+
+async def withdraw(
+    directory: Path, make_kernel: Callable[[Callable[[str, Event], None]], KernelSide] = Kernel
+) -> State:
+    """Withdraw every group of the state file; return what is left, which stays in the file. Raises OSError."""
+    saved = state.load(directory)
+    left = dict(saved.groups)
+    kernel = make_kernel(_unheard)
+    await kernel.open()
+    try:
+        for name, group in saved.groups.items():
+            try:
+                await kernel.configure(group.configuration, group.kernel)
+                await kernel.withdraw(name)
+            except Exception:
+                log.exception("could not withdraw; try again", extra={"group": name})
+                continue
+            del left[name]
+            state.save(directory, State(left))
+            log.info("withdrawn from the kernel", extra={"group": name})
+    finally:
+        await kernel.close()
+    return State(left)
