@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 V4, V6 = "198.18.0.100", "2001:db8:0:1::100"
 OTHER_V4, OTHER_V6 = "198.18.0.101", "2001:db8:0:1::101"
 DATA_ADDRESSES = (f"{V4}/24", f"{OTHER_V4}/24", f"{V6}/64", f"{OTHER_V6}/64")
-TEST_POOL = {"name": "test", "ranges": ["198.18.0.32-198.18.0.63"], "prefixLength": 24}
+TEST_POOL = {"ranges": ["198.18.0.32-198.18.0.63"], "prefixLength": 24}
 
 
 def link_local(nic: Nic) -> str:

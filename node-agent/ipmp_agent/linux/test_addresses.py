@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import Family, TestAddressChanged
@@ -13,7 +14,6 @@ from ipmp_api.types import TestAddressIPv6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from ipaddress import IPv4Interface
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.addresses import InstalledAddress
@@ -69,7 +69,7 @@ class TestAddresses:
         if known.wanted is None or index is None:
             return []
         installed = known.present.pop(known.wanted.ip, None)
-        return [addresses.delete(index, known.wanted)] if installed is not None and installed.owned else []
+        return [addresses.delete(index, installed.address)] if installed is not None and installed.owned else []
 
     def _cancel(self, known: _Member) -> None:
         if known.checking and known.wanted is not None:
@@ -121,8 +121,9 @@ class TestAddresses:
         return requests
 
     def _add(self, index: int, address: IPv4Interface) -> bytes:
-        # Scope link: never chosen as the source of traffic that leaves the link.
-        return addresses.add(index, address, scope=addresses.RT_SCOPE_LINK)
+        # Scope link: never chosen as the source of traffic that leaves the link. /32: the kernel refuses two addresses
+        # of one prefix with different scopes on one interface, and a data address may well have the same prefix.
+        return addresses.add(index, IPv4Interface(address.ip), scope=addresses.RT_SCOPE_LINK)
 
     def _checked(self, key: str, known: _Member, mac: bytes | None) -> None:
         known.checking = False
