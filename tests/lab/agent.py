@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NODE_NAME = "lab1"
 METRICS_ADDRESS = "127.0.0.1:9478"
-LOG_TAIL = 40
+LOG_TAIL = 30
 
 
 def group(
@@ -146,7 +146,7 @@ class Agent:
 
     def _answers(self) -> bool:
         if self.running.poll() is not None:
-            raise AssertionError(f"the agent ended with code {self.running.returncode}:\n{self.tail()}")
+            raise AssertionError(f"the agent ended with code {self.running.returncode}; its log is below")
         try:
             return bool(self.status()["configured"])
         except UnreachableError:
@@ -189,7 +189,7 @@ class Agent:
         argv = [program("ipmpstat"), *words]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, timeout=30)
         if done.returncode:
-            raise AssertionError(f"ipmpstat {' '.join(words)}: code {done.returncode}: {done.stderr}\n{self.tail()}")
+            raise AssertionError(f"ipmpstat {' '.join(words)}: code {done.returncode}: {done.stderr}")
         return done.stdout
 
     def status(self) -> dict[str, Any]:
@@ -225,14 +225,22 @@ class Agent:
         return found
 
     def tail(self) -> str:
-        """Return the end of the log as text."""
+        """Return the end of the log for a person: one line an entry, an exception as it would be printed."""
         if not self.log_path.exists():
             return ""
-        return "\n".join(self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:])
+        return "\n".join(_readable(entry) for entry in self.log()[-LOG_TAIL:])
 
     def dump(self) -> KernelDump:
         """Return what the kernel of its host holds."""
         return KernelDump.take(self.host.namespace.run)
+
+
+def _readable(entry: Mapping[str, Any]) -> str:
+    if "text" in entry:
+        return str(entry["text"])
+    words = [str(entry.get(key, "")) for key in ("time", "level", "group", "interface", "reason", "message")]
+    exception = f"\n{entry['exception']}" if "exception" in entry else ""
+    return " ".join(word for word in words if word) + exception
 
 
 def program(name: str) -> str:
