@@ -29,7 +29,7 @@ POOLS = [
     {"name": "v4", "ranges": ["198.18.0.64-198.18.0.127"], "perNode": 2, "prefixLength": 24},
     {"name": "v6", "ranges": ["2001:db8:0:1::64-2001:db8:0:1::a3"], "perNode": 2, "prefixLength": 64},
 ]
-TEST_POOL = {"name": "test", "ranges": ["198.18.0.128-198.18.0.191"], "prefixLength": 24}
+TEST_POOL = {"ranges": ["198.18.0.128-198.18.0.191"], "prefixLength": 24}
 
 
 def install_chart(cluster: Cluster, image: Image, *settings: str) -> None:
@@ -46,7 +46,7 @@ def group(name: str, **spec: Any) -> dict[str, Any]:
     whole = {
         "interfaces": [{"name": member} for member in MEMBERS],
         "dataAddresses": {"pools": POOLS},
-        "testAddresses": {"ipv4": TEST_POOL},
+        "testAddresses": {"ipv4": {"pool": TEST_POOL}},
         "failureDetection": {"timeMilliseconds": 1000},
     }
     return {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "metadata": {"name": name}, "spec": whole | spec}

@@ -99,7 +99,7 @@ def test_all_targets_dead_is_a_group_failure_and_moves_nothing(installed: Cluste
     peers = installed.network.peers
     pins = [peers[0].ipv4, peers[1].ipv4]
     sources = {"addresses": pins, "routers": "Disabled", "peers": "Disabled"}
-    spec = {"probes": {"targets": sources}, "testAddresses": {"ipv4": TEST_POOL, "ipv6": "Disabled"}}
+    spec = {"probes": {"targets": sources}, "testAddresses": {"ipv4": {"pool": TEST_POOL}, "ipv6": "Disabled"}}
     with Applied(installed, "lonely", spec) as lonely:
         homes = lonely.homes("n1")
         for peer in peers:
