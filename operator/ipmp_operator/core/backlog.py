@@ -1,0 +1,81 @@
+"""What is to be done and when: keys that coalesce, one worker per key, and a delay that grows with each failure.
+
+Time is an argument (monotonic seconds); `ipmp_operator.workqueue` adds the waiting.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+K = TypeVar("K", bound="Hashable")
+
+FIRST_RETRY_SECONDS = 0.5
+LAST_RETRY_SECONDS = 60.0
+
+
+class Backlog(Generic[K]):
+    """A set of keys with due times; of several times for one key the earliest counts."""
+
+    def __init__(self) -> None:
+        self._due: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []  # may hold outdated entries: _due decides
+        self._count = 0
+        self._busy: set[K] = set()
+        self._failures: dict[K, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, key: K, due: float) -> None:
+        """Have the key done at `due`, or earlier if that was asked for before."""
+        if due >= self._due.get(key, due + 1):
+            return
+        self._due[key] = due
+        if key not in self._busy:
+            self._push(key, due)
+
+    def take(self, now: float) -> K | None:
+        """Return a key that is due, which nobody else gets until it is settled."""
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            if key not in self._busy and self._due.get(key) == due:
+                del self._due[key]
+                self._busy.add(key)
+                return key
+        return None
+
+    def next_due(self) -> float | None:
+        """Return when the next key that nobody works on is due."""
+        while self._heap:
+            due, _, key = self._heap[0]
+            if key not in self._busy and self._due.get(key) == due:
+                return due
+            heapq.heappop(self._heap)
+        return None
+
+    def settle(self, key: K) -> None:
+        """Say that the key was done; what was added meanwhile is due as asked."""
+        self._failures.pop(key, None)
+        self._release(key)
+
+    def retry(self, key: K, now: float, after: float | None = None) -> float:
+        """Say that the key failed; return in how many seconds it is due again. `after` is the server's wish."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 16))
+        delay = max(delay, after or 0.0)
+        self._due[key] = now + delay  # what was added meanwhile waits too: it would fail alike
+        self._release(key)
+        return delay
+
+    def _release(self, key: K) -> None:
+        self._busy.discard(key)
+        if key in self._due:
+            self._push(key, self._due[key])
+
+    def _push(self, key: K, due: float) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (due, self._count, key))

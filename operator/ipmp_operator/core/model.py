@@ -1,0 +1,78 @@
+"""What the plan is made from: nodes and node groups as last seen, reduced to what decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from ipaddress import IPv6Address
+
+    from ipmp_api.types import Address, Group, NodeGroup
+
+
+class Holder(NamedTuple):
+    """Who an address belongs to: one group on one node."""
+
+    group: str
+    node: str
+
+    @property
+    def object_name(self) -> str:
+        """The name of the IPMPNodeGroup, `<group>.<node>`."""
+        return f"{self.group}.{self.node}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A cluster node: nothing of it but name and labels matters here."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceStatus:
+    """One member as its agent last reported it."""
+
+    name: str
+    mac_address: str | None = None
+    failed: bool = False
+    link_local: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGroupStatus:
+    """IPMPNodeGroup.status, as far as the group's status and the peers' probe targets need it."""
+
+    state: str = ""  # ok, degraded, failed; empty before the first report
+    reason: str = ""
+    observed_generation: int = 0
+    withdrawn: bool = False
+    interfaces: tuple[InterfaceStatus, ...] = ()
+    unavailable_addresses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One IPMPNodeGroup as last seen.
+
+    `spec` is None where it cannot be read; `held` names every address in it even then, so that none is given twice.
+    `deleting_since` is the deletion timestamp in seconds since the epoch.
+    """
+
+    holder: Holder
+    uid: str = ""
+    owner_uid: str = ""
+    generation: int = 0
+    spec: NodeGroup | None = None
+    held: tuple[Address, ...] = ()
+    finalizer: bool = False
+    deleting_since: float | None = None
+    status: NodeGroupStatus = field(default_factory=NodeGroupStatus)
+
+
+def seniority(group: Group) -> tuple[str, str]:
+    """Sort key that puts the older group first: creation time (RFC 3339 sorts as text), then name."""
+    return group.creation_timestamp, group.name

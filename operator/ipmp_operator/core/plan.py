@@ -1,0 +1,336 @@
+"""What has to exist: every node group of every group, and what of the existing ones has to go.
+
+`plan` looks at everything at once, because addresses and interfaces are contested between groups. It is linear in
+nodes, and it is given what it decided before: a decision counts from the moment it was made, not from when the API
+server echoes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from ipmp_api.compile import assigned_addresses, compile_for_node, matches
+from ipmp_api.types import Assignment, TestAddressIPv6
+from ipmp_operator.core.allocate import REST_SECONDS, Claim, Rest, allocate
+from ipmp_operator.core.conflicts import find_conflicts
+from ipmp_operator.core.model import Holder, seniority
+from ipmp_operator.core.peers import choose_peers
+from ipmp_operator.core.rollup import Findings, NodeReport, roll_up
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+
+    from ipmp_api.types import Address, Group, InterfaceAddress, LabelSelector, NodeGroup
+    from ipmp_operator.core.allocate import AddressConflict, Allocation, Allocations, Exhausted
+    from ipmp_operator.core.conflicts import Conflicts
+    from ipmp_operator.core.model import Node, Observed
+    from ipmp_operator.core.rollup import Rollup
+
+WITHDRAW_SECONDS = 300.0
+
+
+class Release(StrEnum):
+    """Why the finalizer of a node group may go."""
+
+    WITHDRAWN = "Withdrawn"  # the agent says that nothing of it is left
+    NODE_GONE = "NodeGone"  # nobody is left to say so
+    TIMEOUT = "WithdrawTimeout"  # nobody said so in time
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything the plan is made from.
+
+    `invalid` names the groups that cannot be read, with the reason: what they have stays as it is.
+    `agents` names the nodes whose agent is ready. `now` is in seconds since the epoch.
+    """
+
+    groups: Sequence[Group]
+    invalid: Mapping[str, str]
+    nodes: Mapping[str, Node]
+    observed: Mapping[Holder, Observed]
+    agents: frozenset[str]
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one plan leaves to the next."""
+
+    desired: Mapping[Holder, NodeGroup] = field(default_factory=dict)
+    in_use: Mapping[Address, Holder] = field(default_factory=dict)
+    resting: Mapping[Address, Rest] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What has to be."""
+
+    desired: Mapping[Holder, NodeGroup]
+    delete: frozenset[Holder]
+    release: Mapping[Holder, Release]
+    rollups: Mapping[str, Rollup]
+    selectors: tuple[LabelSelector, ...]
+    withdrawing: tuple[Node, ...]  # nodes that need an agent though no group selects them
+    next_deadline: float | None  # when time alone changes the plan
+    memory: Memory
+
+
+def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAW_SECONDS) -> Plan:
+    """Plan everything from what is seen now and what was decided before."""
+    groups = sorted(view.groups, key=seniority)
+    selected = _select(groups, view.nodes.values())
+    statuses = {(h.group, h.node): o.status for h, o in view.observed.items()}
+    conflicts = find_conflicts(groups, selected, statuses)
+    members = _members(groups, selected, conflicts)
+    going = {holder for holder, seen in view.observed.items() if seen.deleting_since is not None}
+
+    held = _held(groups, view.observed, memory)
+    resting = _resting(memory, held, view.now)
+    claims = list(_claims(groups, members, going, view, memory))
+    reserved = frozenset(address for group in groups for address in assigned_addresses(group))
+    allocations = allocate(claims, held, resting, reserved)
+    desired = _compile(groups, members, allocations, view)
+
+    owned = {group.name for group in groups}
+    delete = frozenset(
+        holder
+        for holder in view.observed
+        # A group that is not seen is no proof that it is gone: its node groups are the garbage collector's.
+        if holder.group in owned and holder not in desired and holder not in going
+    )
+    release, deadlines = _release(view, going, withdraw_seconds)
+    if allocations.exhausted:
+        deadlines.extend(rest.until for rest in resting.values())
+    return Plan(
+        desired=desired,
+        delete=delete,
+        release=release,
+        rollups=_roll_up(groups, selected, desired, conflicts, allocations, view),
+        selectors=tuple(group.node_selector for group in groups),
+        withdrawing=_withdrawing(view, desired),
+        next_deadline=min(deadlines, default=None),
+        memory=Memory(desired, _in_use(held, desired), resting),
+    )
+
+
+def _select(groups: Iterable[Group], nodes: Iterable[Node]) -> dict[str, list[str]]:
+    ordered = sorted(nodes, key=lambda node: node.name)
+    return {g.name: [node.name for node in ordered if matches(g.node_selector, node.labels)] for g in groups}
+
+
+def _members(
+    groups: Iterable[Group], selected: Mapping[str, Sequence[str]], conflicts: Conflicts
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return, by group and node, the keys of the members there; nodes that are left without any are left out."""
+    result: dict[str, dict[str, tuple[str, ...]]] = {}
+    for group in groups:
+        every = tuple(interface.match.key for interface in group.interfaces)
+        nodes = result[group.name] = {}
+        for node in selected[group.name]:
+            lost = conflicts.keys_lost(group.name, node)
+            keys = tuple(key for key in every if key not in lost) if lost else every
+            if keys:
+                nodes[node] = keys
+    return result
+
+
+def _held(groups: Sequence[Group], observed: Mapping[Holder, Observed], memory: Memory) -> dict[Address, Holder]:
+    """Return who holds each address now, or was just given it; where two do, the older group."""
+    age = {group.name: at for at, group in enumerate(groups)}
+    held: dict[Address, Holder] = {}
+    for holder in sorted(observed, key=lambda h: (age.get(h.group, len(age)), h)):
+        for address in observed[holder].held:
+            held.setdefault(address, holder)
+    for holder, spec in memory.desired.items():
+        for address in _addresses(spec):
+            held.setdefault(address, holder)
+    return held
+
+
+def _resting(memory: Memory, held: Mapping[Address, Holder], now: float) -> dict[Address, Rest]:
+    """Return the addresses that nobody holds any more, and for how long nobody else may."""
+    resting = {a: rest for a, rest in memory.resting.items() if rest.until > now and a not in held}
+    for address, holder in memory.in_use.items():
+        if address not in held:
+            resting.setdefault(address, Rest(holder, now + REST_SECONDS))
+    return resting
+
+
+def _in_use(held: Mapping[Address, Holder], desired: Mapping[Holder, NodeGroup]) -> dict[Address, Holder]:
+    in_use = dict(held)
+    for holder, spec in desired.items():
+        in_use.update(dict.fromkeys(_addresses(spec), holder))
+    return in_use
+
+
+def _addresses(spec: NodeGroup) -> list[Address]:
+    addresses: list[Address] = [data.address.ip for data in spec.data_addresses]
+    addresses.extend(member.test_ipv4.ip for member in spec.members if member.test_ipv4 is not None)
+    return addresses
+
+
+def _claims(
+    groups: Iterable[Group],
+    members: Mapping[str, Mapping[str, tuple[str, ...]]],
+    going: Container[Holder],
+    view: View,
+    memory: Memory,
+) -> Iterator[Claim]:
+    """Yield what each node group asks for; one that is being deleted goes first, then a new one may come."""
+    for group in groups:
+        by_hand: dict[str, list[InterfaceAddress]] = {}
+        for entry in group.data_addresses.assigned:
+            by_hand.setdefault(entry.node_name, []).extend(entry.addresses)
+        for node, keys in members[group.name].items():
+            holder = Holder(group.name, node)
+            if holder in going:
+                continue
+            current = _current(holder, view, memory)
+            yield Claim(
+                holder=holder,
+                pools=group.data_addresses.pools,
+                assigned=tuple(by_hand.get(node, ())),
+                test_pool=group.test_addresses.ipv4,
+                members=keys,
+                data_now=tuple(data.address.ip for data in current.data_addresses) if current else (),
+                test_now={m.key: m.test_ipv4.ip for m in current.members if m.test_ipv4} if current else {},
+            )
+
+
+def _current(holder: Holder, view: View, memory: Memory) -> NodeGroup | None:
+    """Return what the node group has been given: by the last plan, or by an operator before this one."""
+    if (decided := memory.desired.get(holder)) is not None:
+        return decided
+    seen = view.observed.get(holder)
+    return seen.spec if seen else None
+
+
+def _compile(
+    groups: Iterable[Group],
+    members: Mapping[str, Mapping[str, tuple[str, ...]]],
+    allocations: Allocations,
+    view: View,
+) -> dict[Holder, NodeGroup]:
+    desired: dict[Holder, NodeGroup] = {}
+    for group in groups:
+        here = members[group.name]
+        bare = replace(group, data_addresses=replace(group.data_addresses, assigned=()))
+        probing = bool(group.policies.targets.peers)
+        peers = choose_peers(group.name, here) if probing else {}
+        reachable = {node: _probe_addresses(group, Holder(group.name, node), allocations, view) for node in here}
+        for node, keys in here.items():
+            holder = Holder(group.name, node)
+            allocation = allocations.by_holder.get(holder)
+            if allocation is None:
+                continue
+            desired[holder] = compile_for_node(
+                _granted(bare, node, keys, allocation),
+                node,
+                pool_addresses=allocation.pools,
+                test_ipv4=allocation.test,
+                peers=tuple(address for peer in peers.get(node, ()) for address in reachable[peer]),
+            )
+    return desired
+
+
+def _granted(bare: Group, node: str, keys: Sequence[str], allocation: Allocation) -> Group:
+    """Return the group with the members and hand-assigned addresses that this node really gets."""
+    if allocation.assigned:
+        assigned = (Assignment(node, allocation.assigned),)
+        bare = replace(bare, data_addresses=replace(bare.data_addresses, assigned=assigned))
+    if len(keys) < len(bare.interfaces):
+        bare = replace(bare, interfaces=tuple(i for i in bare.interfaces if i.match.key in keys))
+    return bare
+
+
+def _probe_addresses(group: Group, holder: Holder, allocations: Allocations, view: View) -> tuple[Address, ...]:
+    """Return where a node can be probed: one IPv4 address, and the link-local address of one of its members.
+
+    A data address is better than a test address: it is where a working member is.
+    """
+    addresses: list[Address] = []
+    allocation = allocations.by_holder.get(holder)
+    if allocation is not None:
+        assigned = (address.ip for address in allocation.assigned)
+        pooled = chain.from_iterable(allocation.pools.values())
+        tests = (test.ip for test in allocation.test.values())
+        addresses.extend(islice((ip for ip in chain(assigned, pooled, tests) if ip.version == 4), 1))
+    seen = view.observed.get(holder)
+    if seen is not None and group.policies.test_ipv6 is TestAddressIPv6.LINK_LOCAL:
+        addresses.extend(islice((i.link_local for i in seen.status.interfaces if i.link_local is not None), 1))
+    return tuple(addresses)
+
+
+def _release(view: View, going: Iterable[Holder], withdraw_seconds: float) -> tuple[dict[Holder, Release], list[float]]:
+    """Return the node groups whose finalizer may go, and when the next one's time is over."""
+    release: dict[Holder, Release] = {}
+    deadlines: list[float] = []
+    for holder in going:
+        seen = view.observed[holder]
+        if not seen.finalizer or seen.deleting_since is None:
+            continue
+        deadline = seen.deleting_since + withdraw_seconds
+        if seen.status.withdrawn:
+            release[holder] = Release.WITHDRAWN
+        elif holder.node not in view.nodes:
+            release[holder] = Release.NODE_GONE
+        elif view.now >= deadline:
+            release[holder] = Release.TIMEOUT
+        else:
+            deadlines.append(deadline)
+    return release, deadlines
+
+
+def _withdrawing(view: View, desired: Mapping[Holder, NodeGroup]) -> tuple[Node, ...]:
+    """Return the nodes that still need an agent for a node group that is not wanted any more."""
+    names = {holder.node for holder in view.observed if holder not in desired}
+    return tuple(view.nodes[name] for name in sorted(names) if name in view.nodes)
+
+
+def _roll_up(
+    groups: Iterable[Group],
+    selected: Mapping[str, Sequence[str]],
+    desired: Mapping[Holder, NodeGroup],
+    conflicts: Conflicts,
+    allocations: Allocations,
+    view: View,
+) -> dict[str, Rollup]:
+    exhausted: dict[str, list[Exhausted]] = {}
+    for shortage in allocations.exhausted:
+        exhausted.setdefault(shortage.holder.group, []).append(shortage)
+    clashes: dict[str, list[AddressConflict]] = {}
+    for clash in allocations.conflicts:
+        clashes.setdefault(clash.holder.group, []).append(clash)
+    rollups: dict[str, Rollup] = {}
+    for group in groups:
+        missing: dict[str, int] = {}
+        for shortage in exhausted.get(group.name, ()):
+            missing[shortage.holder.node] = missing.get(shortage.holder.node, 0) + shortage.missing
+        findings = Findings(
+            interface_conflicts=conflicts.by_group.get(group.name, ()),
+            address_conflicts=tuple(clashes.get(group.name, ())),
+            exhausted=tuple(exhausted.get(group.name, ())),
+        )
+        reports = (_report(Holder(group.name, node), desired, missing, view) for node in selected[group.name])
+        rollups[group.name] = roll_up(reports, findings)
+    for name, reason in view.invalid.items():
+        there = sorted(holder for holder in view.observed if holder.group == name)
+        rollups[name] = roll_up((_report(holder, desired, {}, view) for holder in there), Findings(invalid=reason))
+    return rollups
+
+
+def _report(holder: Holder, desired: Mapping[Holder, NodeGroup], missing: Mapping[str, int], view: View) -> NodeReport:
+    seen = view.observed.get(holder)
+    spec = desired.get(holder) or (seen.spec if seen else None)
+    return NodeReport(
+        node=holder.node,
+        status=seen.status if seen else None,
+        generation=seen.generation if seen else 0,
+        agent_ready=holder.node in view.agents,
+        data_addresses=len(spec.data_addresses) if spec else 0,
+        unallocated=missing.get(holder.node, 0),
+    )

@@ -1,0 +1,179 @@
+"""One group's status out of the statuses of its node groups: counts, conditions and the worst nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from ipmp_api.status import TROUBLED_NODES_MAX, AddressCounts, InterfaceCounts, NodeCounts, TroubledNode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ipmp_operator.core.allocate import AddressConflict, Exhausted
+    from ipmp_operator.core.conflicts import InterfaceConflict
+    from ipmp_operator.core.model import NodeGroupStatus
+
+
+class NodeState(StrEnum):
+    """How one node of a group is."""
+
+    READY = "ready"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+_STATES = {"ok": NodeState.READY, "degraded": NodeState.DEGRADED, "failed": NodeState.FAILED}
+_WORST_FIRST = ["failed", "degraded", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What is known of one selected node of a group."""
+
+    node: str
+    status: NodeGroupStatus | None  # None: no node group there (yet)
+    generation: int = 0
+    agent_ready: bool = False
+    data_addresses: int = 0
+    unallocated: int = 0  # addresses that the group should have there and nobody could give
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What only the operator can see of a group."""
+
+    invalid: str = ""
+    interface_conflicts: tuple[InterfaceConflict, ...] = ()
+    address_conflicts: tuple[AddressConflict, ...] = ()
+    exhausted: tuple[Exhausted, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One condition, without what it takes from the status it replaces."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rollup:
+    """IPMPGroup.status, without its time stamps."""
+
+    nodes: NodeCounts
+    interfaces: InterfaceCounts
+    data_addresses: AddressCounts
+    troubled: tuple[TroubledNode, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def roll_up(reports: Iterable[NodeReport], findings: Findings) -> Rollup:
+    """Count the reports of a group's nodes and draw the conclusions. Linear in nodes."""
+    counts = dict.fromkeys(NodeState, 0)
+    troubled: list[TroubledNode] = []
+    interfaces = failed_interfaces = addresses = unavailable = behind = 0
+    for report in reports:
+        state, reason = judge(report)
+        counts[state] += 1
+        if state is not NodeState.READY:
+            troubled.append(TroubledNode(report.node, state.value, reason))
+        addresses += report.data_addresses + report.unallocated
+        unavailable += report.unallocated
+        if report.status is not None:
+            interfaces += len(report.status.interfaces)
+            failed_interfaces += sum(interface.failed for interface in report.status.interfaces)
+            unavailable += report.status.unavailable_addresses
+            behind += report.status.observed_generation < report.generation
+    troubled.sort(key=lambda t: (_WORST_FIRST.index(t.state), t.node_name))
+    selected = sum(counts.values())
+    return Rollup(
+        nodes=NodeCounts(
+            selected=selected,
+            ready=counts[NodeState.READY],
+            degraded=counts[NodeState.DEGRADED],
+            failed=counts[NodeState.FAILED],
+            unknown=counts[NodeState.UNKNOWN],
+        ),
+        interfaces=InterfaceCounts(interfaces, failed_interfaces),
+        data_addresses=AddressCounts(addresses, unavailable),
+        troubled=tuple(troubled[:TROUBLED_NODES_MAX]),
+        verdicts=(_accepted(findings), _ready(counts, selected, behind), _degraded(counts, findings)),
+    )
+
+
+def judge(report: NodeReport) -> tuple[NodeState, str]:
+    """Return how a node is, and in one word why.
+
+    The last word of an agent that is gone is not believed: it may have been spoken hours ago.
+    """
+    status = report.status
+    if status is None:
+        return NodeState.UNKNOWN, "NotAssigned"
+    if not report.agent_ready:
+        return NodeState.UNKNOWN, "AgentUnavailable"
+    state = _STATES.get(status.state)
+    if state is None:
+        return NodeState.UNKNOWN, "NotReported"
+    if state is NodeState.READY:
+        return (NodeState.DEGRADED, "PoolExhausted") if report.unallocated else (state, "")
+    return state, status.reason or ("GroupFailed" if state is NodeState.FAILED else "GroupDegraded")
+
+
+def _accepted(findings: Findings) -> Verdict:
+    if findings.invalid:
+        return Verdict("Accepted", False, "Invalid", findings.invalid)
+    if findings.interface_conflicts:
+        first = findings.interface_conflicts[0]
+        message = f"interface {first.interface} on node {first.node} belongs to group {first.owner}, which is older"
+        return Verdict(
+            "Accepted", False, "InterfaceConflict", message + _more(findings.interface_conflicts, "conflict")
+        )
+    if findings.address_conflicts:
+        clash = findings.address_conflicts[0]
+        message = (
+            f"address {clash.address}, assigned to node {clash.holder.node}, is held by "
+            f"node {clash.owner.node} in group {clash.owner.group}"
+        )
+        return Verdict("Accepted", False, "AddressConflict", message + _more(findings.address_conflicts, "conflict"))
+    return Verdict("Accepted", True, "Accepted", "the group is valid and conflicts with no other")
+
+
+def _more(findings: Sequence[object], word: str) -> str:
+    more = len(findings) - 1
+    return f" (and {more} more {word}{'s' if more > 1 else ''})" if more else ""
+
+
+def _ready(counts: dict[NodeState, int], selected: int, behind: int) -> Verdict:
+    ready = counts[NodeState.READY]
+    if not selected:
+        return Verdict("Ready", False, "NoNodes", "the node selector selects no node")
+    if ready < selected:
+        return Verdict("Ready", False, "NodesNotReady", f"{ready} of {selected} nodes are ready")
+    if behind:
+        return Verdict("Ready", False, "Progressing", f"{behind} of {selected} nodes have yet to apply the last change")
+    return Verdict("Ready", True, "AllNodesReady", f"all {selected} nodes are ready")
+
+
+def _degraded(counts: dict[NodeState, int], findings: Findings) -> Verdict:
+    failed, degraded = counts[NodeState.FAILED], counts[NodeState.DEGRADED]
+    if failed:
+        return Verdict(
+            "Degraded", True, "NodesFailed", f"{failed} nodes have no usable member, {degraded} more lack some"
+        )
+    if findings.exhausted:
+        return Verdict("Degraded", True, "PoolExhausted", _shortage(findings.exhausted))
+    if degraded:
+        return Verdict("Degraded", True, "NodesDegraded", f"{degraded} nodes lack usable members")
+    return Verdict("Degraded", False, "AsExpected", "every reporting node has all its members")
+
+
+def _shortage(exhausted: Sequence[Exhausted]) -> str:
+    pools = ", ".join(sorted({shortage.pool for shortage in exhausted}))
+    missing = sum(shortage.missing for shortage in exhausted)
+    nodes = sorted({shortage.holder.node for shortage in exhausted})
+    return f"pool {pools} is {missing} addresses short for {len(nodes)} nodes, the first {nodes[0]}: enlarge its ranges"

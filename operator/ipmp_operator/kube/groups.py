@@ -1,0 +1,75 @@
+"""The cache of IPMPGroups: fed by kopf's events, replaced by a list now and then.
+
+kopf tells nothing of a group that was deleted while its watch was down; the list does.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from ipmp_operator.kube.objects import GROUPS_PATH, GroupObject, read_group
+
+if TYPE_CHECKING:
+    from ipmp_operator.kube.client import ApiServer, Object
+
+
+class GroupCache:
+    """The groups as last seen; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._groups: dict[str, GroupObject] = {}  # by uid
+        self._versions: dict[str, int] = {}  # by uid: the newest resource version seen, also of deleted groups
+        self._listed = False
+
+    @property
+    def synced(self) -> bool:
+        """Whether a list was read: until then, absence means nothing."""
+        return self._listed
+
+    def snapshot(self) -> list[GroupObject]:
+        """Return all groups."""
+        with self._lock:
+            return list(self._groups.values())
+
+    def get(self, name: str) -> GroupObject | None:
+        """Return one group."""
+        with self._lock:
+            return next((group for group in self._groups.values() if group.name == name), None)
+
+    def observe(self, kind: str | None, obj: Object) -> bool:
+        """Take in an event; tell whether anything changed. `kind` is None for an object from a first list."""
+        with self._lock:
+            return self._take(obj, deleted=kind == "DELETED")
+
+    def refresh(self, api: ApiServer) -> bool:
+        """Replace the cache by what there is; tell whether anything changed. Raises ApiError."""
+        objects, version = api.list_all(GROUPS_PATH, {})
+        there = {obj["metadata"]["uid"] for obj in objects}
+        with self._lock:
+            changed = not self._listed
+            for obj in objects:
+                changed |= self._take(obj, deleted=False)
+            # What is newer than the list was created, or deleted, after it was read: events are ahead of it.
+            for uid in [uid for uid, seen in self._versions.items() if uid not in there and seen <= int(version)]:
+                del self._versions[uid]
+                changed |= self._drop(uid)
+            self._listed = True
+            return changed
+
+    def _take(self, obj: Object, *, deleted: bool) -> bool:
+        metadata = obj["metadata"]
+        uid, version = metadata["uid"], int(metadata["resourceVersion"])
+        if version <= self._versions.get(uid, -1):
+            return False  # a list and a watch overtake each other
+        self._versions[uid] = version
+        new = None if deleted else read_group(obj)
+        if new is None:
+            return self._drop(uid)
+        old = self._groups.get(uid)
+        self._groups[uid] = new
+        return new != old
+
+    def _drop(self, uid: str) -> bool:
+        return self._groups.pop(uid, None) is not None

@@ -1,0 +1,207 @@
+"""API objects to the values of the core, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING
+
+from ipmp_api.addresses import parse_interface_address
+from ipmp_api.errors import ValidationError
+from ipmp_api.parse import node_group_spec, parse_group, parse_node_group
+from ipmp_api.status import Condition, GroupStatus, from_dict, set_condition, to_dict
+from ipmp_api.types import (
+    API_GROUP,
+    API_VERSION,
+    GROUP_KIND,
+    GROUP_LABEL,
+    GROUP_PLURAL,
+    NODE_GROUP_KIND,
+    NODE_GROUP_PLURAL,
+    NODE_LABEL,
+    WITHDRAW_FINALIZER,
+)
+from ipmp_operator.core.model import Holder, InterfaceStatus, Node, NodeGroupStatus, Observed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ipmp_api.types import Address, Group, NodeGroup
+    from ipmp_operator.core.rollup import Rollup
+    from ipmp_operator.kube.client import Object
+
+API = f"{API_GROUP}/{API_VERSION}"
+GROUPS_PATH = f"/apis/{API}/{GROUP_PLURAL}"
+NODE_GROUPS_PATH = f"/apis/{API}/{NODE_GROUP_PLURAL}"
+NODES_PATH = "/api/v1/nodes"
+
+# Labels hold at most 63 characters, names of nodes up to 253: a longer one goes without the label.
+_LABEL_LIMIT = 63
+
+
+@dataclass(frozen=True, slots=True)
+class GroupObject:
+    """One IPMPGroup as last seen; `group` is None where it cannot be read, and `invalid` says why."""
+
+    name: str
+    uid: str
+    generation: int
+    group: Group | None
+    invalid: str
+    status: Object
+
+
+def read_group(obj: Object) -> GroupObject | None:
+    """Read an IPMPGroup; None for one that is being deleted."""
+    metadata = obj["metadata"]
+    if metadata.get("deletionTimestamp"):
+        return None
+    group, invalid = None, ""
+    try:
+        group = parse_group(obj, strict=False)
+    except ValidationError as error:
+        invalid = str(error)
+    return GroupObject(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=int(metadata.get("generation") or 0),
+        group=group,
+        invalid=invalid,
+        status=obj.get("status") or {},
+    )
+
+
+def read_node(obj: Object) -> tuple[str, Node]:
+    """Read a Node's metadata."""
+    metadata = obj["metadata"]
+    return metadata["name"], Node(metadata["name"], metadata.get("labels") or {})
+
+
+def read_agent_pod(obj: Object) -> tuple[str, tuple[str, bool]]:
+    """Read from an agent's pod its node and whether it is ready."""
+    status = obj.get("status") or {}
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
+    going = bool(obj["metadata"].get("deletionTimestamp"))
+    return obj["metadata"]["uid"], ((obj.get("spec") or {}).get("nodeName") or "", ready and not going)
+
+
+def read_node_group(obj: Object) -> tuple[Holder, Observed]:
+    """Read an IPMPNodeGroup. What cannot be read counts as absent, except addresses: those are held all the same."""
+    metadata, raw = obj["metadata"], obj.get("spec") or {}
+    group, _, node = metadata["name"].partition(".")
+    holder = Holder(group, node)
+    try:
+        spec = replace(parse_node_group(obj, strict=False), offline=())
+    except ValidationError:
+        spec = None
+    owners = metadata.get("ownerReferences") or ()
+    deleting = metadata.get("deletionTimestamp")
+    return holder, Observed(
+        holder=holder,
+        uid=metadata["uid"],
+        owner_uid=next((o["uid"] for o in owners if o.get("kind") == GROUP_KIND), ""),
+        generation=int(metadata.get("generation") or 0),
+        spec=spec,
+        held=tuple(_held(raw)),
+        finalizer=WITHDRAW_FINALIZER in (metadata.get("finalizers") or ()),
+        deleting_since=_seconds(deleting) if deleting else None,
+        status=_read_status(obj.get("status") or {}),
+    )
+
+
+def _held(spec: Object) -> Iterator[Address]:
+    texts = [entry.get("address") for entry in spec.get("dataAddresses") or ()]
+    texts += [entry.get("testAddressIPv4") for entry in spec.get("interfaces") or ()]
+    for text in texts:
+        if text:
+            try:
+                yield parse_interface_address(text).ip
+            except ValueError:  # the schema lets no such text in; nobody can hold what is no address
+                continue
+
+
+def _read_status(status: Object) -> NodeGroupStatus:
+    conditions = {c.get("type"): c for c in status.get("conditions") or ()}
+    degraded = conditions.get("Degraded") or {}
+    return NodeGroupStatus(
+        state=str(status.get("state") or ""),
+        reason=str(degraded.get("reason") or "") if degraded.get("status") == "True" else "",
+        observed_generation=int(status.get("observedGeneration") or 0),
+        withdrawn=(conditions.get("Withdrawn") or {}).get("status") == "True",
+        interfaces=tuple(_read_interface(i) for i in status.get("interfaces") or ()),
+        unavailable_addresses=sum(a.get("state") == "down" for a in status.get("addresses") or ()),
+    )
+
+
+def _read_interface(interface: Object) -> InterfaceStatus:
+    return InterfaceStatus(
+        name=str(interface.get("name") or ""),
+        mac_address=interface.get("macAddress"),
+        failed=interface.get("state") == "failed",
+        link_local=next(_link_local(interface.get("testAddresses") or ()), None),
+    )
+
+
+def _link_local(texts: Iterable[str]) -> Iterator[IPv6Address]:
+    for text in texts:
+        try:
+            address = parse_interface_address(text.partition("%")[0]).ip
+        except ValueError:
+            continue
+        if isinstance(address, IPv6Address) and address.is_link_local:
+            yield address
+
+
+def node_group_intent(spec: NodeGroup, owner_uid: str) -> Object:
+    """Return all that the operator wants of an IPMPNodeGroup, for server-side apply."""
+    labels = {GROUP_LABEL: spec.group_name}
+    if len(spec.node_name) <= _LABEL_LIMIT:
+        labels[NODE_LABEL] = spec.node_name
+    return {
+        "apiVersion": API,
+        "kind": NODE_GROUP_KIND,
+        "metadata": {
+            "name": spec.name,
+            "labels": labels,
+            "finalizers": [WITHDRAW_FINALIZER],
+            "ownerReferences": [
+                {
+                    "apiVersion": API,
+                    "kind": GROUP_KIND,
+                    "name": spec.group_name,
+                    "uid": owner_uid,
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
+        },
+        "spec": node_group_spec(spec),
+    }
+
+
+def group_status(rollup: Rollup, generation: int, previous: Object, now: datetime) -> Object:
+    """Return IPMPGroup.status; a condition keeps its time of transition while its status stays."""
+    try:
+        conditions = from_dict(GroupStatus, previous).conditions
+    except ValueError:  # an unreadable status is replaced, not kept
+        conditions = ()
+    kept = {verdict.type for verdict in rollup.verdicts}
+    conditions = tuple(condition for condition in conditions if condition.type in kept)
+    for v in rollup.verdicts:
+        status = "True" if v.status else "False"
+        conditions = set_condition(conditions, Condition(v.type, status, v.reason, now, v.message, generation))
+    return to_dict(
+        GroupStatus(
+            nodes=rollup.nodes,
+            interfaces=rollup.interfaces,
+            data_addresses=rollup.data_addresses,
+            troubled_nodes=rollup.troubled,
+            conditions=conditions,
+            observed_generation=generation,
+        )
+    )
+
+
+def _seconds(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).astimezone(UTC).timestamp()

@@ -1,0 +1,341 @@
+"""From what is seen to what is written: one pass plans everything, then each object is written by itself.
+
+A pass reads the caches and asks the core. Whatever differs from the plan becomes a key in the work queue; a worker that
+takes the key looks again and writes. An object that the API server refuses delays no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND, WITHDRAW_FINALIZER
+from ipmp_operator.core.plan import Memory, Plan, Release, View, plan
+from ipmp_operator.core.selection import agent_terms
+from ipmp_operator.kube.client import ApiError
+from ipmp_operator.kube.daemonset import DaemonSet, digest, read_daemonset
+from ipmp_operator.kube.events import Events, Regarding
+from ipmp_operator.kube.groups import GroupCache
+from ipmp_operator.kube.objects import (
+    API,
+    GROUPS_PATH,
+    NODE_GROUPS_PATH,
+    NODES_PATH,
+    group_status,
+    node_group_intent,
+    read_agent_pod,
+    read_node,
+    read_node_group,
+)
+from ipmp_operator.kube.reflector import Reflector
+from ipmp_operator.metrics import Metrics
+from ipmp_operator.workqueue import WorkQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ipmp_operator.core.model import Holder
+    from ipmp_operator.core.rollup import Rollup
+    from ipmp_operator.kube.client import ApiServer, Object
+    from ipmp_operator.kube.daemonset import Template
+    from ipmp_operator.kube.objects import GroupObject
+
+log = logging.getLogger(__name__)
+
+WORKERS = 8
+COALESCE_SECONDS = 0.05
+# A pass costs time in proportion to the cluster: at most a third of one core goes into passes.
+PASS_SHARE = 2.0
+RESYNC_SECONDS = 60.0
+STALLED_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Plan everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """List the groups, then plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agents:
+    """Write the DaemonSet."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteNodeGroup:
+    """Bring one IPMPNodeGroup to what the plan says."""
+
+    holder: Holder
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatus:
+    """Write the status of one IPMPGroup."""
+
+    group: str
+
+
+Key = Pass | Resync | Agents | WriteNodeGroup | WriteStatus
+
+
+class Reconciler:
+    """Owns the caches, the work queue and the memory between plans. `leading` is asked before each write."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        template: Template,
+        identity: str,
+        leading: Callable[[], bool],
+        withdraw_seconds: float,
+    ) -> None:
+        self._api = api
+        self._template = template
+        self._owner: Object | None = None
+        self._leading = leading
+        self._withdraw_seconds = withdraw_seconds
+        self._events = Events(api, "ipmp.dev/operator", identity)
+        self._queue: WorkQueue[Key] = WorkQueue(self._work, self._attempted, WORKERS)
+        self.metrics = Metrics(lambda: len(self._queue))
+        self.groups = GroupCache()
+        self._nodes = Reflector(api, NODES_PATH, read_node, self.changed, metadata_only=True)
+        self._node_groups = Reflector(api, NODE_GROUPS_PATH, read_node_group, self.changed)
+        pods = f"/api/v1/namespaces/{template.namespace}/pods"
+        labels = ",".join(f"{key}={value}" for key, value in sorted(template.pod_labels.items()))
+        self._pods = Reflector(api, pods, read_agent_pod, self.changed, query={"labelSelector": labels})
+        self._daemonsets_path = f"/apis/apps/v1/namespaces/{template.namespace}/daemonsets"
+        self._daemonsets: Reflector[str, DaemonSet] = Reflector(
+            api,
+            self._daemonsets_path,
+            read_daemonset,
+            self._daemonset_changed,
+            query={"fieldSelector": f"metadata.name={template.name}"},
+        )
+        self._reflectors = (self._nodes, self._node_groups, self._pods, self._daemonsets)
+        self._lock = threading.Lock()
+        self._memory = Memory()
+        self._plan: Plan | None = None
+        self._not_before = 0.0
+        self._last_end = time.monotonic()
+        self._applied: tuple[str, int] | None = None  # the DaemonSet's intent, and its generation since
+
+    @property
+    def synced(self) -> bool:
+        """Whether every cache has been filled."""
+        return self.groups.synced and all(reflector.synced.is_set() for reflector in self._reflectors)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether no step has ended for so long that something must be stuck: a resync alone ends one a minute."""
+        return time.monotonic() > self._last_end + STALLED_SECONDS
+
+    def start(self, owner: Object | None) -> None:
+        """Fill the caches and begin to work; `owner` is the owner reference of the DaemonSet."""
+        self._owner = owner
+        self._last_end = time.monotonic()
+        for reflector in self._reflectors:
+            reflector.start()
+        self._queue.start()
+        self._queue.add(Resync())
+
+    def stop(self, timeout: float) -> bool:
+        """Finish what is in hand; tell whether that worked within `timeout` seconds."""
+        for reflector in self._reflectors:
+            reflector.stop()
+        return self._queue.stop(timeout)
+
+    def changed(self) -> None:
+        """Say that a pass is due: soon, and the later the longer passes take."""
+        with self._lock:
+            delay = max(COALESCE_SECONDS, self._not_before - time.monotonic())
+        self._queue.add(Pass(), delay)
+
+    def group_event(self, kind: str | None, obj: Object) -> None:
+        """Take in an IPMPGroup event."""
+        if self.groups.observe(kind, obj):
+            self.changed()
+
+    def _daemonset_changed(self) -> None:
+        self._queue.add(Agents(), COALESCE_SECONDS)
+
+    def _attempted(self, _key: Key, seconds: float, error: Exception | None) -> None:
+        self._last_end = time.monotonic()
+        reason = None if error is None else getattr(error, "reason", "Internal")
+        self.metrics.attempted(seconds, reason)
+
+    def _work(self, key: Key) -> None:
+        if not self._leading():
+            return  # the process is about to end: whoever leads now starts from the same objects
+        match key:
+            case Pass():
+                self._pass()
+            case Resync():
+                self._queue.add(Resync(), RESYNC_SECONDS)
+                self.groups.refresh(self._api)
+                self.changed()
+            case Agents():
+                self._write_agents()
+            case WriteNodeGroup(holder):
+                self._write_node_group(holder)
+            case WriteStatus(group):
+                self._write_status(group)
+
+    def _pass(self) -> None:
+        if not self.synced:
+            self._queue.add(Pass(), 0.2)
+            return
+        started = time.monotonic()
+        objects = self.groups.snapshot()
+        view = View(
+            groups=[obj.group for obj in objects if obj.group is not None],
+            invalid={obj.name: obj.invalid for obj in objects if obj.group is None},
+            nodes=self._nodes.snapshot(),
+            observed=self._node_groups.snapshot(),
+            agents=frozenset(node for node, ready in self._pods.snapshot().values() if ready),
+            now=time.time(),
+        )
+        planned = plan(view, self._memory, self._withdraw_seconds)
+        self._memory = planned.memory
+        self._plan = planned
+        self._enqueue(planned, objects)
+        self._queue.add(Agents())
+        ended = time.monotonic()
+        with self._lock:
+            self._not_before = ended + PASS_SHARE * (ended - started)
+        if planned.next_deadline is not None:
+            self._queue.add(Pass(), max(0.1, planned.next_deadline - time.time()))
+        log.debug("planned %d node groups of %d groups in %.3f s", len(planned.desired), len(objects), ended - started)
+
+    def _enqueue(self, planned: Plan, objects: list[GroupObject]) -> None:
+        owners = {obj.name: obj.uid for obj in objects}
+        observed = self._node_groups.snapshot()
+        for holder, spec in planned.desired.items():
+            seen = observed.get(holder)
+            if seen is None or seen.spec != spec or not seen.finalizer or seen.owner_uid != owners[holder.group]:
+                self._queue.add(WriteNodeGroup(holder))
+        for holder in (*planned.delete, *planned.release):
+            self._queue.add(WriteNodeGroup(holder))
+        for obj in objects:
+            rollup = planned.rollups[obj.name]
+            if _status_of(obj, rollup) != obj.status:
+                self._queue.add(WriteStatus(obj.name))
+        self.metrics.count_groups(_state(planned.rollups[obj.name]) for obj in objects)
+
+    def _write_node_group(self, holder: Holder) -> None:
+        planned = self._plan
+        if planned is None:
+            return
+        if holder in planned.desired:
+            self._apply_node_group(holder, planned)
+        elif (reason := planned.release.get(holder)) is not None:
+            self._release_node_group(holder, reason)
+        elif holder in planned.delete:
+            seen = self._node_groups.get(holder)
+            if seen is not None and seen.deleting_since is None:
+                _ignore_absent(lambda: self._api.delete(f"{NODE_GROUPS_PATH}/{holder.object_name}", seen.uid))
+
+    def _apply_node_group(self, holder: Holder, planned: Plan) -> None:
+        spec = planned.desired[holder]
+        owner = self.groups.get(holder.group)
+        seen = self._node_groups.get(holder)
+        if owner is None or (seen is not None and seen.deleting_since is not None):
+            return  # the next pass knows
+        if seen is not None and seen.spec == spec and seen.finalizer and seen.owner_uid == owner.uid:
+            return  # written meanwhile
+        intent = node_group_intent(spec, owner.uid)
+        self._api.apply(f"{NODE_GROUPS_PATH}/{holder.object_name}", intent)
+
+    def _release_node_group(self, holder: Holder, reason: Release) -> None:
+        path = f"{NODE_GROUPS_PATH}/{holder.object_name}"
+        seen = self._node_groups.get(holder)
+        if seen is None or not seen.finalizer:
+            return
+
+        def release() -> None:
+            metadata = self._api.get(path)["metadata"]
+            kept = [name for name in metadata.get("finalizers") or () if name != WITHDRAW_FINALIZER]
+            if metadata["uid"] == seen.uid:
+                version = metadata["resourceVersion"]  # a finalizer that somebody else adds meanwhile must not be lost
+                self._api.merge(path, {"metadata": {"finalizers": kept, "resourceVersion": version}})
+
+        _ignore_absent(release)
+        log.info("node group %s released: %s", holder.object_name, reason.value)
+        if reason is Release.TIMEOUT:
+            note = (
+                f"the agent on node {holder.node} did not withdraw within {self._withdraw_seconds:.0f} s; "
+                "what it added to the node may still be there"
+            )
+            regarding = Regarding(API, NODE_GROUP_KIND, holder.object_name, seen.uid)
+            self._events.post(regarding, "Withdraw", reason.value, note, warning=True)
+
+    def _write_status(self, name: str) -> None:
+        planned, obj = self._plan, self.groups.get(name)
+        if planned is None or obj is None or name not in planned.rollups:
+            return
+        status = _status_of(obj, planned.rollups[name])
+        if status == obj.status:
+            return
+        intent = {"apiVersion": API, "kind": GROUP_KIND, "metadata": {"name": name}, "status": status}
+        written: list[Object] = []
+        _ignore_absent(lambda: written.append(self._api.apply(f"{GROUPS_PATH}/{name}/status", intent)))
+        for answer in written:
+            self.groups.observe("MODIFIED", answer)  # so that the next pass does not write it again
+            self._post_verdicts(obj, planned.rollups[name])
+
+    def _post_verdicts(self, obj: GroupObject, rollup: Rollup) -> None:
+        """Post an event for each new verdict that wants a person to act."""
+        before = {c.get("type"): c.get("message") for c in obj.status.get("conditions") or ()}
+        for verdict in rollup.verdicts:
+            wanted = (verdict.type == "Accepted" and not verdict.status) or verdict.reason == "PoolExhausted"
+            if wanted and before.get(verdict.type) != verdict.message:
+                regarding = Regarding(API, GROUP_KIND, obj.name, obj.uid)
+                self._events.post(regarding, "Plan", verdict.reason, verdict.message, warning=True)
+
+    def _write_agents(self) -> None:
+        planned = self._plan
+        if planned is None:
+            return
+        existing = self._daemonsets.get(self._template.name)
+        path = f"{self._daemonsets_path}/{self._template.name}"
+        if not planned.selectors and not self._node_groups.snapshot():
+            if existing is not None and not existing.deleting:
+                _ignore_absent(lambda: self._api.delete(path, existing.uid))
+                log.info("no groups are left: the agents' DaemonSet is deleted")
+            return
+        now = existing.terms if existing is not None else ()
+        intent = self._template.intent(agent_terms(planned.selectors, planned.withdrawing, now), self._owner)
+        if existing is not None and self._applied == (digest(intent), existing.generation):
+            return
+        _, answer = read_daemonset(self._api.apply(path, intent))
+        self._applied = (digest(intent), answer.generation)
+        log.info("the agents' DaemonSet is applied, generation %d", answer.generation)
+
+
+def _status_of(obj: GroupObject, rollup: Rollup) -> Object:
+    return group_status(rollup, obj.generation, obj.status, datetime.now(UTC).replace(microsecond=0))
+
+
+def _state(rollup: Rollup) -> str:
+    verdicts: Mapping[str, bool] = {verdict.type: verdict.status for verdict in rollup.verdicts}
+    if not verdicts["Accepted"]:
+        return "notaccepted"
+    if verdicts["Degraded"]:
+        return "degraded"
+    return "ready" if verdicts["Ready"] else "notready"
+
+
+def _ignore_absent(write: Callable[[], object]) -> None:
+    """Write; that the object is gone is what was wanted, or known to the next pass."""
+    try:
+        write()
+    except ApiError as error:
+        if not error.not_found:
+            raise

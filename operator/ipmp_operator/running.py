@@ -1,0 +1,159 @@
+"""The operator's life: wait for the lease, work, stop in good order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kubernetes.config import ConfigException
+
+from ipmp_operator.handlers import watch_groups
+from ipmp_operator.health import HealthServer
+from ipmp_operator.kube.client import ApiError, ApiServer
+from ipmp_operator.kube.daemonset import TemplateError, load_template
+from ipmp_operator.kube.lease import LEASE_SECONDS, RENEW_DEADLINE_SECONDS, LeaderLease
+from ipmp_operator.reconciler import Reconciler
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+    from ipmp_operator.health import Check
+    from ipmp_operator.kube.client import Object
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS = 10.0
+_RETRY_SECONDS = 2.0
+
+
+class StartError(Exception):
+    """The operator cannot start as it was told to; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says. `lease_name` None means that nobody else runs."""
+
+    template: Path
+    agent_image: str | None
+    namespace: str
+    owner_deployment: str | None
+    metrics_address: tuple[str, int] | None
+    lease_name: str | None
+    withdraw_seconds: float
+    identity: str
+
+
+def run(options: Options) -> int:
+    """Run until a signal (0), or until a fault or the loss of the lease (1). Raises StartError."""
+    return _Operator(options).run()
+
+
+class _Operator:
+    def __init__(self, options: Options) -> None:
+        try:
+            template = load_template(options.template, options.namespace, options.agent_image)
+            self._api = ApiServer.from_environment()
+        except TemplateError as error:
+            raise StartError(str(error)) from error
+        except ConfigException as error:
+            raise StartError(f"no way to reach an API server: {error}; set KUBECONFIG") from error
+        self._options = options
+        self._stop = threading.Event()
+        self._failed = False
+        self._lease: LeaderLease | None = None
+        if options.lease_name:
+            self._lease = LeaderLease(self._api, options.namespace, options.lease_name, options.identity, self._lost)
+        self._reconciler = Reconciler(self._api, template, options.identity, self._may_write, options.withdraw_seconds)
+        self._leads = False
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+        server = self._serve()
+        try:
+            if self._lease is None or self._lease.acquire(self._stop):
+                self._lead()
+        finally:
+            if server is not None:
+                server.close()
+        return 1 if self._failed else 0
+
+    def _serve(self) -> HealthServer | None:
+        if self._options.metrics_address is None:
+            return None
+        try:
+            server = HealthServer(
+                self._options.metrics_address, self._reconciler.metrics.registry, self._alive, self._ready
+            )
+        except OSError as error:
+            host, port = self._options.metrics_address
+            raise StartError(f"cannot serve metrics at {host}:{port}: {error}") from error
+        log.info("metrics and health at port %d", server.port)
+        return server
+
+    def _lead(self) -> None:
+        self._leads = True
+        self._reconciler.metrics.leader.set(1)
+        try:
+            self._reconciler.start(self._owner())
+            watch_groups(self._reconciler.group_event, self._stop)
+        except StartError:
+            raise
+        except Exception:
+            self._failed = True
+            log.critical("watching the groups ended by a fault", exc_info=True)
+        finally:
+            self._leads = False
+            self._reconciler.metrics.leader.set(0)
+            if not self._reconciler.stop(_STOP_SECONDS):
+                log.warning("a request is still under way; it is left to end by itself")
+            if self._lease is not None and not self._failed:
+                self._lease.release()
+
+    def _owner(self) -> Object | None:
+        """Return the reference by which the DaemonSet goes when the operator's Deployment goes."""
+        name = self._options.owner_deployment
+        while name and not self._stop.is_set():
+            path = f"/apis/apps/v1/namespaces/{self._options.namespace}/deployments/{name}"
+            try:
+                uid = self._api.get(path)["metadata"]["uid"]
+            except ApiError as error:
+                if error.not_found:
+                    message = f"--owner-deployment: there is no Deployment {name} in {self._options.namespace}"
+                    raise StartError(message) from error
+                log.warning("reading Deployment %s: %s", name, error)
+                self._stop.wait(_RETRY_SECONDS)
+            else:
+                return {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": uid}
+        return None
+
+    def _may_write(self) -> bool:
+        return self._leads and (self._lease is None or self._lease.held)
+
+    def _lost(self) -> None:
+        """End before anybody else may lead: what is under way now could undo what the next leader writes."""
+        self._failed = True
+        self._stop.set()
+        watchdog = threading.Timer(LEASE_SECONDS - RENEW_DEADLINE_SECONDS - 1, os._exit, (1,))
+        watchdog.daemon = True
+        watchdog.start()
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        log.info("%s: stopping", signal.Signals(number).name)
+        self._stop.set()
+
+    def _alive(self) -> Check:
+        if self._leads and self._reconciler.stalled:
+            return False, "no reconcile step has ended for minutes"
+        return True, "alive"
+
+    def _ready(self) -> Check:
+        if not self._leads:
+            return True, "ready to lead"  # a standby that were not ready would hold up every rollout
+        return (True, "leading") if self._reconciler.synced else (False, "filling the caches")

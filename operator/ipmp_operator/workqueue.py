@@ -1,0 +1,102 @@
+"""Worker threads that empty a backlog."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from ipmp_operator.core.backlog import Backlog
+from ipmp_operator.kube.client import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+K = TypeVar("K", bound="Hashable")
+
+log = logging.getLogger(__name__)
+
+
+class WorkQueue(Generic[K]):
+    """Does `work(key)` for every key that is due, in several threads, never one key in two.
+
+    What raises is tried again, later each time; `outcome(key, seconds, error)` hears of every attempt.
+    """
+
+    def __init__(
+        self, work: Callable[[K], None], outcome: Callable[[K, float, Exception | None], None], threads: int
+    ) -> None:
+        self._work = work
+        self._outcome = outcome
+        self._backlog: Backlog[K] = Backlog()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._threads = [
+            threading.Thread(target=self._run, name=f"worker {number}", daemon=True) for number in range(threads)
+        ]
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._backlog)
+
+    def start(self) -> None:
+        """Start the worker threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Let every worker finish what it has in hand; tell whether all did within `timeout` seconds."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def add(self, key: K, delay: float = 0.0) -> None:
+        """Have the key done in `delay` seconds, or earlier if that was asked for before."""
+        with self._changed:
+            self._backlog.add(key, time.monotonic() + delay)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (key := self._next()) is not None:
+            started = time.monotonic()
+            try:
+                self._work(key)
+            except Exception as error:  # noqa: BLE001 - one object's fault must not end the work on the others
+                self._failed(key, error, started)
+            else:
+                with self._changed:
+                    self._backlog.settle(key)
+                    self._changed.notify()
+                self._outcome(key, time.monotonic() - started, None)
+
+    def _next(self) -> K | None:
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                key = self._backlog.take(now)
+                if key is not None:
+                    return key
+                due = self._backlog.next_due()
+                self._changed.wait(None if due is None else max(0.0, due - now))
+            return None
+
+    def _failed(self, key: K, error: Exception, started: float) -> None:
+        after = error.retry_after if isinstance(error, ApiError) else None
+        now = time.monotonic()
+        with self._changed:
+            delay = self._backlog.retry(key, now, after)
+            self._changed.notify()
+        log.warning(
+            "%s failed, again in %.1f s: %s",
+            key,
+            delay,
+            error,
+            exc_info=None if isinstance(error, ApiError) else error,
+        )
+        self._outcome(key, now - started, error)
