@@ -17,6 +17,8 @@ from tests.lab.ping import PingTrain
 from tests.lab.stream import TcpStream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.cluster.cluster import Cluster
     from tests.cluster.image import Image
     from tests.lab.topology import Nic
@@ -71,27 +73,35 @@ def wait_group_ready(cluster: Cluster, name: str, deadline: float = 60) -> None:
 
 @dataclass
 class Applied:
-    """A group on the cluster from its entry to its exit, where the kernels must be as they were found."""
+    """A group on the cluster from its entry to its exit, where the kernels must be as they were found.
+
+    Args:
+        nodes: the nodes that the group selects; all of them unless named.
+        state: what it must come to on each of them, on entry.
+    """
 
     cluster: Cluster
     name: str
     spec: dict[str, Any] = field(default_factory=dict)
+    nodes: Sequence[str] = ()
+    state: str = "ok"
 
     def __enter__(self) -> Self:
-        self._before = {node: self.kernel(node) for node in self.cluster.nodes}
+        self.nodes = self.nodes or tuple(self.cluster.nodes)
+        self._before = {node: self.kernel(node) for node in self.nodes}
         self._stack = contextlib.ExitStack()
         self.began = time.time()
         self.cluster.apply(group(self.name, **self.spec))
         try:
-            for node in self.cluster.nodes:
-                self.wait_state(node, "ok")
+            for node in self.nodes:
+                self.wait_state(node, self.state)
         except BaseException:
             self._delete()
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for node in self.cluster.nodes:
+        for node in self.nodes:
             for nic in MEMBERS:
                 self.nic(node, nic).plug()
                 self.nic(node, nic).restore()
