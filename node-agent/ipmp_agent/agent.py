@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ipmp_agent.daemon import Observer
     from ipmp_agent.health import Health
     from ipmp_agent.measurements import Measurements
+    from ipmp_agent.state import State
     from ipmp_api.types import NodeGroup
 
 SWITCH_INTERVAL = 0.0005
@@ -52,8 +53,11 @@ class StartError(Exception):
 class Source(Protocol):
     """Where the configuration comes from."""
 
-    def start(self, want: Callable[[tuple[NodeGroup, ...]], None]) -> Observer | None:
-        """Begin to hand over complete configurations, from any thread; return who wants to be told of everything."""
+    def start(self, want: Callable[[tuple[NodeGroup, ...]], None], saved: State) -> Observer | None:
+        """Begin to hand over complete configurations, from any thread; return who wants to be told of everything.
+
+        `saved` is what an earlier agent knew, for a source that cannot be reached.
+        """
 
     def reload(self) -> None:
         """Read everything again. Called in a thread that may wait."""
@@ -103,22 +107,22 @@ class Agent:
                 stack.callback(Directory(path, option, mode).release)
             require_capabilities()
             sys.setswitchinterval(SWITCH_INTERVAL)
-            asyncio.run(self._work(stack))
+            asyncio.run(self._work())
 
-    async def _work(self, outer: contextlib.ExitStack) -> None:
+    async def _work(self) -> None:
         with contextlib.ExitStack() as stack:
-            plane, configurator = self._data_plane(stack)
+            saved = state.load(self._options.state_directory)
+            plane, configurator = self._data_plane(stack, saved)
             await plane.kernel.open()
             try:
-                self._surround(stack, plane, configurator)
+                self._surround(stack, plane, configurator, saved)
                 await self._until_stopped(plane, configurator)
             finally:
                 plane.stop()
                 await plane.kernel.close()
-        del outer
         log.info("stopped; addresses and routes stay as they are")
 
-    def _data_plane(self, stack: contextlib.ExitStack) -> tuple[DataPlane, Configurator]:
+    def _data_plane(self, stack: contextlib.ExitStack, saved: State) -> tuple[DataPlane, Configurator]:
         options, errors = self._options, self._measurements.errors
 
         def count(part: str) -> Callable[[], None]:
@@ -141,9 +145,11 @@ class Agent:
             save=writer.put,
             record=recorder.put if recorder else None,
         )
-        return plane, Configurator(plane, state.load(options.state_directory))
+        return plane, Configurator(plane, saved)
 
-    def _surround(self, stack: contextlib.ExitStack, plane: DataPlane, configurator: Configurator) -> None:
+    def _surround(
+        self, stack: contextlib.ExitStack, plane: DataPlane, configurator: Configurator, saved: State
+    ) -> None:
         """Start the threads that let others see and ask."""
         stack.callback(ControlSocket(self._options.runtime_directory, plane, configurator).close)
         if self._options.metrics_address is not None:
@@ -154,7 +160,7 @@ class Agent:
             server = HealthServer(host, port, collector, lambda: alive(plane), lambda: ready(plane))
             stack.callback(server.close)
             log.info("metrics at http://%s:%d/metrics", *server.address)
-        observer = self._source.start(lambda groups: _hand_over(plane, configurator, groups))
+        observer = self._source.start(lambda groups: _hand_over(plane, configurator, groups), saved)
         stack.callback(self._source.close)
         if observer is not None:
             plane.observers.append(observer)

@@ -16,6 +16,7 @@ from ipmp_agent import files, state
 from ipmp_agent.directories import Directory, InUseError, holder
 from ipmp_agent.logs import Log
 from ipmp_agent.measurements import Measurements
+from ipmp_agent.views import status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        status: int = options.work(options)
+        code: int = options.work(options)
     except files.BadInputError as error:
         for problem in error.problems:
             print(f"ipmp-agent: {problem}", file=sys.stderr)
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InUseError, OSError) as error:
         print(f"ipmp-agent: {error}", file=sys.stderr)
         return EXIT_FAULT
-    return status
+    return code
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -215,9 +216,14 @@ def _run(options: argparse.Namespace) -> int:
 def _source(options: argparse.Namespace) -> Source:
     if options.files:
         return files.FileSource(options.files, options.node_name)
-    from ipmp_agent.kube.source import ClusterSource  # noqa: PLC0415 - 25 MB that an agent with files does not need
+    # The API client takes 25 MB, which an agent with files does not need.
+    from ipmp_agent.kube.api import CredentialsError  # noqa: PLC0415
+    from ipmp_agent.kube.source import ClusterSource  # noqa: PLC0415
 
-    return ClusterSource(options.node_name, options.kubeconfig)
+    try:
+        return ClusterSource(options.node_name, options.kubeconfig, status)
+    except CredentialsError as error:
+        raise files.BadInputError((str(error),)) from error
 
 
 def _withdraw(options: argparse.Namespace) -> int:

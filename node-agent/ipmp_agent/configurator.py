@@ -148,7 +148,6 @@ class Configurator:
         plane.unfinished(State(dict(self._saved)))  # killed here, the next agent finishes it
         await plane.kernel.withdraw(name)
         del self._saved[name]
-        plane.withdrawn.add(name)
         log.info("withdrawn from the kernel", extra={"group": name})
 
     # --- trouble

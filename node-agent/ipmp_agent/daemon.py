@@ -140,7 +140,6 @@ class DataPlane:
         self.observers: list[Observer] = []
         self.watchers: set[Callable[[str, ProbeClosed], None]] = set()  # of probes, live
         self.publication = Publication(0.0, wall())
-        self.withdrawn: set[str] = set()
         self.configured = False
         self.measurements = measurements
         self._make_core = make_core
@@ -334,7 +333,6 @@ class DataPlane:
             history=history,
         )
         self.groups[name] = group
-        self.withdrawn.discard(name)
         return group
 
     def release(self, group: RunningGroup, first: Event) -> None:
@@ -350,7 +348,7 @@ class DataPlane:
             self._arm()
 
     def unfinished(self, state: State) -> None:
-        """Groups to keep in the state file although they no longer run: their withdrawal is not done."""
+        """Groups to keep in the state file although they do not run: neither taken over nor withdrawn yet."""
         self._unfinished = state
         self.save_soon()
 
@@ -372,7 +370,7 @@ class DataPlane:
             monotonic=now,
             time=wall,
             groups=tuple(group.view(now, wall) for group in self.groups.values()),
-            withdrawn=tuple(sorted(self.withdrawn)),
+            pending=tuple(sorted(self._unfinished.groups)),
             configured=self.configured,
         )
         for observer in self.observers:

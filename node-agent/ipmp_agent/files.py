@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from ipmp_agent.state import State
     from ipmp_api.manifest import Document
     from ipmp_api.types import NodeGroup
 
@@ -105,8 +106,9 @@ class FileSource:
         self._first = read(paths, node_name)
         self._want: Callable[[tuple[NodeGroup, ...]], None] | None = None
 
-    def start(self, want: Callable[[tuple[NodeGroup, ...]], None]) -> None:
-        """Hand over what was read."""
+    def start(self, want: Callable[[tuple[NodeGroup, ...]], None], saved: State) -> None:
+        """Hand over what was read; what was saved is older."""
+        del saved
         self._want = want
         want(self._first)
 

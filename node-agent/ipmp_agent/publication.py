@@ -67,7 +67,7 @@ class Publication:
     monotonic: float  # seconds of the core's clock
     time: float  # seconds since the epoch
     groups: tuple[GroupView, ...] = ()
-    withdrawn: tuple[str, ...] = ()  # groups taken out of the kernel since the agent started
+    pending: tuple[str, ...] = ()  # groups that are in the kernel, and neither taken over nor withdrawn yet
     configured: bool = False  # the first configuration has been applied
 
     def group(self, name: str) -> GroupView | None:

@@ -8,6 +8,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core.events import MacAddress
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -25,15 +27,16 @@ class Names:
 
     def __init__(self, *, numeric: bool) -> None:
         self._numeric = numeric
-        self._found: dict[Address, str] = {}
+        self._found: dict[Address | MacAddress, str] = {}
 
-    def of(self, address: Address) -> str:
+    def of(self, address: Address | MacAddress) -> str:
         """The name, else the number."""
         return self._found.get(address, str(address))
 
-    def find(self, addresses: Iterable[Address]) -> None:
+    def find(self, addresses: Iterable[Address | MacAddress]) -> None:
         """Look these up, for at most PATIENCE seconds."""
-        unknown = deque(dict.fromkeys(a for a in addresses if a not in self._found))
+        hosts = (a for a in addresses if not isinstance(a, MacAddress))
+        unknown = deque(dict.fromkeys(a for a in hosts if a not in self._found))
         if self._numeric or not unknown:
             return
         # Daemon threads, because a resolver cannot be interrupted and must not keep the command from ending.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ipmp_agent.core.actions import ProbeClosed
+    from ipmp_agent.core.events import MacAddress
     from ipmp_agent.core.snapshot import AddressSnapshot, InterfaceSnapshot, ProberSnapshot
     from ipmp_agent.publication import GroupView, Publication
     from ipmp_agent.views.names import Names
@@ -62,7 +63,7 @@ class TargetRow:
     prober: ProberSnapshot | None
 
     @property
-    def targets(self) -> list[Address]:
+    def targets(self) -> list[Address | MacAddress]:
         """Those probed, in firing order."""
         targets = self.prober.targets if self.prober else ()
         return [target.address for target in targets if target.state is TargetState.ACTIVE]
@@ -267,10 +268,10 @@ class Mode:
     columns: Callable[[Names], Sequence[Column[Any]]]
     rows: Callable[[Publication], Iterable[Any]]
     to_json: Callable[[Any], dict[str, Any]]
-    addresses: Callable[[Any], Iterable[Address]]
+    addresses: Callable[[Any], Iterable[Address | MacAddress]]
 
 
-def _target_addresses(row: TargetRow) -> Iterator[Address]:
+def _target_addresses(row: TargetRow) -> Iterator[Address | MacAddress]:
     yield from row.targets
     if row.prober and row.prober.test_address:
         yield row.prober.test_address

@@ -20,6 +20,8 @@ from ipmp_api.status import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ipmp_agent.core.snapshot import AddressSnapshot, InterfaceSnapshot
     from ipmp_agent.publication import Failover as PastFailover
     from ipmp_agent.publication import GroupView
@@ -30,6 +32,8 @@ MESSAGE_LIMIT = 1024
 NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: its log says why"
 
 INCONSISTENT = (Reason.FAMILY_MISSING, Reason.NOT_ONE_LINK, Reason.MEDIA_MISMATCH, Reason.DUPLICATE_MAC)
+UNPROBED = (Reason.TEST_ADDRESS_MISSING, Reason.TEST_ADDRESS_DUPLICATE)
+"""Which findings belong to which condition; every other is about the kernel."""
 
 
 def build(view: GroupView, *, now: float, previous: tuple[Condition, ...] = (), generation: int = 0) -> NodeGroupStatus:
@@ -140,13 +144,10 @@ def _programmed(view: GroupView) -> Condition:
     """Whether the kernel is as the group wants it."""
     if not view.ready:
         return _condition("Programmed", Reason.KERNEL_REFUSED, NOT_PROGRAMMED, holds=False)
-    refused = [a for a in view.snapshot.addresses if a.refusal]
-    troubles = [f"{a.address}: {a.detail or a.refusal}" for a in refused]
-    troubles += [finding.message for finding in view.findings if finding.reason not in INCONSISTENT]
-    if troubles:
-        reason = refused[0].refusal if refused else view.findings[0].reason
-        return _condition("Programmed", reason or Reason.KERNEL_REFUSED, "; ".join(troubles), holds=False)
-    return _condition("Programmed", Reason.CONFIGURED, "the kernel is as the group wants it", holds=True)
+    troubles = [(a.refusal, f"{a.address}: {a.detail or a.refusal}") for a in view.snapshot.addresses if a.refusal]
+    elsewhere = (*INCONSISTENT, *UNPROBED, Reason.MINIMUM_REDUNDANCY)
+    troubles += [(reason, words) for reason, words in _findings(view) if reason not in elsewhere]
+    return _verdict("Programmed", troubles, Reason.CONFIGURED, "the kernel is as the group wants it")
 
 
 def _ready(view: GroupView) -> Condition:
@@ -172,43 +173,53 @@ def _degraded(view: GroupView) -> Condition:
 
 def _consistent(view: GroupView) -> Condition:
     """Whether the members fit together and to their purpose."""
-    troubles = [(i.refusal, f"{i.name}: {i.refusal.value}") for i in view.snapshot.interfaces if i.refusal]
+    members = view.snapshot.interfaces
+    troubles = [(i.refusal, f"{i.name} cannot be a member: {i.refusal.value}") for i in members if i.refusal]
     troubles += [
-        (Reason.DUPLICATE_MAC, f"{i.name}: {Reason.DUPLICATE_MAC.value}")
-        for i in view.snapshot.interfaces
+        (Reason.DUPLICATE_MAC, f"{i.name} is offline: another member has its MAC address")
+        for i in members
         if i.flags.endswith("h")
     ]
     troubles += [
-        (Reason.INTERFACE_MISSING, f"{i.name} is not on this node")
-        for i in view.snapshot.interfaces
-        if not i.present and not i.refusal
+        (Reason.INTERFACE_MISSING, f"{i.name} is not on this node") for i in members if not i.present and not i.refusal
     ]
-    troubles += [(finding.reason, finding.message) for finding in view.findings if finding.reason in INCONSISTENT]
-    if troubles:
-        message = "; ".join(words for _, words in troubles)
-        return _condition("InterfacesConsistent", troubles[0][0], message, holds=False)
-    return _condition("InterfacesConsistent", Reason.CONFIGURED, "the interfaces fit together", holds=True)
+    troubles += [(reason, words) for reason, words in _findings(view) if reason in INCONSISTENT]
+    return _verdict("InterfacesConsistent", troubles, Reason.CONFIGURED, "the interfaces fit together")
 
 
 def _probes(view: GroupView) -> Condition:
     """Whether every present member can be judged by probes."""
-    unjudged = [i for i in view.snapshot.interfaces if i.present and i.probe in (ProbeWord.DISABLED, ProbeWord.UNKNOWN)]
-    if not unjudged:
-        return _condition("ProbesEnabled", Reason.TARGETS_FOUND, "every interface is probed", holds=True)
-    message = ", ".join(f"{i.name}: {_why_unjudged(i)}" for i in unjudged)
-    disabled = any(i.probe is ProbeWord.DISABLED for i in unjudged)
-    return _condition("ProbesEnabled", Reason.NOT_JUDGED if disabled else Reason.TARGETS_LOST, message, holds=False)
+    troubles = [(reason, words) for reason, words in _findings(view) if reason in UNPROBED]
+    for interface in view.snapshot.interfaces:
+        if interface.present and interface.probe is ProbeWord.DISABLED:
+            troubles.append((Reason.NOT_JUDGED, f"{interface.name}: {_why_not_probed(interface)}"))
+        elif interface.present and interface.probe is ProbeWord.UNKNOWN:
+            troubles.append((Reason.TARGETS_LOST, f"{interface.name} has no targets"))
+    return _verdict("ProbesEnabled", troubles, Reason.TARGETS_FOUND, "every interface is probed")
 
 
-def _why_unjudged(interface: InterfaceSnapshot) -> str:
-    if interface.probe is ProbeWord.UNKNOWN:
-        return "no targets"
-    return next((prober.choice for prober in interface.probers if prober.choice), "cannot probe")
+def _why_not_probed(interface: InterfaceSnapshot) -> str:
+    return next((prober.choice for prober in interface.probers if prober.choice), "cannot be probed")
 
 
 def _offline(view: GroupView) -> Condition:
     """Whether every interface that spec.offline names is out of use."""
-    if view.snapshot.refusals:
-        message = "; ".join(detail or f"{name}: {reason.value}" for name, reason, detail in view.snapshot.refusals)
-        return _condition("OfflineHonored", view.snapshot.refusals[0][1], message, holds=False)
-    return _condition("OfflineHonored", Reason.CONFIGURED, "every interface of spec.offline is out of use", holds=True)
+    troubles = [(reason, words) for reason, words in _findings(view) if reason is Reason.MINIMUM_REDUNDANCY]
+    return _verdict("OfflineHonored", troubles, Reason.CONFIGURED, "every interface of spec.offline is out of use")
+
+
+Trouble = tuple[Reason, str]
+
+
+def _findings(view: GroupView) -> list[Trouble]:
+    """What core and kernel have found, in words that name the interface."""
+    found = [(reason, detail or f"{name}: {reason.value}") for name, reason, detail in view.snapshot.findings]
+    return found + [(finding.reason, finding.message) for finding in view.findings]
+
+
+def _verdict(kind: str, troubles: Sequence[Trouble], reason: Reason, message: str) -> Condition:
+    """True with this reason and message, or False with those of the troubles."""
+    if not troubles:
+        return _condition(kind, reason, message, holds=True)
+    words = dict.fromkeys(words for _, words in troubles)
+    return _condition(kind, troubles[0][0], "; ".join(words), holds=False)

@@ -1,0 +1,286 @@
+"""Tells the API server what the agent sees: statuses when they change, and events.
+
+A thread of its own with a slot for the newest publication: what came in between while the server did not answer is
+skipped, and nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+import ipmp_agent
+from ipmp_agent.kube.api import ApiError
+from ipmp_agent.kube.backoff import Backoff
+from ipmp_agent.kube.events import NOT_FOUND, Events
+from ipmp_agent.kube.watch import PATH
+from ipmp_api.status import Condition, NodeGroupStatus, from_dict, to_dict
+from ipmp_api.types import API_GROUP, API_VERSION, NODE_GROUP_KIND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ipmp_agent.kube.api import ApiServer, Object
+    from ipmp_agent.publication import GroupView, Occurrence, Publication
+
+SPACING = 1.0
+"""Seconds between two writes of one status: what changes faster is told as it is then."""
+
+EVENT_BACKLOG = 256
+"""Events that may wait for the server; the oldest are dropped."""
+
+EVENT_ATTEMPTS = 5
+"""Times that one event is tried."""
+
+TOO_MANY_REQUESTS = 429
+
+UNDATED = datetime.min.replace(tzinfo=UTC)
+"""Transition time of a condition before its time is set."""
+
+log = logging.getLogger(__name__)
+
+
+class Describe(Protocol):
+    """`ipmp_agent.views.status`, handed in so that this room does not know that one."""
+
+    def build(
+        self, view: GroupView, *, now: float, previous: tuple[Condition, ...] = (), generation: int = 0
+    ) -> NodeGroupStatus:
+        """The status of one group."""
+
+    def with_times(
+        self, new: tuple[Condition, ...], *, now: float, previous: tuple[Condition, ...], generation: int
+    ) -> tuple[Condition, ...]:
+        """Conditions with their transition times."""
+
+
+@dataclass(slots=True)
+class _Reported:
+    """One node group: what the server has of it."""
+
+    uid: str
+    status: Object
+    not_before: float = 0.0  # monotonic seconds
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Reporter:
+    """Writes statuses and events. `published`, `occurred` and `observed` may be called from any thread."""
+
+    def __init__(self, api: ApiServer, node_name: str, describe: Describe) -> None:
+        self._api = api
+        self._manager = f"ipmp-agent/{node_name}"[:128]
+        self._describe = describe
+        self._events = Events(api, node_name)
+        self._wake = threading.Condition()
+        self._publication: Publication | None = None
+        self._objects: dict[str, Object] = {}
+        self._invalid: dict[str, str] = {}
+        self._waiting: deque[Occurrence] = deque(maxlen=EVENT_BACKLOG)
+        self._news = False
+        self._closing = False
+        self._reported: dict[str, _Reported] = {}
+        self._attempts = 0
+        self._events_not_before = 0.0
+        self._event_backoff = Backoff()
+        self._thread = threading.Thread(target=self._run, name="kube-report", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Write what is still to be written, for at most `timeout` seconds."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout)
+
+    # --- from other threads
+
+    def published(self, publication: Publication) -> None:
+        """Take the newest state."""
+        with self._wake:
+            self._publication = publication
+            self._news = True
+            self._wake.notify()
+
+    def occurred(self, occurrence: Occurrence) -> None:
+        """Take something people are told of."""
+        with self._wake:
+            self._waiting.append(occurrence)
+            self._wake.notify()
+
+    def observed(self, objects: dict[str, Object], invalid: dict[str, str]) -> None:
+        """Take the node groups as the server has them, and why some of them cannot be used."""
+        with self._wake:
+            self._objects = objects
+            self._invalid = invalid
+            self._news = True
+            self._wake.notify()
+
+    # --- the thread
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._news or self._closing or self._events_due(), self._patience())
+                self._news = False
+                publication, objects, invalid = self._publication, self._objects, self._invalid
+                closing = self._closing
+            try:
+                for name, status in self._statuses(publication, objects, invalid):
+                    self._write(name, objects[name], status)
+                self._post_events(objects)
+            except Exception:
+                log.exception("could not report to the API server; going on")
+            if closing:
+                return
+
+    def _events_due(self) -> bool:
+        return bool(self._waiting) and time.monotonic() >= self._events_not_before
+
+    def _patience(self) -> float | None:
+        """Seconds until something that was put off is due; None: nothing was."""
+        due = [reported.not_before for reported in self._reported.values() if reported.not_before]
+        if self._waiting:
+            due.append(self._events_not_before)
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    # --- statuses
+
+    def _statuses(
+        self, publication: Publication | None, objects: dict[str, Object], invalid: dict[str, str]
+    ) -> Iterator[tuple[str, NodeGroupStatus]]:
+        """What each node group's status should be now."""
+        self._reported = {name: known for name, known in self._reported.items() if name in objects}
+        if publication is None or not publication.configured:
+            return
+        for name, obj in objects.items():
+            known = self._known(name, obj)
+            previous = _previous(known.status)
+            generation = int(obj["metadata"].get("generation") or 0)
+            group = str((obj.get("spec") or {}).get("groupName") or name.partition(".")[0])
+            view = publication.group(group)
+            new: tuple[Condition, ...] = ()
+            if view is not None:
+                obeyed = generation if view.ready and name not in invalid else previous.observed_generation
+                status = self._describe.build(
+                    view, now=publication.time, previous=previous.conditions, generation=obeyed
+                )
+                if name in invalid:
+                    new = (_condition("Programmed", "False", "InvalidSpec", invalid[name]),)
+            elif obj["metadata"].get("deletionTimestamp"):
+                if group in publication.pending:
+                    continue
+                status = previous
+                new = (_condition("Withdrawn", "True", "Withdrawn", "nothing of the group is in the kernel"),)
+            elif name in invalid:
+                status = previous
+                new = (
+                    _condition("Programmed", "False", "InvalidSpec", invalid[name]),
+                    _condition("Ready", "False", "InvalidSpec", invalid[name]),
+                )
+            else:
+                continue  # on its way to the data plane
+            yield name, self._with(status, new, previous, publication.time, generation)
+
+    def _with(
+        self,
+        status: NodeGroupStatus,
+        new: tuple[Condition, ...],
+        previous: NodeGroupStatus,
+        now: float,
+        generation: int,
+    ) -> NodeGroupStatus:
+        """The status with these conditions in place of its own of the same type."""
+        if not new:
+            return status
+        dated = self._describe.with_times(new, now=now, previous=previous.conditions, generation=generation)
+        types = {condition.type for condition in dated}
+        kept = tuple(condition for condition in status.conditions if condition.type not in types)
+        return replace(status, conditions=(*kept, *dated), agent_version=ipmp_agent.__version__)
+
+    def _known(self, name: str, obj: Object) -> _Reported:
+        known = self._reported.get(name)
+        if known is None or known.uid != obj["metadata"]["uid"]:
+            known = _Reported(obj["metadata"]["uid"], obj.get("status") or {})
+            self._reported[name] = known
+        return known
+
+    def _write(self, name: str, obj: Object, status: NodeGroupStatus) -> None:
+        known = self._reported[name]
+        wanted = to_dict(status)
+        now = time.monotonic()
+        if wanted == known.status:
+            known.not_before = 0.0
+            return
+        if now < known.not_before and not self._closing:
+            return
+        body = {
+            "apiVersion": f"{API_GROUP}/{API_VERSION}",
+            "kind": NODE_GROUP_KIND,
+            "metadata": {"name": name, "uid": obj["metadata"]["uid"]},
+            "status": wanted,
+        }
+        try:
+            self._api.apply_status(f"{PATH}/{name}", body, self._manager)
+        except ApiError as error:
+            if error.status == NOT_FOUND:
+                known.status = wanted  # deleted meanwhile: the watch will say so
+                known.not_before = 0.0
+                return
+            known.not_before = now + known.backoff.failure(error.retry_after)
+            if known.backoff.first:
+                log.warning("could not write the status of %s (%s): trying on", name, error)
+            return
+        known.backoff.success()
+        known.status = wanted
+        known.not_before = now + SPACING
+
+    # --- events
+
+    def _post_events(self, objects: dict[str, Object]) -> None:
+        """Post what waits, until the server has had enough."""
+        by_group = {str((obj.get("spec") or {}).get("groupName")): obj for obj in objects.values()}
+        while self._waiting and time.monotonic() >= self._events_not_before:
+            occurrence = self._waiting[0]
+            regarding = by_group.get(occurrence.group)
+            if regarding is not None:
+                try:
+                    self._events.post(occurrence, regarding)
+                except ApiError as error:
+                    if not self._give_up(error):
+                        return
+                else:
+                    self._event_backoff.success()
+            self._attempts = 0
+            with self._wake:
+                if self._waiting and self._waiting[0] is occurrence:
+                    self._waiting.popleft()
+
+    def _give_up(self, error: ApiError) -> bool:
+        """Whether this event is not worth another attempt."""
+        self._events_not_before = time.monotonic() + self._event_backoff.failure(error.retry_after)
+        if self._event_backoff.first:
+            log.warning("could not post an event (%s)", error)
+        self._attempts += 1
+        refused = 400 <= error.status < 500 and error.status != TOO_MANY_REQUESTS
+        return refused or (error.status != 0 and self._attempts >= EVENT_ATTEMPTS)
+
+
+def _previous(status: Object) -> NodeGroupStatus:
+    """The status last written; an empty one where there is none that can be read."""
+    try:
+        return from_dict(NodeGroupStatus, status)
+    except (ValueError, TypeError, AttributeError):
+        return NodeGroupStatus(state="failed")
+
+
+def _condition(kind: str, status: str, reason: str, message: str) -> Condition:
+    return Condition(kind, status, reason, UNDATED, message[:1024])
