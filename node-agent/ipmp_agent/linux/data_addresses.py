@@ -77,7 +77,8 @@ class DataAddresses:
     def find(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
         """Compare with what is on the members now (by key), and tell which data addresses are there already."""
         remembered = dict(self.placement)
-        self.placement = {a: key for a, key in self.placement.items() if a in self.held}
+        # What is being checked is not there yet and keeps its place; what was only remembered has to be found.
+        self.placement = {a: key for a, key in self.placement.items() if a in self.held or a in self._host.checks}
         for key, found in installed.items():
             for each in found:
                 address = self._configured.get(each.address.ip)
