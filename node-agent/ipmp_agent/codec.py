@@ -7,6 +7,7 @@ Unknown keys are ignored and missing ones take their default: an older and a new
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -32,8 +33,16 @@ T = TypeVar("T")
 Decoder = Callable[[Any], Any]
 
 _PLAIN = (str, int, float, bool)
+_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+def _address_or_mac(text: str) -> Any:
+    return events.MacAddress(text) if _MAC.fullmatch(text) else ip_address(text)
+
+
 _IP_PARSERS: dict[frozenset[type], Callable[[str], Any]] = {
     frozenset({IPv4Address, IPv6Address}): ip_address,
+    frozenset({IPv4Address, IPv6Address, events.MacAddress}): _address_or_mac,
     frozenset({IPv4Interface, IPv6Interface}): ip_interface,
     frozenset({IPv4Network, IPv6Network}): ip_network,
 }

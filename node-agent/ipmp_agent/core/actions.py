@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ipmp_agent.core.events import Family, ProbeKind
+    from ipmp_agent.core.events import Family, MacAddress, ProbeKind
     from ipmp_agent.core.reasons import Reason
     from ipmp_api.types import Address, InterfaceAddress
 
@@ -23,11 +23,11 @@ class ProbeProtocol(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SendProbe:
-    """Send one probe. A discovery probe has the all-hosts group as its target."""
+    """Send one probe. A discovery probe has the all-hosts group as its target, a transitive one a member's MAC."""
 
     interface: str
     family: Family
-    target: Address
+    target: Address | MacAddress
     sequence: int  # 16 bit
     kind: ProbeKind
     protocol: ProbeProtocol
@@ -107,7 +107,7 @@ class ProbeClosed:
 
     interface: str
     family: Family
-    target: Address
+    target: Address | MacAddress
     sequence: int
     sent_at: float  # monotonic seconds
     rtt: float | None  # seconds; None: lost

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipmp_agent.core import group, timers
+from ipmp_agent.core import consistency, group, timers, transitive
 from ipmp_agent.core.actions import InterfaceVerdict, Severity
-from ipmp_agent.core.events import Family, ProbeKind
+from ipmp_agent.core.events import IP_FAMILIES, Family, ProbeKind
 from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent, State
 from ipmp_agent.core.link import Link
 from ipmp_agent.core.probing import Prober, choose_protocol
@@ -18,14 +18,15 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.rtt import DetectionTime
 from ipmp_agent.core.snapshot import GroupState, TargetState
 from ipmp_agent.core.targets import TargetOrigin
-from ipmp_api.types import TestAddressIPv6
+from ipmp_api.types import ProbeMethod, TestAddressIPv6
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
     from typing import Protocol
 
     from ipmp_agent.core.actions import Action
-    from ipmp_agent.core.events import ProbeAnswered, TestAddressChanged
+    from ipmp_agent.core.events import ProbeAnswered, ProbeNotSent, TestAddressChanged
     from ipmp_agent.core.targets import Target
     from ipmp_api.types import Address, NodeGroup
 
@@ -58,6 +59,7 @@ class Detection:
         self._random = rng
         self._group = owner
         self._routers: tuple[Address, ...] = ()
+        self._among_members = False  # members ask one another
         self.time = self._configured_time(configuration)
 
     @staticmethod
@@ -81,9 +83,7 @@ class Detection:
         if configuration.policies.failure_detection != old.policies.failure_detection:
             self.time = self._configured_time(configuration)
             self._reschedule(now)
-        for interface in self._members:
-            if interface.present:
-                self._choose_protocols(interface, now)
+        self._choose_all_protocols(now)
         self.review_all(now)
 
     def review_all(self, now: float) -> None:
@@ -97,15 +97,21 @@ class Detection:
     def appear(self, interface: Interface, now: float) -> None:
         """A member is here: give it a link, probers and targets."""
         interface.link = Link()
-        interface.probers = {family: Prober(interface.key, family, now, self._random) for family in Family}
-        self._choose_protocols(interface, now)
+        interface.probers = {family: Prober(interface.key, family, now, self._random) for family in IP_FAMILIES}
+        interface.transitive = Prober(interface.key, Family.LINK, now, self._random)
+        interface.quiet_until = now + timers.QUIET_PERIOD
+        interface.test_addresses_due = now + timers.TEST_ADDRESS_GRACE
+        self._choose_all_protocols(now)
         self._offer_targets(interface, now)
         self._review(interface, now)
 
     def disappear(self, interface: Interface) -> None:
         """A member is gone, with everything that was known of it."""
         interface.probers = {}
+        interface.transitive = None
         interface.test_addresses = {}
+        interface.duplicates = set()
+        interface.test_addresses_due = interface.quiet_until = None
 
     def restore_failed(self, interface: Interface, reason: Reason, now: float) -> None:
         """The agent starts again and remembers this member as failed: it stays so until proven good."""
@@ -119,14 +125,16 @@ class Detection:
     def go_online(self, interface: Interface, now: float) -> None:
         """Judge it again; a failure known or seen meanwhile counts."""
         interface.fire(InterfaceEvent.GO_ONLINE, interface.cause or Reason.ONLINE, now)
+        interface.test_addresses_due = now + timers.TEST_ADDRESS_GRACE
         self._start_probers(interface, now)
         self._review(interface, now)
         self._try_repair_by_link(interface, now)
 
     def _quiesce(self, interface: Interface) -> None:
-        for prober in interface.probers.values():
-            prober.stop()
-            prober.forget()
+        for prober in (*interface.probers.values(), interface.transitive):
+            if prober is not None:
+                prober.stop()
+                prober.forget()
 
     def _start_probers(self, interface: Interface, now: float) -> None:
         for prober in interface.probers.values():
@@ -135,10 +143,17 @@ class Detection:
 
     # --- how, from where, and whom ---
 
-    def _choose_protocols(self, interface: Interface, now: float) -> None:
+    def _choose_all_protocols(self, now: float) -> None:
+        twice = consistency.addresses_used_twice(self._members)
+        for interface in self._members:
+            self._choose_protocols(interface, twice, now)
+
+    def _choose_protocols(self, interface: Interface, twice: set[Address], now: float) -> None:
         policies = self._configuration.policies
         for family, prober in interface.probers.items():
             source = interface.test_addresses.get(family)
+            if source in twice or family in interface.duplicates:
+                source = None
             if family is Family.IPV4:
                 addressed = interface.member.test_ipv4 is not None
             else:
@@ -153,22 +168,17 @@ class Detection:
 
     def test_address(self, interface: Interface, event: TestAddressChanged, now: float) -> None:
         """A test address is ready, or gone, or somebody else's."""
+        if event.duplicate:
+            interface.duplicates.add(event.family)
+        else:
+            interface.duplicates.discard(event.family)
         if event.address is None:
             interface.test_addresses.pop(event.family, None)
+            interface.test_addresses_due = now + timers.TEST_ADDRESS_GRACE
         else:
             interface.test_addresses[event.family] = event.address
-        if event.duplicate:
-            self._group.tell(
-                Reason.TEST_ADDRESS_DUPLICATE,
-                f"the IPv{event.family.value} test address of {interface.name} is in use elsewhere: not used",
-                interface,
-                Severity.ERROR,
-            )
-        if interface.present:
-            self._choose_protocols(interface, now)
-            self._offer_targets(interface, now)
-            self._review(interface, now)
-            self._try_repair_by_link(interface, now)
+        self._choose_all_protocols(now)
+        self.review_all(now)
 
     def routers(self, routers: tuple[Address, ...], now: float) -> None:
         """The routing table has these gateways on the link now."""
@@ -177,9 +187,7 @@ class Detection:
 
     def _offer_targets(self, interface: Interface, now: float) -> None:
         sources = self._configuration.policies.targets
-        own = {a.address.ip for a in self._configuration.data_addresses}
-        own |= {address for member in self._members for address in member.test_addresses.values()}
-        own |= {member.test_ipv4.ip for member in self._configuration.members if member.test_ipv4}
+        own = self._own_addresses()
         named: dict[Address, TargetOrigin] = dict.fromkeys(sources.addresses, TargetOrigin.PIN)
         for enabled, addresses, origin in (
             (sources.routers, self._routers, TargetOrigin.ROUTER),
@@ -189,9 +197,14 @@ class Detection:
                 named.setdefault(address, origin)
         for family, prober in interface.probers.items():
             wanted = [(a, o) for a, o in named.items() if a.version == family.value and a not in own]
-            prober.targets.offer(wanted, now, keep=self._group_failed)
-            if not prober.targets and prober.want_hosts:
+            prober.targets.offer(wanted, now, keep_routers=self._group_failed)
+            if not prober.targets and prober.searching:
                 self._copy_hosts(prober, now)
+
+    def _own_addresses(self) -> set[Address]:
+        own = {a.address.ip for a in self._configuration.data_addresses}
+        own |= {address for member in self._members for address in member.test_addresses.values()}
+        return own | {member.test_ipv4.ip for member in self._configuration.members if member.test_ipv4}
 
     def _copy_hosts(self, prober: Prober, now: float) -> None:
         for sibling in self._members:
@@ -230,23 +243,29 @@ class Detection:
         if not interface.functioning:
             self._group.tell(Reason.LINK_DOWN, f"the link of {interface.name} is down", interface)
             return
-        self._release_flapping(now)
+        self._release_flapping(interface, now)
         if any(o.functioning and o.link.usable for o in self._members if o is not interface):
             self._fail(interface, Reason.LINK_DOWN, now)
         else:
             self._fail_group(interface, Reason.LINK_DOWN, now)
 
-    def _release_flapping(self, now: float) -> None:
-        """The flap rule never keeps the last working link out."""
-        others = [other for other in self._members if other.functioning and other.link.usable]
-        if others:
+    def _release_flapping(self, failing: Interface | None, now: float) -> None:
+        """The flap rule never keeps the last working link out: `failing` is about to be out as well."""
+        others = [other for other in self._members if other is not failing]
+        if any(other.functioning and other.link.usable for other in others):
             return
-        for other in self._members:
+        for other in others:
             if other.link.held and other.link.usable:
                 other.link.release()
                 self._try_repair_by_link(other, now)
 
+    def release_last_link(self, now: float) -> None:
+        """No member works, for whatever reason: a link that came up too often is better than none."""
+        if self._group_failed:
+            self._release_flapping(None, now)
+
     def _link_up(self, interface: Interface, now: float, *, known: bool) -> None:
+        was_held = interface.link.held
         stable = interface.link.came_up(now)
         if not known:
             interface.link.up = None
@@ -258,7 +277,7 @@ class Detection:
         elif stable or self._group_failed:
             interface.link.release()
             self._try_repair_by_link(interface, now)
-        elif not interface.capable and interface.state in BROKEN:
+        elif not was_held and not interface.capable and interface.state in BROKEN:
             self._group.tell(
                 Reason.LINK_FLAPPING,
                 f"{interface.name} has come up more than {timers.LINK_UPS_PERMITTED} times in the last minute: "
@@ -275,6 +294,9 @@ class Detection:
             return
         if interface.enabled and interface.cause is Reason.PROBES_LOST:
             return
+        searching = any(prober.searching for prober in interface.probers.values())
+        if searching and interface.cause is Reason.GROUP_FAILED and self._group_failed:
+            return  # nobody answered, and whoever is found next has to
         self._repair(interface, Reason.LINK_UP, now)
 
     # --- verdicts ---
@@ -301,6 +323,7 @@ class Detection:
         for interface in self._members:
             if interface.functioning or interface.state is State.OFFLINE:
                 self._condemn(interface, reason if interface is culprit else Reason.GROUP_FAILED, now)
+        for interface in self._members:
             for prober in interface.probers.values():
                 prober.targets.flush_hosts()
         if reason is Reason.LINK_DOWN:
@@ -314,12 +337,15 @@ class Detection:
         self._group.act(InterfaceVerdict(interface.key, failed=False, reason=reason))
         self._group.tell(reason, f"repair of {interface.name} detected", interface)
         self._group.regained(interface, group_had_failed=group_had_failed)
+        if group_had_failed:
+            self.review_all(now)  # routers that were kept although their routes had gone
 
     def _judge(self, interface: Interface, now: float) -> None:
         if interface.functioning:
             self._judge_targets(interface, now)
             condemning = group.failing_probers(interface, now, self.time.value)
             if condemning:
+                self._release_flapping(interface, now)
                 first_loss = min(prober.first_loss() for prober in condemning)
                 margin = timers.JITTER_MINIMUM * self.time.interval
                 if group.is_interface_failure(interface, first_loss, self._members, margin):
@@ -327,6 +353,17 @@ class Detection:
                 else:
                     self._fail_group(interface, Reason.GROUP_FAILED, now)
         elif interface.state is State.FAILED and interface.link.usable and self._proven(interface):
+            self._repair(interface, Reason.PROBES_ANSWERED, now)
+
+    def _judge_among_members(self, interface: Interface, now: float) -> None:
+        prober = interface.transitive
+        if interface.capable or prober is None:
+            return
+        if interface.functioning:
+            margin = timers.JITTER_MINIMUM * self.time.interval
+            if not interface.quiet(now) and transitive.is_to_blame(interface, self._members, margin):
+                self._fail(interface, Reason.PROBES_LOST, now)
+        elif interface.state in BROKEN and interface.cause is not Reason.LINK_DOWN and prober.repaired():
             self._repair(interface, Reason.PROBES_ANSWERED, now)
 
     @staticmethod
@@ -343,53 +380,91 @@ class Detection:
                     interface,
                     Severity.WARNING,
                 )
-                prober.targets.set_aside(target, TargetState.DEAD, now)
-                self._review(interface, now)
+                self._set_aside(interface, prober, target, TargetState.DEAD, now)
+
+    def _set_aside(self, interface: Interface, prober: Prober, target: Target, state: TargetState, now: float) -> None:
+        if prober.targets.set_aside(target, state, now):
+            prober.look_around = True
+        self._review(interface, now)
 
     # --- time ---
 
     def next_deadline(self) -> float | None:
         """When the next prober or held link wants attention."""
         times = [p.next_deadline() for i in self._members for p in i.probers.values()]
+        if self._among_members:
+            times += [i.transitive.next_deadline() for i in self._members if i.transitive]
+        times += [interface.test_addresses_due for interface in self._members]
         times += [interface.link.release_at() for interface in self._members if interface.link.up is not False]
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Judge and probe whatever is due."""
+        asleep = 0.0
         for interface in self._members:
+            if interface.test_addresses_due is not None and now >= interface.test_addresses_due:
+                interface.test_addresses_due = None
             release_at = interface.link.release_at()
             if release_at is not None and now >= release_at and interface.link.usable:
                 interface.link.release()
                 self._try_repair_by_link(interface, now)
             for prober in interface.probers.values():
-                self._tick(interface, prober, now)
+                asleep = max(asleep, self._tick(interface, prober, self._judge, now))
+            if self._among_members and interface.transitive is not None:
+                asleep = max(asleep, self._tick(interface, interface.transitive, self._judge_among_members, now))
+        if asleep >= self.time.value:
+            self._group.tell(
+                Reason.AGENT_SUSPENDED,
+                f"the agent did not run for {asleep:.1f} s: no verdict is drawn from the probes of that time",
+                severity=Severity.WARNING,
+            )
 
-    def _tick(self, interface: Interface, prober: Prober, now: float) -> None:
+    def arrange_transitive(self, now: float) -> None:
+        """Let the members ask one another exactly while there is nobody else to ask."""
+        wanted = self._configuration.policies.probe_method is not ProbeMethod.DISABLED
+        wanted = wanted and not any(interface.capable for interface in self._members)
+        if wanted or self._among_members:
+            self._among_members = wanted
+            transitive.arrange(self._members, now, self.time.interval, wanted=wanted)
+
+    def _tick(
+        self, interface: Interface, prober: Prober, judge: Callable[[Interface, float], None], now: float
+    ) -> float:
+        """Judge and probe if that is due. Returns the seconds by which it came too late to judge."""
+        late = 0.0
         if prober.due(now):
-            missed = prober.missed_count
-            for closed in prober.begin_tick(now, self.time.interval):
-                self._group.act(closed)
-            if prober.missed_count == missed:
-                self._judge(interface, now)
+            late = prober.skip_if_late(now, self.time.interval)
+            if not late:
+                for closed in prober.begin_tick(now, self.time.interval):
+                    self._group.act(closed)
+                judge(interface, now)
             prober.targets.promote(now)
             if not prober.running:
-                return
+                return late
             for action in prober.send_next(now):
                 self._group.act(action)
         probe = prober.send_rtt(now, self.time.configured_interval, raised=self.time.raised)
         if probe is not None:
             self._group.act(probe)
+        return late
 
     def _reschedule(self, now: float) -> None:
         for interface in self._members:
-            for prober in interface.probers.values():
-                prober.reschedule(now, self.time.interval)
+            for prober in (*interface.probers.values(), interface.transitive):
+                if prober is not None:
+                    prober.reschedule(now, self.time.interval)
 
     # --- answers ---
 
+    def not_sent(self, interface: Interface, event: ProbeNotSent, now: float) -> None:
+        """The kernel refused a probe."""
+        prober = interface.transitive if event.family is Family.LINK else interface.probers.get(event.family)
+        if prober is not None:
+            prober.not_sent(event.sequence, now)
+
     def answered(self, interface: Interface, event: ProbeAnswered, now: float) -> None:
         """A reply came: history, estimate, detection time."""
-        prober = interface.probers.get(event.family)
+        prober = interface.transitive if event.family is Family.LINK else interface.probers.get(event.family)
         if prober is None or not interface.watching:
             return
         if event.kind is ProbeKind.DISCOVERY:
@@ -404,11 +479,14 @@ class Detection:
             closed = prober.answered(event, self.time.interval, measure=measure)
             if closed is None:
                 return
+            interface.quiet_until = None
             self._group.act(closed)
-        if target is not None and measure:
+        if target is not None and measure and event.family is not Family.LINK:
             self._adapt(interface, prober, target, now)
 
     def _discovered(self, event: ProbeAnswered, now: float) -> None:
+        if event.target in self._own_addresses():
+            return  # another member hears what is sent to all hosts, and answers
         for interface in self._members:
             prober = interface.probers.get(event.family)
             if prober is not None and prober.want_hosts and prober.targets.add_host(event.target, now):
@@ -418,13 +496,12 @@ class Detection:
         crtt = target.rtt.crtt
         if self.time.too_slow(crtt):
             if self._is_exception(prober, target):
-                prober.targets.set_aside(target, TargetState.SLOW, now)
                 self._group.tell(
                     Reason.TARGET_SLOW,
                     f"target {target.address} is much slower than the others of {interface.name}: set aside",
                     interface,
                 )
-                self._review(interface, now)
+                self._set_aside(interface, prober, target, TargetState.SLOW, now)
                 return
             self.time.raise_for(crtt, now)
             self._reschedule(now)

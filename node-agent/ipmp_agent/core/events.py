@@ -12,10 +12,20 @@ if TYPE_CHECKING:
 
 
 class Family(IntEnum):
-    """Address family, by its version number."""
+    """What probes are addressed by: an address family, by its version number, or the link layer, layer 2."""
 
+    LINK = 2  # between members, when there is nobody else to ask
     IPV4 = 4
     IPV6 = 6
+
+
+IP_FAMILIES = (Family.IPV4, Family.IPV6)
+
+
+class MacAddress(str):
+    """Hardware address of a member, lower case with colons: the target of a transitive probe."""
+
+    __slots__ = ()
 
 
 class ProbeKind(Enum):
@@ -73,7 +83,7 @@ class ProbeAnswered:
 
     interface: str
     family: Family
-    target: Address
+    target: Address | MacAddress
     sequence: int
     kind: ProbeKind
     rtt: float  # seconds, send to processed here

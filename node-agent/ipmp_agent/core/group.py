@@ -94,8 +94,7 @@ def is_interface_failure(suspect: Interface, first_loss: float, interfaces: Sequ
 def failing_probers(interface: Interface, now: float, detection_time: float) -> list[Prober]:
     """The probers that condemn a member: all that can judge, or none. One healthy family keeps a NIC up."""
     judges = [prober for prober in interface.probers.values() if prober.capable and prober.running]
-    in_quiet_period = any(p.quiet_until is not None and now < p.quiet_until for p in judges)
-    if in_quiet_period or not all(prober.failing(now, detection_time) for prober in judges):
+    if interface.quiet(now) or not all(prober.failing(now, detection_time) for prober in judges):
         return []
     return judges
 

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.link import Link
+from ipmp_agent.core.probing import ProbeState
 from ipmp_agent.core.snapshot import InterfaceWord, LinkWord, ProbeWord
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Interface:
     __slots__ = (
         "active_since",
         "cause",
+        "duplicates",
         "facts",
         "inactive",
         "key",
@@ -117,10 +119,13 @@ class Interface:
         "member",
         "offline_reasons",
         "probers",
+        "quiet_until",
         "reason",
         "since",
         "state",
         "test_addresses",
+        "test_addresses_due",
+        "transitive",
     )
 
     def __init__(self, member: Member, now: float, reason: Reason) -> None:
@@ -135,8 +140,12 @@ class Interface:
         self.facts: InterfaceFound | None = None  # None: absent
         self.offline_reasons: set[Reason] = set()  # who keeps it offline
         self.link = Link()
-        self.probers: dict[Family, Prober] = {}
+        self.probers: dict[Family, Prober] = {}  # by IP family
+        self.transitive: Prober | None = None  # asks the other members, while there is no target
+        self.quiet_until: float | None = None  # losses are ignored until then, or until the first reply
         self.test_addresses: dict[Family, Address] = {}
+        self.test_addresses_due: float | None = None  # what is missing then is mentioned; None: that time has come
+        self.duplicates: set[Family] = set()  # somebody else on the link has the test address
 
     def fire(self, event: InterfaceEvent, reason: Reason, now: float) -> None:
         """Change state by the table. Raises InvalidTransitionError and changes nothing for a pair not in it."""
@@ -199,9 +208,19 @@ class Interface:
         return self.state not in OUT and self.state is not State.ABSENT and self.link.usable
 
     @property
+    def heard(self) -> bool:
+        """Whether another member answered its last transitive probe."""
+        newest = self.transitive.newest_judged() if self.transitive and self.transitive.running else None
+        return newest is not None and newest.state is ProbeState.ANSWERED
+
+    def quiet(self, now: float) -> bool:
+        """Whether it is too new to be condemned by probes."""
+        return self.quiet_until is not None and now < self.quiet_until
+
+    @property
     def word(self) -> InterfaceWord:
         """The state as ipmpstat says it."""
-        return _WORDS[self.state]
+        return InterfaceWord.OK if self.functioning and self.heard else _WORDS[self.state]
 
     @property
     def link_word(self) -> LinkWord:
@@ -213,8 +232,9 @@ class Interface:
     @property
     def probe_word(self) -> ProbeWord:
         """What probes say, as ipmpstat says it."""
-        if not self.enabled or not self.present:
+        among_members = self.transitive is not None and self.transitive.running
+        if not self.present or not (self.enabled or among_members):
             return ProbeWord.DISABLED
         if self.state in BROKEN:
             return ProbeWord.FAILED
-        return ProbeWord.OK if self.capable else ProbeWord.UNKNOWN
+        return ProbeWord.OK if self.capable or self.heard else ProbeWord.UNKNOWN

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from ipmp_agent.core import events, group
+from ipmp_agent.core import consistency, events, group
 from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, SetNominee, SetOutbound, Severity
 from ipmp_agent.core.detection import Detection
-from ipmp_agent.core.interface import Interface, InterfaceEvent
+from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent
 from ipmp_agent.core.placement import Placement
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.report import take_snapshot
@@ -38,7 +38,8 @@ class Multipathing:
         self._detection = Detection(configuration, self._interfaces, random.Random(seed), self)  # noqa: S311 - jitter
         self._activations = 0
         self._saved: dict[str, events.SavedInterface] = {}
-        self._refusals: dict[str, tuple[Reason, str]] = {}
+        self._findings: consistency.Findings = {}
+        self._look_at = 0.0  # when to look for findings again, with the next tick
         self._read = False  # the kernel has been read once
         self._state: GroupState | None = None  # as last told; None: nothing yet
         self._recovering_until: float | None = None  # a failed group is coming back, one member after the other
@@ -52,6 +53,8 @@ class Multipathing:
         """Take one fact; return what is to be done about it, in order."""
         self._ensure_configured(now)
         _HANDLERS[type(event)](self, event, now)
+        if type(event) is not events.ProbeAnswered:
+            self._look_at = now
         self._settle(now)
         return self._take_actions()
 
@@ -76,7 +79,7 @@ class Multipathing:
             self._placement,
             self._outbound,
             self._nominee,
-            tuple((name, reason, detail) for name, (reason, detail) in self._refusals.items()),
+            tuple((self._name(key), reason, detail) for (key, reason), detail in self._findings.items()),
         )
 
     def saved(self) -> tuple[events.SavedInterface, ...]:
@@ -90,7 +93,7 @@ class Multipathing:
                 reason=interface.cause,
             )
             for interface in self._interfaces.values()
-            if interface.present
+            if interface.present or Reason.OFFLINE in interface.offline_reasons
         )
 
     # --- what detection asks of its group ---
@@ -140,8 +143,9 @@ class Multipathing:
             interface.member = member
             self._interfaces[member.key] = interface
         self._configuration = configuration
-        for move in self._placement.configure([a.address for a in configuration.data_addresses]):
-            self._move((move,))
+        withdrawn = self._placement.configure([a.address for a in configuration.data_addresses])
+        if configuration.policies.mode is Mode.MANAGE:
+            self._move(withdrawn)
         self._detection.configure(configuration, now)
         reclaim = bool(configuration.policies.failback)
         self._note_use(group.settle(self._members, reclaim=reclaim, first_out=newly_standby))
@@ -155,8 +159,13 @@ class Multipathing:
 
     def _on_kernel_read(self, event: events.KernelRead, now: float) -> None:
         del event
-        self._read = True
+        first_time, self._read = not self._read, True
+        for key, saved in self._saved.items():  # of members that are not here
+            if saved.offline and key in self._interfaces:
+                self._interfaces[key].offline_reasons.add(Reason.OFFLINE)
         self._saved.clear()
+        if first_time:
+            self._recovering_until = now + self._detection.time.value
         self._detection.review_all(now)
         self._note_use(group.settle(self._members))
 
@@ -177,8 +186,9 @@ class Multipathing:
                 self.tell(refusal, f"{event.name} cannot be a member: {_REFUSALS[refusal]}", interface, Severity.ERROR)
             return
         if not was_present:
-            self._appear(interface, now)
-        elif known is not None and known.mac != event.mac:
+            self._appear(interface, event.link, now)
+            return
+        if known is not None and known.mac != event.mac:
             self._mac_changed(interface, now)
         if event.link != interface.link.up:
             self._detection.link_changed(interface, event.link, now)
@@ -187,13 +197,14 @@ class Multipathing:
         media = {o.facts.media for o in self._members if o is not interface and o.present and o.facts}
         return Reason.MEDIA_MISMATCH if media and event.media not in media else None
 
-    def _appear(self, interface: Interface, now: float) -> None:
+    def _appear(self, interface: Interface, link: bool | None, now: float) -> None:
         saved = self._saved.pop(interface.key, None)
-        first_time = not self._read
         interface.fire(InterfaceEvent.APPEAR, Reason.INTERFACE_APPEARED, now)
-        if not first_time:
-            self.tell(Reason.INTERFACE_APPEARED, f"{interface.name} is here", interface)
+        interface.inactive = True  # until all is known of it
         self._detection.appear(interface, now)
+        if self._read:
+            self._placement.vacate(interface.key)  # the kernel took the addresses away with the interface
+            self.tell(Reason.INTERFACE_APPEARED, f"{interface.name} is here", interface)
         if saved and saved.offline:
             interface.offline_reasons.add(Reason.OFFLINE)
         if group.mac_holder(interface, self._members):
@@ -208,11 +219,14 @@ class Multipathing:
             self._detection.go_offline(interface, next(iter(interface.offline_reasons)), now)
         if saved and saved.failed:
             self._detection.restore_failed(interface, saved.reason or Reason.RESTORED, now)
-        if interface.functioning and saved:
-            interface.inactive = saved.inactive
-            self._note_use(group.settle(self._members))
-        elif interface.functioning:
-            self._gain(interface, reclaim=True, claim=not first_time)
+        if link is not True:
+            self._detection.link_changed(interface, link, now)
+        if not interface.functioning:
+            interface.inactive = False
+        elif self._read:
+            self._gain(interface, reclaim=True)
+        else:  # who is used is settled when all have been found
+            interface.inactive = saved.inactive if saved else interface.role is Role.STANDBY
 
     def _mac_changed(self, interface: Interface, now: float) -> None:
         if not interface.offline and group.mac_holder(interface, self._members):
@@ -244,9 +258,9 @@ class Multipathing:
         if was_active:
             self.lost()
 
-    def _gain(self, interface: Interface, *, reclaim: bool, claim: bool = True) -> None:
+    def _gain(self, interface: Interface, *, reclaim: bool) -> None:
         self._note_use(group.gained(interface, self._members, reclaim=reclaim))
-        if interface.active and reclaim and claim:
+        if interface.active and reclaim:
             self._placement.claims.append(interface.key)
         if interface.inactive and interface.role is Role.ACTIVE:
             self.tell(
@@ -291,6 +305,8 @@ class Multipathing:
             self.tell(Reason.ONLINE, f"{interface.name} was not taken offline{why}", interface, Severity.WARNING)
         else:
             self._online(interface, Reason.OFFLINE, now)
+            if interface.offline_reasons or not interface.present:
+                self.tell(Reason.ONLINE, f"{interface.name} is not kept offline any more{_until(interface)}", interface)
 
     def _find(self, name: str) -> Interface | None:
         return self._interfaces.get(name) or next((i for i in self._members if i.name == name), None)
@@ -302,6 +318,8 @@ class Multipathing:
         was_offline, was_active = interface.offline, interface.active
         interface.offline_reasons.add(reason)
         if was_offline or not interface.present:
+            where = "" if interface.present else " as soon as it is here"
+            self.tell(reason, f"{interface.name} is kept offline{where}", interface)
             return
         self._detection.go_offline(interface, reason, now)
         interface.inactive = False
@@ -317,6 +335,7 @@ class Multipathing:
             return
         if group.mac_holder(interface, self._members):
             interface.offline_reasons.add(Reason.DUPLICATE_MAC)
+            interface.reason = Reason.DUPLICATE_MAC
             return
         self._detection.go_online(interface, now)
         self.tell(Reason.ONLINE, f"{interface.name} is online", interface)
@@ -330,32 +349,33 @@ class Multipathing:
                     self.tell(Reason.DUPLICATE_MAC, f"the MAC address of {interface.name} is unique now", interface)
                 self._online(interface, Reason.DUPLICATE_MAC, now)
 
-    def _heed_spec_offline(self, now: float) -> None:
-        """Do what spec.offline asks, as soon as redundancy allows."""
+    def _heed_spec_offline(self, now: float) -> consistency.Findings:
+        """Do what spec.offline asks, as soon as redundancy allows. Returns what cannot be done yet."""
         wanted = set(self._configuration.offline)
-        self._refusals = {}
+        refused: consistency.Findings = {}
         for interface in self._members:
             asked = interface.key in wanted or interface.name in wanted
             heeded = Reason.CONFIGURED in interface.offline_reasons
             if asked and not heeded and self._may_go_offline(interface):
                 self._offline(interface, Reason.CONFIGURED, now)
             elif asked and not heeded:
-                self._refusals[interface.name] = (Reason.MINIMUM_REDUNDANCY, _no_redundancy(interface))
+                refused[interface.key, Reason.MINIMUM_REDUNDANCY] = _no_redundancy(interface)
             elif heeded and not asked:
                 self._online(interface, Reason.CONFIGURED, now)
+        return refused
 
     # --- addresses ---
 
     def _on_address_found(self, event: events.AddressFound, now: float) -> None:
         del now
-        self._placement.found(event.address, event.interface)
+        if event.interface in self._interfaces:
+            self._placement.found(event.address, event.interface)
 
     def _on_address_refused(self, event: events.AddressRefused, now: float) -> None:
         del now
         if event.address not in self._placement.all:
             return
-        self._placement.unbind(event.address)
-        self._placement.refused[event.address] = (event.reason, event.detail)
+        self._placement.refuse(event.address, event.reason, event.detail)
         self.tell(event.reason, f"{event.address} is not available: {event.detail}", severity=Severity.ERROR)
 
     def _on_address_cleared(self, event: events.AddressCleared, now: float) -> None:
@@ -366,14 +386,37 @@ class Multipathing:
 
     def _settle(self, now: float) -> None:
         self._release_twins(now)
-        self._heed_spec_offline(now)
+        refused = self._heed_spec_offline(now)
+        self._detection.release_last_link(now)
+        self._detection.arrange_transitive(now)
         active = self._order_active()
-        if self._read:
-            self._tell_state(now)
-            if self._configuration.policies.mode is Mode.MANAGE:
-                waiting = self._still_recovering(now)
-                self._move(self._placement.place(active, now, self._why_left, waiting=waiting))
-                self._set_outbound(active)
+        if not self._read:
+            return
+        self._tell_state(now)
+        waiting = self._still_recovering(now)
+        if self._configuration.policies.mode is Mode.MANAGE:
+            self._move(self._placement.place(active, now, self._why_left, waiting=waiting))
+            self._set_outbound(active)
+        else:
+            self._placement.rest()
+        if now >= self._look_at or any(key not in self._findings for key in refused):
+            self._look_at = now + self._detection.time.value
+            self._tell_findings({**refused, **consistency.find(self._configuration, self._members)})
+
+    def _tell_findings(self, findings: consistency.Findings) -> None:
+        """Each is told once, and once more when it is over."""
+        for (key, reason), detail in findings.items():
+            if (key, reason) not in self._findings:
+                severity = consistency.SEVERITIES.get(reason, Severity.ERROR)
+                self.tell(reason, detail, self._interfaces[key], severity)
+        for (key, reason), detail in self._findings.items():
+            if (key, reason) not in findings:
+                self.tell(reason, f"no longer: {detail}", self._interfaces.get(key))
+        self._findings = findings
+
+    def _name(self, key: str) -> str:
+        interface = self._interfaces.get(key)
+        return interface.name if interface else key
 
     def _order_active(self) -> list[str]:
         for interface in self._members:
@@ -393,7 +436,7 @@ class Multipathing:
         if self._recovering_until is None:
             return set()
         doubtful = {
-            i.key for i in self._members if i.failed and i.cause is Reason.GROUP_FAILED and i.link.usable and i.present
+            i.key for i in self._members if i.state in BROKEN and i.cause is Reason.GROUP_FAILED and i.link.usable
         }
         if now >= self._recovering_until or not doubtful:
             self._recovering_until = None
@@ -469,9 +512,8 @@ class Multipathing:
             self._detection.answered(interface, event, now)
 
     def _on_not_sent(self, event: events.ProbeNotSent, now: float) -> None:
-        interface = self._interfaces.get(event.interface)
-        if interface and (prober := interface.probers.get(event.family)):
-            prober.not_sent(event.sequence, now)
+        if interface := self._interfaces.get(event.interface):
+            self._detection.not_sent(interface, event, now)
 
     def _on_routers(self, event: events.RoutersChanged, now: float) -> None:
         self._detection.routers(event.routers, now)
@@ -479,6 +521,12 @@ class Multipathing:
 
 def _no_redundancy(interface: Interface) -> str:
     return f"{interface.name} stays online: no other interface of the group works, so its addresses would be lost"
+
+
+def _until(interface: Interface) -> str:
+    if not interface.present:
+        return ", and is not here"
+    return f": {', '.join(sorted(interface.offline_reasons))}" if interface.offline_reasons else ""
 
 
 def _refused(event: events.InterfaceFound, refusal: Reason | None) -> events.InterfaceFound:

@@ -1,8 +1,8 @@
 """Which data address sits on which member.
 
 Each family is spread on its own: an address goes to the active member with the fewest, a member that becomes active
-takes the most recently bound ones of the fullest member until it has its share, and nothing else moves. Counts of
-active members then differ by at most one. With no active member everything stays where it is.
+takes the most recently bound ones of the fullest member until it has its share, one that loses an address for good
+takes one from a member that has two more, and nothing else moves. With no active member everything stays where it is.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ _MOVES_BEFORE_FAILBACK_WAITS = timers.MOVE_BUDGET - 1
 class Placement:
     """The binding of data addresses to members, in the order they were bound."""
 
-    __slots__ = ("_bound", "_held", "_moved_at", "_retry_at", "claims", "refused")
+    __slots__ = ("_bound", "_held", "_moved_at", "_relieved", "_retry_at", "claims", "refused")
 
     def __init__(self) -> None:
         self._bound: dict[InterfaceAddress, str | None] = {}
         self._held: dict[tuple[str, int], dict[InterfaceAddress, None]] = {}  # by member and family, in binding order
         self._moved_at: dict[InterfaceAddress, deque[float]] = {}
-        self._retry_at: float | None = None  # when a claim that waits for the move budget may go on
+        self._relieved: list[tuple[str, int]] = []  # members that lost an address of this family for good
+        self._retry_at: float | None = None  # when what waits for the move budget may go on
         self.claims: list[str] = []  # members entitled to take a share from the others, in the order they came
         self.refused: dict[InterfaceAddress, tuple[Reason, str]] = {}  # cannot be had: by whom, in words
 
@@ -56,6 +57,7 @@ class Placement:
         moves = []
         for address in [a for a in self._bound if a not in wanted_set]:
             if holder := self.unbind(address):
+                self._relieved.append((holder, address.version))
                 moves.append(Move(address, holder, None, Reason.ADDRESS_REMOVED))
             del self._bound[address]
             self._moved_at.pop(address, None)
@@ -70,6 +72,12 @@ class Placement:
         if self._bound[address] != member:
             self._bind(address, member)
         return True
+
+    def refuse(self, address: InterfaceAddress, reason: Reason, detail: str) -> None:
+        """The address cannot be had until it is cleared."""
+        if holder := self.unbind(address):
+            self._relieved.append((holder, address.version))
+        self.refused[address] = (reason, detail)
 
     def unbind(self, address: InterfaceAddress) -> str | None:
         """The address is on no member any more. Returns who had it."""
@@ -99,12 +107,14 @@ class Placement:
     ) -> list[Move]:
         """Bring every address onto an active member, then give claimants their share.
 
-        `active` is in the order of activation. `why` names the reason of leaving a member that is not active.
+        `active` is in the order of activation. `why` names the reason of leaving a member that is not active: with
+        FAILBACK that member works, and the address stays on it until its budget allows the move.
         `waiting`: members that are not active and keep what they have for now.
         """
         self._retry_at = None
         if not active:
             return []
+        self.claims = [member for member in dict.fromkeys(self.claims) if member in active]
         moves: list[Move] = []
         for family in _FAMILIES:
             counts = {member: len(self._held.get((member, family), ())) for member in active}
@@ -117,17 +127,22 @@ class Placement:
                 and holder not in waiting
             ]
             for address, holder in homeless:
+                reason = why(holder) if holder else Reason.ADDRESS_ADDED
+                if reason is Reason.FAILBACK and not self._ready(address, now):
+                    continue
                 target = min(active, key=counts.__getitem__)  # ties: the earliest activated
                 counts[target] += 1
-                moves.append(self._move(address, target, why(holder) if holder else Reason.ADDRESS_ADDED, now))
+                moves.append(self._move(address, target, reason, now))
             moves += self._share(active, counts, family, now)
+            moves += self._rebalance(active, counts, family, now)
+        self._relieved.clear()
         if self._retry_at is None:
             self.claims.clear()
         return moves
 
     def _share(self, active: Sequence[str], counts: dict[str, int], family: int, now: float) -> list[Move]:
         moves = []
-        for claimant in [member for member in self.claims if member in counts]:
+        for claimant in self.claims:
             while True:
                 fullest = max(active, key=counts.__getitem__)
                 if counts[claimant] + 1 >= counts[fullest]:
@@ -140,13 +155,29 @@ class Placement:
                 moves.append(self._move(address, claimant, Reason.FAILBACK, now))
         return moves
 
+    def _rebalance(self, active: Sequence[str], counts: dict[str, int], family: int, now: float) -> list[Move]:
+        """A member that lost an address takes one from the fullest, if that has at least two more."""
+        moves = []
+        for member in [m for m, version in self._relieved if version == family and m in counts]:
+            fullest = max(active, key=counts.__getitem__)
+            if counts[fullest] >= counts[member] + 2:
+                address = self._most_recent_movable(fullest, family, now)
+                if address is not None:
+                    counts[fullest] -= 1
+                    counts[member] += 1
+                    moves.append(self._move(address, member, Reason.REBALANCE, now))
+        return moves
+
     def _most_recent_movable(self, member: str, family: int, now: float) -> InterfaceAddress | None:
-        for address in reversed(self._held[member, family]):
-            ready = self._ready_at(address)
-            if ready <= now:
-                return address
-            self._retry_at = ready if self._retry_at is None else min(self._retry_at, ready)
-        return None
+        return next((a for a in reversed(self._held[member, family]) if self._ready(a, now)), None)
+
+    def _ready(self, address: InterfaceAddress, now: float) -> bool:
+        """Whether a move that nothing forces is within the budget; if not, it is looked at again in time."""
+        ready = self._ready_at(address)
+        if ready <= now:
+            return True
+        self._retry_at = ready if self._retry_at is None else min(self._retry_at, ready)
+        return False
 
     def _move(self, address: InterfaceAddress, member: str, reason: Reason, now: float) -> Move:
         source = self._bound[address]
@@ -160,6 +191,10 @@ class Placement:
         moved = self._moved_at.get(address)
         return moved[0] + timers.MOVE_WINDOW if moved and len(moved) == _MOVES_BEFORE_FAILBACK_WAITS else 0.0
 
+    def rest(self) -> None:
+        """Nothing is to be moved for now, whatever waits."""
+        self._retry_at = None
+
     def next_deadline(self) -> float | None:
-        """When a claim that waits for the move budget may go on."""
+        """When what waits for the move budget may go on."""
         return self._retry_at

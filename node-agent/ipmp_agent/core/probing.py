@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core import timers
 from ipmp_agent.core.actions import ProbeClosed, ProbeProtocol, SendProbe
 from ipmp_agent.core.events import Family, ProbeKind
+from ipmp_agent.core.snapshot import TargetMode
 from ipmp_agent.core.targets import Targets
 from ipmp_api.types import ProbeMethod
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from ipmp_agent.core.events import ProbeAnswered
+    from ipmp_agent.core.events import MacAddress, ProbeAnswered
     from ipmp_agent.core.targets import Target
     from ipmp_api.types import Address
 
@@ -89,15 +90,16 @@ class Prober:
         "_sequence",
         "answered_count",
         "choice",
+        "discarded_count",
         "duplicates",
         "family",
         "key",
         "last_success",
+        "look_around",
         "lost_count",
         "missed_count",
         "not_sent_count",
         "protocol",
-        "quiet_until",
         "sent_count",
         "source",
         "targets",
@@ -111,11 +113,11 @@ class Prober:
         self.protocol: ProbeProtocol | None = None  # None: cannot probe
         self.choice = ""  # why this protocol
         self.source: Address | None = None
-        self.quiet_until: float | None = now + timers.QUIET_PERIOD
         self.want_hosts = False  # look for hosts with discovery probes
+        self.look_around = False  # a host was dropped: send one discovery probe
         self.last_success: float | None = None  # when the newest answered probe was sent
         self.sent_count = self.answered_count = self.lost_count = 0
-        self.missed_count = self.not_sent_count = self.duplicates = 0
+        self.missed_count = self.not_sent_count = self.discarded_count = self.duplicates = 0
         self._random = rng
         self._history: deque[Probe] = deque(maxlen=timers.PROBE_HISTORY)
         self._sequence = 1
@@ -135,6 +137,11 @@ class Prober:
     def capable(self) -> bool:
         """Can judge: may send, and has somebody to ask."""
         return self.protocol is not None and bool(self.targets)
+
+    @property
+    def searching(self) -> bool:
+        """Looks for hosts: it is to, has an address to be answered at, and nobody named a target."""
+        return self.want_hosts and self.source is not None and self.targets.mode is TargetMode.MULTICAST
 
     @property
     def running(self) -> bool:
@@ -162,6 +169,7 @@ class Prober:
 
     def forget(self) -> None:
         """Drop the history: what it says is not about the present."""
+        self.discarded_count += self.outstanding
         self._history.clear()
         self._failing_since = None
         self.last_success = None
@@ -187,20 +195,23 @@ class Prober:
         """Whether the detection tick has come."""
         return self._next_at is not None and now >= self._next_at
 
-    def begin_tick(self, now: float, interval: float) -> list[ProbeClosed]:
-        """Give up what is overdue and schedule the next tick.
+    def skip_if_late(self, now: float, interval: float) -> float:
+        """Skip a tick that comes more than half an interval late; returns by how many seconds, 0.0 if it does not.
 
-        A tick that comes more than half an interval late is our own fault: what is unanswered then may have been
-        answered to a process that did not run, so it is missed, not lost.
+        That is our own fault: what is unanswered then may have been answered to a process that did not run, so it is
+        missed, not lost.
         """
-        if self._next_at is None:
-            return []
-        late = now - self._next_at
-        if late > interval / 2:
-            self.missed_count += int(late / interval) + self._discard_pending()
-            self._base = now
-            self._next_at = now + self._jitter(interval)
-            return []
+        late = now - (now if self._next_at is None else self._next_at)
+        if late <= timers.LATEST_TICK * interval:
+            return 0.0
+        self.missed_count += max(1, int(late / interval))
+        self._discard_pending()
+        self._base = now
+        self._next_at = now + self._jitter(interval)
+        return late
+
+    def begin_tick(self, now: float, interval: float) -> list[ProbeClosed]:
+        """Give up what is overdue and schedule the next tick."""
         closed = self.expire(now, interval)
         pending = [probe for probe in self._history if probe.state is ProbeState.PENDING]
         for probe in pending[: 1 - timers.PROBES_OUTSTANDING]:
@@ -228,11 +239,11 @@ class Prober:
         self.lost_count += 1
         return self._closed(probe, None, None)
 
-    def _discard_pending(self) -> int:
+    def _discard_pending(self) -> None:
         pending = [probe for probe in self._history if probe.state is ProbeState.PENDING]
         for probe in pending:
             self._history.remove(probe)
-        return len(pending)
+        self.discarded_count += len(pending)
 
     def send_next(self, now: float) -> Iterator[SendProbe]:
         """The probes of this tick: one to the next target, and one to all hosts while targets are looked for."""
@@ -242,8 +253,11 @@ class Prober:
             self.sent_count += 1
             yield self._send(target.address, ProbeKind.DETECTION)
             self._sequence = (self._sequence + 1) % _SEQUENCES
-        if self.want_hosts and len(self.targets.hosts) <= 1:
-            yield self._send(ALL_HOSTS[self.family], ProbeKind.DISCOVERY)
+        if self.searching and (self.look_around or len(self.targets.hosts) <= 1):
+            self.look_around = False
+            yield SendProbe(
+                self.key, self.family, ALL_HOSTS[self.family], self._sequence, ProbeKind.DISCOVERY, ProbeProtocol.ICMP
+            )
 
     def send_rtt(self, now: float, configured_interval: float, *, raised: bool) -> SendProbe | None:
         """An RTT-only probe at every configured interval while the detection time is raised."""
@@ -257,11 +271,10 @@ class Prober:
         target = None if first else self.targets.take_next_rtt()
         return self._send(target.address, ProbeKind.RTT) if target else None
 
-    def _send(self, address: Address, kind: ProbeKind) -> SendProbe:
+    def _send(self, address: Address | MacAddress, kind: ProbeKind) -> SendProbe:
         protocol = self.protocol or ProbeProtocol.ICMP
-        if isinstance(address, IPv6Address) and protocol is ProbeProtocol.ICMP:
-            # An echo to a global address needs a route; a solicitation needs only the link.
-            protocol = ProbeProtocol.ICMP if address.is_link_local or address.is_multicast else ProbeProtocol.NEIGHBOR
+        if isinstance(address, IPv6Address) and protocol is ProbeProtocol.ICMP and not address.is_link_local:
+            protocol = ProbeProtocol.NEIGHBOR  # an echo to a global address needs a route, a solicitation only the link
         return SendProbe(self.key, self.family, address, self._sequence, kind, protocol)
 
     # --- what comes back ---
@@ -279,7 +292,6 @@ class Prober:
             self.lost_count -= 1
         probe.state = ProbeState.ANSWERED
         self.answered_count += 1
-        self.quiet_until = None
         self._failing_since = None
         self.last_success = max(self.last_success or probe.sent_at, probe.sent_at)
         sane = 0 <= event.network_rtt <= timers.PROBE_HISTORY * interval
@@ -341,7 +353,9 @@ class Prober:
     def first_loss(self) -> float:
         """When the oldest probe of the present streak of losses was sent."""
         count, first_at = self.streak(ProbeState.LOST)
-        return first_at if count or self._failing_since is None else self._failing_since
+        if self._failing_since is None:
+            return first_at
+        return min(first_at, self._failing_since) if count else self._failing_since
 
     def dead_target(self) -> Target | None:
         """The target of the newest probe, when it alone stopped answering."""

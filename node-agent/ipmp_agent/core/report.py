@@ -11,6 +11,7 @@ from ipmp_agent.core.snapshot import (
     GroupSnapshot,
     InterfaceSnapshot,
     ProberSnapshot,
+    ProbeWord,
     TargetMode,
     TargetSnapshot,
 )
@@ -32,7 +33,7 @@ def take_snapshot(
     placement: Placement,
     outbound: SetOutbound | None,
     nominee: str | None,
-    refusals: tuple[tuple[str, Reason, str], ...],
+    findings: tuple[tuple[str, Reason, str], ...],
 ) -> GroupSnapshot:
     """The state of the group as a value."""
     present = {interface.key for interface in interfaces if interface.present}
@@ -41,7 +42,7 @@ def take_snapshot(
         state=group.group_state(interfaces),
         detection_time=time.value,
         detection_time_configured=time.configured,
-        probing=any(interface.present and interface.enabled for interface in interfaces),
+        probing=any(interface.probe_word is not ProbeWord.DISABLED for interface in interfaces),
         interfaces=tuple(_interface(interface, nominee) for interface in interfaces),
         addresses=tuple(
             AddressSnapshot(
@@ -56,7 +57,7 @@ def take_snapshot(
         outbound_ipv6=outbound.ipv6 if outbound else (),
         nominee_ipv4=nominee,
         nominee_ipv6=nominee,
-        refusals=refusals,
+        findings=findings,
     )
 
 
@@ -81,8 +82,13 @@ def _interface(interface: Interface, nominee: str | None) -> InterfaceSnapshot:
         speed_megabits=interface.facts.speed_megabits if interface.facts else None,
         failed=interface.failed,
         offline=interface.offline,
-        probers=tuple(_prober(prober) for prober in interface.probers.values()),
+        probers=tuple(_prober(prober) for prober in _probers(interface)),
     )
+
+
+def _probers(interface: Interface) -> tuple[Prober, ...]:
+    asking = interface.transitive is not None and interface.transitive.enabled
+    return (*interface.probers.values(), *((interface.transitive,) if asking and interface.transitive else ()))
 
 
 def _flags(interface: Interface, *, nominee: bool) -> str:
@@ -112,4 +118,5 @@ def _prober(prober: Prober) -> ProberSnapshot:
         missed=prober.missed_count,
         not_sent=prober.not_sent_count,
         outstanding=prober.outstanding,
+        discarded=prober.discarded_count,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import ProbeProtocol
-    from ipmp_agent.core.events import Family
+    from ipmp_agent.core.events import Family, MacAddress
     from ipmp_agent.core.reasons import Reason
     from ipmp_api.types import Address, InterfaceAddress, Role
 
@@ -72,14 +72,14 @@ class TargetState(StrEnum):
 class TargetSnapshot:
     """One target as one prober sees it."""
 
-    address: Address
+    address: Address | MacAddress
     state: TargetState
     crtt: float  # conservative round trip, seconds; 0: unknown
 
 
 @dataclass(frozen=True, slots=True)
 class ProberSnapshot:
-    """One family of one member."""
+    """One family of one member, or its probes to the other members."""
 
     family: Family
     mode: TargetMode
@@ -93,6 +93,7 @@ class ProberSnapshot:
     missed: int  # ticks that came too late to probe
     not_sent: int
     outstanding: int
+    discarded: int = 0  # nobody waited for the answer: the agent slept, the link went, the test address changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +147,4 @@ class GroupSnapshot:
     outbound_ipv6: tuple[str, ...]
     nominee_ipv4: str | None
     nominee_ipv6: str | None
-    refusals: tuple[tuple[str, Reason, str], ...]  # offline refused, inconsistencies: interface, reason, detail
+    findings: tuple[tuple[str, Reason, str], ...]  # what is not as it should be: interface, reason, detail

@@ -17,6 +17,7 @@ from ipmp_agent.core.snapshot import TargetMode, TargetState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ipmp_agent.core.events import MacAddress
     from ipmp_api.types import Address
 
 
@@ -27,6 +28,10 @@ class TargetOrigin(IntEnum):
     ROUTER = 1
     PEER = 2
     HOST = 3  # discovered
+    MEMBER = 4  # another member of the group, asked at the link layer
+
+
+_FIT = frozenset({TargetState.ACTIVE, TargetState.UNUSED})
 
 
 class Target:
@@ -34,7 +39,7 @@ class Target:
 
     __slots__ = ("address", "answered", "origin", "rtt", "since", "state")
 
-    def __init__(self, address: Address, origin: TargetOrigin, now: float) -> None:
+    def __init__(self, address: Address | MacAddress, origin: TargetOrigin, now: float) -> None:
         self.address = address
         self.origin = origin
         self.state = TargetState.UNUSED
@@ -61,7 +66,7 @@ class Targets:
     def __bool__(self) -> bool:
         return any(target.state is TargetState.ACTIVE for target in self._all)
 
-    def find(self, address: Address) -> Target | None:
+    def find(self, address: Address | MacAddress) -> Target | None:
         """The target with this address, if it is one."""
         return next((target for target in self._all if target.address == address), None)
 
@@ -79,17 +84,20 @@ class Targets:
 
     @property
     def mode(self) -> TargetMode:
-        """Routes while any target was named, else multicast."""
-        named = any(target.origin is not TargetOrigin.HOST for target in self._all)
-        return TargetMode.ROUTES if named else TargetMode.MULTICAST
+        """Routes while any target was named, transitive between members, else multicast."""
+        if not self._all or self._all[0].origin is TargetOrigin.HOST:
+            return TargetMode.MULTICAST
+        return TargetMode.TRANSITIVE if self._all[0].origin is TargetOrigin.MEMBER else TargetMode.ROUTES
 
     @property
-    def hosts(self) -> list[Address]:
+    def hosts(self) -> list[Address | MacAddress]:
         """The discovered ones."""
         return [target.address for target in self._all if target.origin is TargetOrigin.HOST]
 
-    def offer(self, wanted: Iterable[tuple[Address, TargetOrigin]], now: float, *, keep: bool) -> None:
-        """Take the complete list of named targets. `keep`: hold on to those that vanished.
+    def offer(
+        self, wanted: Iterable[tuple[Address | MacAddress, TargetOrigin]], now: float, *, keep_routers: bool = False
+    ) -> None:
+        """Take the complete list of named targets. `keep_routers`: hold on to those that vanished.
 
         A group that has failed keeps its routers: their routes may be gone because of the failure.
         """
@@ -101,15 +109,14 @@ class Targets:
             else:
                 known[address] = Target(address, origin, now)
         named_ones = [known[address] for address in named]
-        gone = [t for t in self._all if t.address not in named and t.origin is not TargetOrigin.HOST]
-        kept = gone if keep else []
+        kept = [t for t in self._all if keep_routers and t.address not in named and t.origin is TargetOrigin.ROUTER]
         hosts = [t for t in known.values() if t.origin is TargetOrigin.HOST]
         self._all = named_ones + kept or hosts  # hosts never join a list of named targets
         self.promote(now)
 
-    def add_host(self, address: Address, now: float) -> bool:
+    def add_host(self, address: Address | MacAddress, now: float) -> bool:
         """Take a discovered host, up to five, and only where no target is named. True when it was taken."""
-        if self.find(address) or self.mode is TargetMode.ROUTES or len(self._all) >= timers.TARGETS_MAXIMUM:
+        if self.find(address) or self.mode is not TargetMode.MULTICAST or len(self._all) >= timers.TARGETS_MAXIMUM:
             return False
         self._all.append(Target(address, TargetOrigin.HOST, now))
         self.promote(now)
@@ -129,21 +136,20 @@ class Targets:
         return False
 
     def promote(self, now: float) -> None:
-        """Let rested targets recover and fill the active places."""
+        """Let rested targets recover, and use the first five of those that are fit, in the order of preference."""
         for target in self._all:
             if now - target.since > timers.TARGET_RECOVERY:
                 if target.state is TargetState.DEAD:
                     target.enter(TargetState.SLOW, now)
                 elif target.state is TargetState.SLOW:
                     target.enter(TargetState.UNUSED, now)
-        places = timers.TARGETS_MAXIMUM - len(self.active)
-        for target in [t for t in self._all if t.state is TargetState.UNUSED][: max(0, places)]:
-            target.enter(TargetState.ACTIVE, now)
-        if not self:
+        fit = [target for target in self._all if target.state in _FIT]
+        for place, target in enumerate(fit):
+            state = TargetState.ACTIVE if place < timers.TARGETS_MAXIMUM else TargetState.UNUSED
+            if target.state is not state:
+                target.enter(state, now)
+        if not fit:
             self._reactivate(now)
-        elif places < 0:
-            for target in self.active[timers.TARGETS_MAXIMUM :]:
-                target.enter(TargetState.UNUSED, now)
 
     def _reactivate(self, now: float) -> None:
         """Use up to three of the set-aside ones, the best first: they are all there is."""

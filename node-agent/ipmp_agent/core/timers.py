@@ -26,6 +26,9 @@ EARLIEST_LOSS = 0.5
 """No probe is given up before half an interval, however fast its target: with the jitter this bounds detection by
 6.5 of the 7 intervals of an FDT. The original waits a whole interval for targets below 1 ms and exceeds its FDT."""
 
+LATEST_TICK = 0.5
+"""A tick that comes this part of an interval late judges nothing: we did not run when replies came."""
+
 TARGETS_MINIMUM = 3
 TARGETS_MAXIMUM = 5
 """Targets probed by a prober. in.mpathd MIN_PROBE_TARGETS, MAX_PROBE_TARGETS."""

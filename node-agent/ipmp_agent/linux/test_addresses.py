@@ -8,7 +8,7 @@ from functools import partial
 from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
-from ipmp_agent.core.events import Family, TestAddressChanged
+from ipmp_agent.core.events import IP_FAMILIES, Family, TestAddressChanged
 from ipmp_agent.linux import addresses, netlink
 from ipmp_api.types import TestAddressIPv6
 
@@ -144,7 +144,7 @@ class TestAddresses:
 
     def _tell(self, key: str, known: _Member) -> None:
         """Tell what changed, once the prober can use it."""
-        for family in Family:
+        for family in IP_FAMILIES:
             address, duplicate = self._choose(family, known)
             told = known.told.get(family)
             if (address, duplicate) == (told or (None, False)):
