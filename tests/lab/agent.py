@@ -181,6 +181,11 @@ class Agent:
         """SIGCONT."""
         self.running.send_signal(signal.SIGCONT)
 
+    def withdraw(self) -> subprocess.CompletedProcess[str]:
+        """Run `ipmp-agent withdraw` on the host, as one does after the agent was stopped for good."""
+        argv = [program("ipmp-agent"), "withdraw", "--state-dir", str(self.state_directory)]
+        return self.host.namespace.call(subprocess.run, argv, capture_output=True, text=True, check=False, timeout=30)
+
     # -- what it says --------------------------------------------------------------------------------------------
 
     def ipmpstat(self, *words: str) -> str:

@@ -79,19 +79,45 @@ def test_every_example_passes_the_check(path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_group_taken_from_the_file_puts_the_kernel_back_as_it_was() -> None:
-    lab = Lab(router=True)
-    with lab:
+def test_withdraw_puts_the_kernel_back_as_it_was_before_the_agent() -> None:
+    with Lab() as lab:
         before = KernelDump.take(lab.host.namespace.run)
         with Agent(lab, usual_group(lab)) as agent:
-            agent.wait_for(lambda s: group_view(s).state == "ok", what="ok")
+            wait_for(lambda: lab.host.holders(V4), what="an address")
             lab.host.nic("nic0").unplug()
             wait_for(lambda: lab.host.holders(V4), lambda found: found == ["nic1"], what="failover")
             lab.host.nic("nic0").plug()
-            agent.write([])
-            agent.reload()
-            wait_for(agent.dump, lambda dump: not before.difference(dump), what="withdrawal", interval=0.2)
+            refused = agent.withdraw()
+            assert refused.returncode == 1, "a running agent would put everything back"
+            assert agent.stop() == 0
+            done = agent.withdraw()
+            assert done.returncode == 0, done.stderr
             invariants.as_it_was_found(before, agent.dump())
+            assert agent.withdraw().returncode == 0, "nothing left to withdraw is no fault"
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["running", "killed before"])
+def test_group_taken_from_the_files_leaves_no_trace_and_the_other_group_in_peace(killed: bool) -> None:
+    lab = Lab(("nic0", "nic1", "nic2"))
+    other = group("other", interfaces=["nic2"], addresses=["198.18.0.120/24"], targets=[lab.peer(0).ipv4])
+    both = [other, usual_group(lab, interfaces=["nic0", "nic1"])]
+    with lab, Agent(lab, [other]) as agent:
+        wait_for(lambda: lab.host.holders("198.18.0.120"), what="the other group's address")
+        agent.wait_for(lambda s: group_view(s, "other").state == "ok", what="ok")
+        before = agent.dump()
+        agent.write(both)
+        agent.reload()
+        wait_for(lambda: lab.host.holders(V4) and lab.host.holders(V6), what="addresses of the group")
+        if killed:
+            agent.kill()
+        agent.write([other])
+        if killed:
+            agent.start()
+        else:
+            agent.reload()
+        wait_for(agent.dump, lambda dump: not before.difference(dump), what="withdrawal", interval=0.2)
+        invariants.as_it_was_found(before, agent.dump())
+        assert [one["snapshot"]["group"] for one in agent.status()["groups"]] == ["other"]
 
 
 def test_reload_adds_and_removes_addresses_and_leaves_the_rest_in_peace() -> None:
