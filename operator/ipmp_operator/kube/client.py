@@ -169,8 +169,7 @@ class ApiServer:
         headers = {"Accept": accept, "User-Agent": FIELD_MANAGER}
         if body is not None:
             headers["Content-Type"] = content_type
-        for name, value in _credentials(self._configuration):  # asked each time: projected tokens rotate
-            headers[name] = value
+        headers.update(_credentials(self._configuration))  # asked each time: projected tokens rotate
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:
             response: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
@@ -191,7 +190,7 @@ class ApiServer:
 
 
 def _credentials(configuration: client.Configuration) -> Iterator[tuple[str, str]]:
-    settings: dict[str, Any] = configuration.auth_settings()
+    settings: Any = configuration.auth_settings()
     for setting in settings.values():
         yield setting["key"], setting["value"]
 

@@ -1,0 +1,123 @@
+{{/* The agents' DaemonSet. The operator applies it and adds the node affinity: it knows where agents are needed. */}}
+{{- define "ipmp.agentDaemonSet" -}}
+{{- $component := dict "root" . "component" "agent" -}}
+apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: {{ include "ipmp.fullname" . }}-agent
+  namespace: {{ .Release.Namespace }}
+  labels:
+    {{- include "ipmp.selectorLabels" $component | nindent 4 }}
+    app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+    app.kubernetes.io/part-of: ipmp
+    app.kubernetes.io/managed-by: ipmp-operator
+spec:
+  selector:
+    matchLabels:
+      {{- include "ipmp.selectorLabels" $component | nindent 6 }}
+  updateStrategy:
+    type: RollingUpdate
+    rollingUpdate:
+      maxUnavailable: {{ .Values.agent.maxUnavailable }}
+  template:
+    metadata:
+      labels:
+        {{- include "ipmp.selectorLabels" $component | nindent 8 }}
+      annotations:
+        kubectl.kubernetes.io/default-container: agent
+        {{- with .Values.agent.podAnnotations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    spec:
+      serviceAccountName: {{ include "ipmp.fullname" . }}-agent
+      {{- with .Values.imagePullSecrets }}
+      imagePullSecrets:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      hostNetwork: true
+      dnsPolicy: ClusterFirstWithHostNet
+      {{- with .Values.agent.priorityClassName }}
+      priorityClassName: {{ . }}
+      {{- end }}
+      terminationGracePeriodSeconds: {{ .Values.agent.terminationGracePeriodSeconds }}
+      nodeSelector:
+        kubernetes.io/os: linux
+      {{- with .Values.agent.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      securityContext:
+        seccompProfile:
+          type: RuntimeDefault
+      containers:
+        - name: agent
+          image: {{ include "ipmp.image" . | quote }}
+          imagePullPolicy: {{ .Values.image.pullPolicy }}
+          command:
+            - ipmp-agent
+            - run
+            - --state-dir={{ .Values.agent.stateDir }}
+            - --runtime-dir={{ .Values.agent.runtimeDir }}
+            - --metrics-address={{ if contains ":" .Values.agent.metrics.host }}[{{ .Values.agent.metrics.host }}]{{ else }}{{ .Values.agent.metrics.host }}{{ end }}:{{ .Values.agent.metrics.port }}
+            - --log-format={{ .Values.log.format }}
+            - --log-level={{ .Values.log.level }}
+          env:
+            - name: NODE_NAME
+              valueFrom:
+                fieldRef:
+                  fieldPath: spec.nodeName
+            - name: POD_NAME
+              valueFrom:
+                fieldRef:
+                  fieldPath: metadata.name
+            # For ipmpstat in this container.
+            - name: IPMP_RUNTIME_DIR
+              value: {{ .Values.agent.runtimeDir | quote }}
+            {{- include "ipmp.apiServerEnv" . | nindent 12 }}
+          ports:
+            - name: metrics
+              containerPort: {{ .Values.agent.metrics.port }}
+              protocol: TCP
+          # Slow to judge: a restart would cost the detection history, and the kubelet's probes are late when the node is busy.
+          livenessProbe:
+            httpGet:
+              host: 127.0.0.1
+              path: /healthz
+              port: metrics
+            periodSeconds: 20
+            timeoutSeconds: 5
+            failureThreshold: 6
+          readinessProbe:
+            httpGet:
+              host: 127.0.0.1
+              path: /readyz
+              port: metrics
+            periodSeconds: 5
+            timeoutSeconds: 5
+            failureThreshold: 3
+          resources:
+            {{- toYaml .Values.agent.resources | nindent 12 }}
+          # Kubernetes gives capabilities to root only. These two of root's powers are all that is left to it.
+          securityContext:
+            runAsUser: 0
+            runAsGroup: 0
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities:
+              drop: [ALL]
+              add: [NET_ADMIN, NET_RAW]
+          volumeMounts:
+            - name: state
+              mountPath: {{ .Values.agent.stateDir }}
+            - name: runtime
+              mountPath: {{ .Values.agent.runtimeDir }}
+      volumes:
+        - name: state
+          hostPath:
+            path: {{ .Values.agent.stateDir }}
+            type: DirectoryOrCreate
+        - name: runtime
+          hostPath:
+            path: {{ .Values.agent.runtimeDir }}
+            type: DirectoryOrCreate
+{{- end }}
