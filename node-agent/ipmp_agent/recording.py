@@ -4,6 +4,7 @@ A recording is JSON lines. The first says what it is; then, in the order in whic
     {"start": GROUP, "seed": N, "t": T, "configuration": {...}}    a core was made
     {"g": GROUP, "t": T, "e": "LinkChanged", "v": {...}}           handle(event, T)
     {"g": GROUP, "t": T}                                           tick(T)
+    {"g": GROUP, "t": T, "d": [["Notify", {...}], ...]}            what it ordered then, probes left out
     {"stop": GROUP, "t": T}                                        the group was withdrawn
     {"end": WHY, "lost": N}                                        last line; N entries are missing before it
 Times are monotonic seconds with full precision. The core draws its jitter from the seed, so a replay takes the same
@@ -21,13 +22,15 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import ipmp_agent
 from ipmp_agent.codec import decode, encode
-from ipmp_agent.core import events
+from ipmp_agent.core import actions, events
+from ipmp_agent.core.actions import ProbeClosed, SendProbe
 from ipmp_api.types import NodeGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from ipmp_agent.core.actions import Action
     from ipmp_agent.core.events import Event
 
 FORMAT = "ipmp-recording"
@@ -39,6 +42,10 @@ BACKLOG = 65536
 """Entries that may wait for the disk."""
 
 EVENT_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(events.Event)}
+ACTION_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(actions.Action)}
+
+ROUTINE = frozenset({SendProbe, ProbeClosed})
+"""Actions that come with every probe; the others are decisions."""
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +78,15 @@ class Ticked:
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """What the core ordered at the entry before, without the routine: a replay must order the same."""
+
+    group: str
+    time: float
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """The group is no more."""
 
@@ -78,7 +94,7 @@ class Stopped:
     time: float
 
 
-Entry = Started | Handled | Ticked | Stopped
+Entry = Started | Handled | Ticked | Decided | Stopped
 
 
 def encode_entry(entry: Entry) -> dict[str, Any]:
@@ -90,6 +106,8 @@ def encode_entry(entry: Entry) -> dict[str, Any]:
             return {"g": group, "t": time, "e": type(event).__name__, "v": encode(event)}
         case Ticked(group, time):
             return {"g": group, "t": time}
+        case Decided(group, time, decided):
+            return {"g": group, "t": time, "d": [[type(action).__name__, encode(action)] for action in decided]}
         case Stopped(group, time):
             return {"stop": group, "t": time}
 
@@ -104,6 +122,9 @@ def decode_entry(line: dict[str, Any]) -> Entry:
             return Stopped(line["stop"], time)
         if "e" in line:
             return Handled(line["g"], time, decode(EVENT_TYPES[line["e"]], line["v"]))
+        if "d" in line:
+            decided: tuple[Action, ...] = tuple(decode(ACTION_TYPES[name], value) for name, value in line["d"])
+            return Decided(line["g"], time, decided)
         return Ticked(line["g"], time)
     except (KeyError, TypeError) as error:
         raise ValueError(f"not an entry of a recording: {line!r}") from error

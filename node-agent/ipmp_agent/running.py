@@ -11,7 +11,7 @@ from ipmp_agent.core.events import ProbeAnswered
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.measurements import UNFORCED
 from ipmp_agent.publication import HISTORY, Failover, GroupView, Occurrence
-from ipmp_agent.recording import Handled, Ticked
+from ipmp_agent.recording import ROUTINE, Decided, Handled, Ticked
 from ipmp_agent.state import SavedGroup
 
 if TYPE_CHECKING:
@@ -85,13 +85,20 @@ class RunningGroup:
             histogram = self.measurements.round_trip.get(event.interface)
             if histogram:
                 histogram.observe(event.rtt)
-        return self.core.handle(event, now)
+        return self._recorded(self.core.handle(event, now), now)
 
     def tick(self, now: float) -> list[Action]:
         """Tell the core the time."""
         if self._record:
             self._record(Ticked(self.name, now))
-        return self.core.tick(now)
+        return self._recorded(self.core.tick(now), now)
+
+    def _recorded(self, actions: list[Action], now: float) -> list[Action]:
+        if self._record:
+            decided = tuple(action for action in actions if type(action) not in ROUTINE)
+            if decided:
+                self._record(Decided(self.name, now, decided))
+        return actions
 
     def next_deadline(self) -> float | None:
         """When to tick next; None while the group is held back or has nothing to wait for."""
