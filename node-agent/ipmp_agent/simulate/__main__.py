@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ipmp_agent.files import BadInputError
 from ipmp_agent.simulate import replay
-from ipmp_agent.simulate.files import InputError, load
+from ipmp_agent.simulate.documents import load
 from ipmp_agent.simulate.simulation import Simulation
 from ipmp_agent.simulate.summary import Summary
 from ipmp_agent.simulate.timeline import to_json, to_text
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from ipmp_agent.simulate.timeline import Entry
 
-BAD_INPUT, INTERRUPTED = 2, 130
+DIFFERS, BAD_INPUT, INTERRUPTED = 1, 2, 130
+DIFFERENCES_SHOWN = 10
 
 DESCRIPTION = """\
 Replay faults against the core of the agent in virtual time and print what it does.
@@ -67,10 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give the files of a simulation, or --replay with a recording")
     try:
         if options.replay:
-            return replay.play(options.replay, _printer(json=options.json), None if options.json else print)
+            return _replay(options.replay, json=options.json)
         return _simulate(options.files, json=options.json)
-    except InputError as error:
-        print(error, file=sys.stderr)
+    except BadInputError as error:
+        for problem in error.problems:
+            print(f"simulate: {problem}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -106,6 +109,18 @@ def _simulate(files: Sequence[Path], *, json: bool) -> int:
         print(f"{script.duration:11.3f} ==> the end\n")
         for line in summary.lines(script.duration, simulation.snapshot()):
             print(line)
+    return 0
+
+
+def _replay(path: Path, *, json: bool) -> int:
+    played = replay.play(path, _printer(json=json))
+    if not json:
+        print(*played.tables(), sep="\n")
+    for difference in played.differences[:DIFFERENCES_SHOWN]:
+        print(f"simulate: {difference}", file=sys.stderr)
+    if played.differences:
+        print(f"simulate: {len(played.differences)} decisions differ from the recorded ones", file=sys.stderr)
+        return DIFFERS
     return 0
 
 

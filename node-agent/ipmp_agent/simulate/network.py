@@ -2,7 +2,7 @@
 
 Every interface reaches every target unless something stands between. A probe that gets through is answered after the
 target's round trip, by the protocol it was asked in: what the core sees is the same for echo, ARP and neighbour
-solicitation.
+solicitation. Interfaces hear each other's transitive probes, being on one link.
 """
 
 from __future__ import annotations
@@ -10,25 +10,31 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core.actions import ProbeProtocol
 from ipmp_agent.core.events import ProbeKind
 from ipmp_agent.simulate import script
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ipmp_agent.core.actions import SendProbe
+    from ipmp_agent.core.events import MacAddress
     from ipmp_agent.simulate.script import InterfaceHappening, Target, TargetHappening
     from ipmp_api.types import Address
+
+LINK_LATENCY = 0.0001
+"""Round trip between two interfaces of the node, seconds: a switch, and the agent's own turn."""
 
 
 class Nic:
     """What is true of one interface, whatever the agent believes."""
 
-    __slots__ = ("cable", "index", "loss", "present", "silent")
+    __slots__ = ("cable", "index", "loss", "mac", "present", "silent")
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, mac: str) -> None:
         self.index = index
+        self.mac = mac
         self.present = True
         self.cable = True
         self.silent = False
@@ -41,11 +47,17 @@ class Nic:
 
 
 class Network:
-    """The truth: who is there, who answers how fast, and what gets lost."""
+    """The truth: who is there, who answers how fast, and what gets lost.
 
-    def __init__(self, interfaces: Iterable[str], targets: Iterable[Target], rng: random.Random) -> None:
+    Args:
+        interfaces: MAC addresses by the interfaces' keys.
+        targets: who is there.
+        rng: decides which frames get lost.
+    """
+
+    def __init__(self, interfaces: Mapping[str, str], targets: Iterable[Target], rng: random.Random) -> None:
         self._indexes = count(2)
-        self.nics = {interface: Nic(next(self._indexes)) for interface in interfaces}
+        self.nics = {interface: Nic(next(self._indexes), mac) for interface, mac in interfaces.items()}
         self.latency: dict[Address, float] = {target.address: target.latency for target in targets}  # seconds
         self.dead: set[Address] = set()
         self._discoverable = [target.address for target in targets if target.discoverable]
@@ -56,18 +68,20 @@ class Network:
         nic = self.nics[interface]
         return nic.passes and (not nic.loss or self._random.random() >= nic.loss)
 
-    def send(self, probe: SendProbe) -> Iterator[tuple[Address, float]]:
-        """Who answers a probe, and after how many seconds; the answer has the way back still before it."""
+    def send(self, probe: SendProbe) -> Iterator[tuple[Address | MacAddress, float]]:
+        """Who answers a probe, and after how many seconds; the answer has still to pass the interface it came from."""
         if not self.passes(probe.interface):
             return
         if probe.kind is ProbeKind.DISCOVERY:
-            answering = [address for address in self._discoverable if address.version == probe.family.value]
-        else:
-            answering = [probe.target]
-        for address in answering:
-            latency = self.latency.get(address)
-            if latency is not None and address not in self.dead:
-                yield address, latency
+            for address in self._discoverable:
+                if address.version == probe.family.value and address not in self.dead:
+                    yield address, self.latency[address]
+        elif probe.protocol is ProbeProtocol.TRANSITIVE:
+            other = next((key for key, nic in self.nics.items() if nic.mac == probe.target), None)
+            if other is not None and self.passes(other) and self.passes(other):  # there and back
+                yield probe.target, LINK_LATENCY
+        elif probe.target in self.latency and probe.target not in self.dead:
+            yield probe.target, self.latency[probe.target]  # type: ignore[index]  # a MAC address is not in there
 
     def change_interface(self, what: InterfaceHappening) -> None:
         """Something happens to an interface."""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import TYPE_CHECKING
 
 from ipmp_agent import recording
 from ipmp_agent.core.events import KernelRead, ProbeAnswered, ProbeKind
 from ipmp_agent.core.multipathing import Multipathing
-from ipmp_agent.recording import Handled, Started, Stopped, Ticked
-from ipmp_agent.simulate.files import InputError
+from ipmp_agent.files import BadInputError
+from ipmp_agent.recording import ROUTINE, Decided, Handled, Started, Stopped, Ticked
 from ipmp_agent.simulate.summary import Summary
-from ipmp_agent.simulate.timeline import ROUTINE, Witness
+from ipmp_agent.simulate.timeline import Witness, may_change_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from ipmp_agent.core.actions import Action
-    from ipmp_agent.recording import Entry as Recorded
     from ipmp_agent.simulate.timeline import Entry
 
 
@@ -28,66 +28,108 @@ class _Group:
     def __init__(self, started: Started) -> None:
         self.core = Multipathing(started.configuration, seed=started.seed)
         self.summary = Summary([member.key for member in started.configuration.members], truth=False)
+        self.decided: tuple[Action, ...] = ()  # not yet found in the recording
         self._name = started.group
         self._witness = Witness()
         self._taken_over = False  # before that, states are halves of what the kernel holds
 
-    def handle(self, entry: Handled | Ticked, at: float) -> Iterator[Entry]:
+    def feed(self, entry: Handled | Ticked, at: float) -> Iterator[Entry]:
         """Feed one entry to the core."""
-        if isinstance(entry, Ticked):
-            actions, routine = self.core.tick(entry.time), True
-        else:
-            event = entry.event
-            actions = self.core.handle(event, entry.time)
-            routine = type(event) is ProbeAnswered and event.kind is not ProbeKind.DISCOVERY
-            self._taken_over = self._taken_over or type(event) is KernelRead
-        yield from self._witnessed(actions, at, routine=routine)
-
-    def _witnessed(self, actions: list[Action], at: float, *, routine: bool) -> Iterator[Entry]:
-        if routine and all(type(action) in ROUTINE for action in actions):
+        routine = True
+        try:
+            if isinstance(entry, Ticked):
+                actions = self.core.tick(entry.time)
+            else:
+                event = entry.event
+                routine = isinstance(event, ProbeAnswered) and event.kind is not ProbeKind.DISCOVERY
+                self._taken_over = self._taken_over or isinstance(event, KernelRead)
+                actions = self.core.handle(event, entry.time)
+        except Exception as error:  # noqa: BLE001 - the agent logged it and went on, and so does its replay
+            traceback.print_exception(error)
+            actions = []
+        self.decided = tuple(action for action in actions if type(action) not in ROUTINE)
+        if routine and not any(may_change_state(action) for action in actions):
             return
         yield from self._witness.told(at, self._name, actions)
         if self._taken_over:
             yield from self._witness.changed(at, self.core.snapshot())
 
 
-def play(path: Path, show: Callable[[Entry], None], write: Callable[[str], None] | None) -> int:
-    """Show the timeline of a recording and write its tables; times count from its first entry. Raises InputError."""
-    groups: dict[str, _Group] = {}
-    begin = None
-    at = 0.0
-    for entry in _entries(path):
-        begin = entry.time if begin is None else begin
-        at = entry.time - begin
-        if isinstance(entry, Started):
-            groups[entry.group] = _Group(entry)
-        elif isinstance(entry, Stopped):
-            _finish(groups.pop(entry.group, None), at, write)
-        elif entry.group not in groups:
-            raise InputError(f"{path}: group {entry.group} is in the recording without its start")
-        else:
-            group = groups[entry.group]
-            for told in group.handle(entry, at):
-                group.summary.take(told)
-                show(told)
-    for group in groups.values():
-        _finish(group, at, write)
-    return 0
+class Replay:
+    """One recording being played.
+
+    Attributes:
+        differences: decisions that are not those of the recording, one line each; empty also when it holds none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._groups: dict[str, _Group] = {}
+        self._over: list[tuple[float, _Group]] = []
+        self._differences: list[str] = []
+        self._holds_decisions = False
+        self._at = 0.0  # seconds from the first entry
+
+    def run(self) -> Iterator[Entry]:
+        """Everything that happened, in order; times count from the first entry. Raises BadInputError."""
+        begin = None
+        for entry in self._entries():
+            begin = entry.time if begin is None else begin
+            self._at = entry.time - begin
+            if isinstance(entry, Started):
+                self._groups[entry.group] = _Group(entry)
+                continue
+            group = self._groups.get(entry.group)
+            if group is None:
+                raise BadInputError([f"{self._path}: group {entry.group} is in the recording without its start"])
+            if isinstance(entry, Stopped):
+                self._over.append((self._at, self._groups.pop(entry.group)))
+            elif isinstance(entry, Decided):
+                self._holds_decisions = True
+                self._compare(group, entry.actions)
+            else:
+                self._compare(group, ())
+                for told in group.feed(entry, self._at):
+                    group.summary.take(told)
+                    yield told
+
+    @property
+    def differences(self) -> list[str]:
+        """What was decided otherwise."""
+        return self._differences if self._holds_decisions else []
+
+    def tables(self) -> Iterator[str]:
+        """What it amounts to, group by group."""
+        for at, group in [*self._over, *((self._at, group) for group in self._groups.values())]:
+            yield ""
+            yield from group.summary.lines(at, group.core.snapshot())
+
+    def _compare(self, group: _Group, recorded: tuple[Action, ...]) -> None:
+        decided, group.decided = group.decided, ()
+        if decided != recorded:
+            self._differences.append(
+                f"{self._at:.6f}: the agent decided {_words(recorded)}, the core {_words(decided)}"
+            )
+
+    def _entries(self) -> Iterator[recording.Entry]:
+        try:
+            with self._path.open(encoding="utf-8") as lines:
+                yield from recording.read(lines)
+        except json.JSONDecodeError as error:
+            raise BadInputError([f"{self._path}: not a recording: a line is not JSON: {error}"]) from error
+        except ValueError as error:
+            raise BadInputError([f"{self._path}: {error}"]) from error
+        except OSError as error:
+            raise BadInputError([f"{self._path}: {error.strerror}"]) from error
 
 
-def _entries(path: Path) -> Iterable[Recorded]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            yield from recording.read(lines)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not a recording: a line is not JSON ({error})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+def play(path: Path, show: Callable[[Entry], None]) -> Replay:
+    """Play a recording to its end. Raises BadInputError."""
+    replay = Replay(path)
+    for entry in replay.run():
+        show(entry)
+    return replay
 
 
-def _finish(group: _Group | None, at: float, write: Callable[[str], None] | None) -> None:
-    if group is not None and write is not None:
-        for line in ("", *group.summary.lines(at, group.core.snapshot())):
-            write(line)
+def _words(actions: tuple[Action, ...]) -> str:
+    return ", ".join(str(action) for action in actions) or "nothing"

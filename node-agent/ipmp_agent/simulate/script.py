@@ -310,6 +310,7 @@ def _targets(reading: _Reading, path: str, value: Any, *, router: bool) -> Itera
         address = reading.address(where, key)
         if address in seen:
             reading.refuse(where, key, "", DUPLICATE)
+            continue
         seen.add(address)
         target = _target(reading, where, address, entry, router=router)
         if target is not None:

@@ -19,12 +19,13 @@ from ipmp_agent.core.events import Family, ProbeKind
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.simulate import script as happening
 from ipmp_agent.simulate.network import Network
-from ipmp_agent.simulate.timeline import ROUTINE, Injected, Passing, Witness
+from ipmp_agent.simulate.timeline import Injected, Passing, Witness, may_change_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from ipmp_agent.core.actions import Action
+    from ipmp_agent.core.events import MacAddress
     from ipmp_agent.core.snapshot import GroupSnapshot
     from ipmp_agent.simulate.script import Fault, FaultScript, Happening, InterfaceHappening
     from ipmp_agent.simulate.timeline import Entry
@@ -48,7 +49,7 @@ class _Reply:
 
     __slots__ = ("probe", "sent", "target")
 
-    def __init__(self, probe: SendProbe, target: Address, sent: float) -> None:
+    def __init__(self, probe: SendProbe, target: Address | MacAddress, sent: float) -> None:
         self.probe = probe
         self.target = target
         self.sent = sent
@@ -73,7 +74,10 @@ class Simulation:
         self._progress = progress
         self._core = Multipathing(group, seed=script.seed)
         rng = random.Random(f"network {script.seed}")  # noqa: S311 - virtual losses; not the core's own sequence
-        self.network = Network([member.key for member in group.members], script.targets, rng)
+        macs = {
+            member.key: member.match.mac_address or f"02:00:00:00:00:{i:02x}" for i, member in enumerate(group.members)
+        }
+        self.network = Network(macs, script.targets, rng)
         self._witness = Witness()
         self._coming: list[tuple[float, int, Fault | _Reply | _Wake]] = []
         self._order = count()
@@ -144,8 +148,7 @@ class Simulation:
         nic = self.network.nics[key]
         member = next(member for member in self._group.members if member.key == key)
         number = self._group.members.index(member)
-        mac = member.match.mac_address or f"02:00:00:00:00:{number:02x}"
-        yield events.InterfaceFound(interface=key, name=key, index=nic.index, mac=mac, link=nic.cable)
+        yield events.InterfaceFound(interface=key, name=key, index=nic.index, mac=nic.mac, link=nic.cable)
         if member.test_ipv4 is not None:
             yield events.TestAddressChanged(key, Family.IPV4, member.test_ipv4.ip)
         yield events.TestAddressChanged(key, Family.IPV6, IPv6Address(f"fe80::ff:fe00:{number:x}"))
@@ -187,7 +190,7 @@ class Simulation:
             if type(action) is SendProbe:
                 for target, latency in self.network.send(action):
                     self._schedule(self._now + latency, _Reply(action, target, self._now))
-            elif type(action) not in ROUTINE:
+            elif may_change_state(action):
                 routine = False
         if not routine:
             yield from self._witness.told(self._now, self._group.group_name, actions)

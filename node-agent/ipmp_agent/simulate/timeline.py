@@ -9,7 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ipmp_agent.core.actions import InterfaceVerdict, Notify, ProbeClosed, SendProbe
+from ipmp_agent.core.actions import InterfaceVerdict, Notify, ProbeClosed
+from ipmp_agent.core.events import Family
+from ipmp_agent.recording import ROUTINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     from ipmp_agent.core.reasons import Reason
     from ipmp_agent.core.snapshot import GroupSnapshot, GroupState, InterfaceWord
     from ipmp_agent.simulate.script import Happening
-
-ROUTINE = frozenset({SendProbe, ProbeClosed})
-"""Actions that come with every probe and change no state."""
 
 ARROW = "->"
 
@@ -92,6 +91,14 @@ class GroupChange:
 
 
 Entry = Injected | Passing | Told | Judged | InterfaceChange | AddressChange | GroupChange
+
+
+def may_change_state(action: Action) -> bool:
+    """Whether a snapshot after this action may differ from the one before it."""
+    if type(action) is ProbeClosed:
+        # A member without targets is ok while the other members hear it, and unknown when they do not.
+        return action.family not in (Family.IPV4, Family.IPV6)
+    return type(action) not in ROUTINE
 
 
 class Witness:

@@ -1,4 +1,4 @@
-"""The files of a simulation: YAML documents, among them one IPMPGroup and one FaultScript, in any order."""
+"""The files of a simulation: YAML documents, one of them the group and one the FaultScript, in any order."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ipmp_agent.files import BadInputError
 from ipmp_agent.simulate import script
 from ipmp_api.compile import compile_for_file
-from ipmp_api.errors import FieldError, ManifestError, ValidationError
+from ipmp_api.errors import ManifestError, ValidationError
 from ipmp_api.manifest import load_manifest
-from ipmp_api.parse import parse_group
-from ipmp_api.types import GROUP_KIND
+from ipmp_api.parse import parse_group, parse_node_group
+from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
 DEFAULT_NODE = "node"
 
 
-class InputError(Exception):
-    """Files that are no simulation; one line for each thing that is wrong."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Document:
     where: str
     text: str  # on the same lines as in its file
     content: dict[str, Any]  # scalars as text
+
+    @property
+    def kind(self) -> str:
+        """The kind it says it is."""
+        return str(self.content.get("kind", "none"))
 
 
 class _TextLoader(yaml.BaseLoader):
@@ -51,32 +53,36 @@ class _TextLoader(yaml.BaseLoader):
 
 
 def load(paths: Sequence[Path]) -> tuple[NodeGroup, FaultScript]:
-    """The group and the script that these files hold. Raises InputError."""
+    """The group, as an IPMPGroup or IPMPNodeGroup, and the script that these files hold. Raises BadInputError."""
     documents = [document for path in paths for document in _documents(path)]
-    manifest = _the_one(documents, GROUP_KIND)
+    manifest = _the_one(documents, GROUP_KIND, NODE_GROUP_KIND)
     faults = _the_one(documents, script.KIND)
+    where = manifest.where
     try:
-        group = parse_group(load_manifest(manifest.text)[0].content)
-    except (ManifestError, ValidationError) as error:
-        raise _told(manifest.where, error) from error
-    keys = tuple(interface.match.key for interface in group.interfaces)
-    try:
-        played = script.parse_script(faults.content, keys)
-    except ValidationError as error:
-        raise _told(faults.where, error) from error
-    named = next((assignment.node_name for assignment in group.data_addresses.assigned), DEFAULT_NODE)
-    try:
+        content = load_manifest(manifest.text)[0].content
+        if manifest.kind == NODE_GROUP_KIND:
+            compiled = parse_node_group(content)
+            keys = tuple(member.key for member in compiled.members)
+            where = faults.where
+            return compiled, script.parse_script(faults.content, keys)
+        group = parse_group(content)
+        where = faults.where
+        played = script.parse_script(faults.content, tuple(i.match.key for i in group.interfaces))
+        where = manifest.where
+        named = next((assignment.node_name for assignment in group.data_addresses.assigned), DEFAULT_NODE)
         return compile_for_file(group, played.node_name or named), played
     except ValidationError as error:
-        raise _told(manifest.where, error) from error
+        raise BadInputError([f"{where}: {fault}" for fault in error.errors]) from error
+    except ManifestError as error:
+        raise BadInputError([f"{where}: {error}"]) from error
 
 
 def _documents(path: Path) -> Iterator[_Document]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise InputError(f"{path}: {reason}") from error
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise BadInputError([f"{path}: {reason}"]) from error
     loader = _TextLoader(text)
     try:
         while loader.check_node():
@@ -84,26 +90,22 @@ def _documents(path: Path) -> Iterator[_Document]:
             if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
                 continue  # an empty document, as after a last `---`
             if not isinstance(node, yaml.MappingNode):
-                raise InputError(f"{path}: line {node.start_mark.line + 1}: a document must be an object with a kind")
+                raise BadInputError([f"{path}:{node.start_mark.line + 1}: a document must be an object with a kind"])
             start, end = node.start_mark, node.end_mark
             inside = "\n" * start.line + " " * start.column + text[start.index : end.index]
-            yield _Document(str(path), inside, loader.construct_document(node))
+            yield _Document(f"{path}:{start.line + 1}", inside, loader.construct_document(node))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InputError(f"{path}: {line}{getattr(error, 'problem', None) or error}") from error
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise BadInputError([f"{where}: {getattr(error, 'problem', None) or error}"]) from error
     finally:
         loader.dispose()
 
 
-def _the_one(documents: Sequence[_Document], kind: str) -> _Document:
-    found = [document for document in documents if document.content.get("kind") == kind]
+def _the_one(documents: Sequence[_Document], *kinds: str) -> _Document:
+    found = [document for document in documents if document.kind in kinds]
     if len(found) == 1:
         return found[0]
-    kinds = ", ".join(f"{d.content.get('kind', 'none')} in {d.where}" for d in documents) or "none"
-    raise InputError(f"the files must hold exactly one document of kind {kind}, found {len(found)}; kinds: {kinds}")
-
-
-def _told(where: str, error: ValidationError | ManifestError) -> InputError:
-    errors: Sequence[FieldError | ManifestError] = error.errors if isinstance(error, ValidationError) else [error]
-    return InputError("\n".join(f"{where}: {one}" for one in errors))
+    there = [f"{document.where}: kind {document.kind}" for document in documents]
+    wanted = " or ".join(kinds)
+    raise BadInputError([f"exactly one document of kind {wanted} is needed, found {len(found)} among these:", *there])

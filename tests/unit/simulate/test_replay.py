@@ -1,0 +1,160 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipmp_agent.core import events
+from ipmp_agent.core.actions import SendProbe
+from ipmp_agent.core.multipathing import Multipathing
+from ipmp_agent.recording import (
+    FORMAT,
+    ROUTINE,
+    VERSION,
+    Decided,
+    Entry,
+    Handled,
+    Started,
+    Stopped,
+    Ticked,
+    encode_entry,
+)
+from ipmp_agent.simulate.__main__ import main
+from tests.unit.simulate.playing import make_group
+
+HEAD = {"format": FORMAT, "version": VERSION, "agentVersion": "test"}
+SEED, BEGIN, SILENCE, END = 99, 1234.5, 1250.0, 1260.0
+
+
+def incident() -> Iterator[Entry]:
+    """What an agent records while nic0 falls silent: replies after 1 ms, and none of nic0 from then on."""
+    group = make_group()
+    core = Multipathing(group, seed=SEED)
+    replies: list[tuple[float, events.ProbeAnswered]] = []
+    start: list[events.Event] = []
+    for index, member in enumerate(group.members):
+        assert member.test_ipv4
+        start.append(events.InterfaceFound(member.key, member.key, index + 2, f"02:00:00:00:00:{index:02x}", link=True))
+        start.append(events.TestAddressChanged(member.key, events.Family.IPV4, member.test_ipv4.ip))
+
+    def witnessed(entry: Handled | Ticked) -> Iterator[Entry]:
+        yield entry
+        ordered = core.handle(entry.event, entry.time) if isinstance(entry, Handled) else core.tick(entry.time)
+        for one in ordered:
+            if isinstance(one, SendProbe) and not (one.interface == "nic0" and entry.time > SILENCE):
+                answer = events.ProbeAnswered(
+                    one.interface, one.family, one.target, one.sequence, one.kind, rtt=0.001, network_rtt=0.0009
+                )
+                replies.append((entry.time + 0.001, answer))
+        decided = tuple(one for one in ordered if type(one) not in ROUTINE)
+        if decided:
+            yield Decided(group.group_name, entry.time, decided)
+
+    yield Started(group.group_name, BEGIN, SEED, group)
+    for event in (*start, events.KernelRead()):
+        yield from witnessed(Handled(group.group_name, BEGIN, event))
+    now = BEGIN
+    while now < END:
+        deadline = core.next_deadline()
+        assert deadline is not None
+        if replies and replies[0][0] <= deadline:
+            now, reply = replies.pop(0)
+            yield from witnessed(Handled(group.group_name, now, reply))
+        else:
+            now = deadline
+            yield from witnessed(Ticked(group.group_name, now))
+    yield Stopped(group.group_name, now)
+
+
+def write(path: Path, entries: Iterator[Entry], *, end: str = '{"end": "closed", "lost": 0}\n') -> list[str]:
+    lines = [json.dumps(HEAD), *(json.dumps(encode_entry(entry)) for entry in entries)]
+    path.write_text("\n".join(lines) + "\n" + end)
+    return lines
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "incident.jsonl"
+    write(path, incident())
+    return path
+
+
+def test_a_replay_decides_as_the_agent_did(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--replay", str(recording)]) == 0
+    captured = capsys.readouterr()
+    assert "error: failure of nic0 detected: its probes are not answered" in captured.out
+    assert "198.18.0.100 nic0 -> nic1" in captured.out
+    assert "DEAD NIC" not in captured.out  # a recording does not know what was really so
+    assert captured.err == ""
+
+
+def test_its_times_count_from_the_beginning(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--replay", str(recording), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["at"] == 0
+    moved = [line["at"] for line in lines if line.get("address") == "198.18.0.100"]
+    assert SILENCE - BEGIN < moved[1] < SILENCE - BEGIN + 1.1
+
+
+def test_a_decision_that_differs_is_shown_and_ends_with_status_1(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording.write_text(recording.read_text().replace("failure of nic0 detected", "nothing of nic0 detected"))
+    assert main(["--replay", str(recording)]) == 1
+    error = capsys.readouterr().err
+    assert "1 decisions differ from the recorded ones" in error
+    assert "nothing of nic0 detected" in error
+    assert "failure of nic0 detected" in error
+
+
+@pytest.mark.parametrize("kept", ["decisions", "all but one decision"])
+def test_a_decision_that_only_one_side_made_differs(
+    tmp_path: Path, kept: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = list(incident())
+    if kept == "decisions":  # the agent decided something where the core does not
+        position = next(i for i, entry in enumerate(entries) if isinstance(entry, Ticked))
+        decided = next(entry for entry in entries if isinstance(entry, Decided))
+        entries.insert(position + 1, decided)
+    else:
+        entries.remove(next(entry for entry in entries if isinstance(entry, Decided)))
+    path = tmp_path / "changed.jsonl"
+    write(path, iter(entries))
+    assert main(["--replay", str(path)]) == 1
+    assert "nothing" in capsys.readouterr().err
+
+
+def test_a_recording_without_decisions_is_played_and_compared_with_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.jsonl"
+    write(path, (entry for entry in incident() if not isinstance(entry, Decided)))
+    assert main(["--replay", str(path)]) == 0
+    assert "failure of nic0 detected" in capsys.readouterr().out
+
+
+def test_a_recording_cut_short_is_played_to_where_it_ends(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = recording.read_text()
+    recording.write_text(text[: text.index("failure of nic0") - 20])
+    assert main(["--replay", str(recording)]) == 0
+    assert "group storage is ok" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a recording"),
+        ("kind: FaultScript\n", "not JSON"),
+        ('{"format": "ipmp-recording", "version": 99}\n', "not a recording of version"),
+        (json.dumps(HEAD) + '\n{"g": "storage", "t": 1}\n', "without its start"),
+        (json.dumps(HEAD) + '\n{"g": "storage", "t": 1, "e": "Nonsense", "v": {}}\n', "not an entry"),
+        (json.dumps(HEAD) + '\n{"end": "closed", "lost": 3}\n', "3 entries were lost"),
+    ],
+)
+def test_what_is_no_recording_is_refused(
+    tmp_path: Path, text: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(text)
+    assert main(["--replay", str(path)]) == 2
+    assert words in capsys.readouterr().err
