@@ -7,6 +7,7 @@ leading zeros.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def parse_address(text: str) -> Address:
     return address
 
 
+@lru_cache(maxsize=1024)  # the rules of a field parse it again, each for itself
 def parse_interface_address(text: str) -> InterfaceAddress:
     """Parse an address with or without a prefix length; without one it stands alone (/32, /128)."""
     address, slash, length = text.partition("/")
@@ -89,7 +91,7 @@ def is_host_address(address: Address) -> bool:
     )
 
 
-_NO_HOSTS = tuple(
+NO_HOSTS = tuple(
     parse_block(block)
     for block in (
         "0.0.0.0",  # noqa: S104 - not an address to bind, but one to refuse
@@ -107,7 +109,7 @@ _NO_HOSTS = tuple(
 
 def holds_hosts_only(block: AddressRange) -> bool:
     """Whether a host may own every address of the range."""
-    return not any(overlap(block, special) for special in _NO_HOSTS)
+    return not any(overlap(block, special) for special in NO_HOSTS)
 
 
 def overlap(one: AddressRange, other: AddressRange) -> bool:

@@ -28,7 +28,9 @@ class FieldError:
         """Return the line that the API server would print for the same fault."""
         if self.kind == REQUIRED:
             return f"{self.field}: {self.kind}" + (f": {self.message}" if self.message else "")
-        if self.kind in {TOO_LONG, UNKNOWN}:
+        if self.kind == UNKNOWN:
+            return self.message
+        if self.kind == TOO_LONG:
             return f"{self.field}: {self.kind}: {self.message}"
         shown = json.dumps(self.value, ensure_ascii=False, default=str)
         return f"{self.field}: {self.kind}: {shown}: {self.message}".removesuffix(": ")

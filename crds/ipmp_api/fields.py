@@ -7,7 +7,7 @@ that makes the API accept one more. Defaults are those of `types.py`.
 
 from __future__ import annotations
 
-from ipmp_api import rules
+from ipmp_api import pool_rules, rules
 from ipmp_api.schema import Dictionary, Number, Sequence, Struct, Text, choice
 from ipmp_api.types import (
     FailureDetection,
@@ -30,8 +30,6 @@ ADDRESS_MAX = 45  # characters of an IPv6 address that ends in a dotted quad
 INTERFACE_ADDRESS_MAX = ADDRESS_MAX + len("/128")
 RANGE_MAX = 2 * ADDRESS_MAX + 1
 POOLS_MAX = 8
-RANGES_MAX = 8
-EXCLUDE_MAX = 32
 TARGETS_MAX = 16
 PEERS_MAX = 16
 ASSIGNED_NODES_MAX = 1024
@@ -111,16 +109,22 @@ _RANGE = Text(
     "An address, a CIDR block, or first-last. A block stands for its hosts: without its network and broadcast address "
     "(IPv4) or its subnet-router anycast address (IPv6).",
     RANGE_MAX,
-    rules=(rules.RANGE, rules.RANGE_HOST_BITS, rules.RANGE_FAMILY, rules.RANGE_ORDER, rules.RANGE_HOSTS),
+    rules=(
+        pool_rules.RANGE,
+        pool_rules.RANGE_HOST_BITS,
+        pool_rules.RANGE_FAMILY,
+        pool_rules.RANGE_ORDER,
+        pool_rules.RANGE_HOSTS,
+    ),
 )
 _EXCLUDE = Sequence(
     "Addresses, whole CIDR blocks or first-last that are not given away.",
     Text(
         "An address, a CIDR block, or first-last.",
         RANGE_MAX,
-        rules=(rules.RANGE, rules.RANGE_HOST_BITS, rules.RANGE_FAMILY, rules.RANGE_ORDER),
+        rules=(pool_rules.RANGE, pool_rules.RANGE_HOST_BITS, pool_rules.RANGE_FAMILY, pool_rules.RANGE_ORDER),
     ),
-    EXCLUDE_MAX,
+    pool_rules.EXCLUDE_MAX,
     unique=True,
 )
 _POOL = Struct(
@@ -129,21 +133,29 @@ _POOL = Struct(
         "name": Text(
             "Name of the pool, for the allocations to last while ranges change.", 63, rules=(rules.DNS_LABEL,)
         ),
-        "ranges": Sequence("What the pool holds, all of one family.", _RANGE, RANGES_MAX, min_items=1, unique=True),
+        "ranges": Sequence(
+            "What the pool holds, all of one family.", _RANGE, pool_rules.RANGES_MAX, min_items=1, unique=True
+        ),
         "perNode": Number("How many addresses each node gets.", 1, rules.PER_NODE_MAX, Pool("", ()).per_node),
         "prefixLength": Number("Prefix length of each address; absent: 32 or 128, by family.", 1, 128),
         "exclude": _EXCLUDE,
     },
     required=("name", "ranges"),
-    rules=(rules.ONE_FAMILY, rules.RANGES_APART, rules.PREFIX_LENGTH, rules.POOL_SIZE),
+    rules=(
+        pool_rules.ONE_FAMILY,
+        pool_rules.RANGES_APART,
+        pool_rules.EXCLUDE_APART,
+        pool_rules.PREFIX_LENGTH,
+        pool_rules.POOL_SIZE,
+    ),
 )
 _TEST_POOL = Struct(
     "One address for each interface on each node.",
     {
         "ranges": Sequence(
             "What the pool holds.",
-            Text(_RANGE.description, RANGE_MAX, rules=(*_RANGE.rules, rules.RANGE_IPV4)),
-            RANGES_MAX,
+            Text(_RANGE.description, RANGE_MAX, rules=(*_RANGE.rules, pool_rules.RANGE_IPV4)),
+            pool_rules.RANGES_MAX,
             min_items=1,
             unique=True,
         ),
@@ -151,7 +163,7 @@ _TEST_POOL = Struct(
         "exclude": _EXCLUDE,
     },
     required=("ranges", "prefixLength"),
-    rules=(rules.RANGES_APART,),
+    rules=(pool_rules.RANGES_APART, pool_rules.EXCLUDE_APART),
 )
 _SELECTOR = Struct(
     "The nodes that have this group; empty: all.",
@@ -209,7 +221,7 @@ GROUP_SPEC = Struct(
                     _POOL,
                     POOLS_MAX,
                     key="name",
-                    rules=(rules.PER_NODE_TOTAL,),
+                    rules=(pool_rules.PER_NODE_TOTAL,),
                 ),
                 "assigned": Sequence(
                     "Addresses named by hand.",
@@ -259,7 +271,7 @@ GROUP_SPEC = Struct(
         "failback": _FAILBACK,
     },
     required=("interfaces",),
-    rules=(rules.TEST_POOL_SIZE,),
+    rules=(pool_rules.TEST_POOL_SIZE,),
 )
 
 NODE_GROUP_SPEC = Struct(

@@ -82,7 +82,7 @@ def load_manifest(text: str) -> tuple[Document, ...]:
     except yaml.reader.ReaderError as error:  # it knows a position and no line
         before = text[: error.position]
         line, column = before.count("\n") + 1, error.position - before.rfind("\n")
-        raise ManifestError(f"character {error.character!r} is not allowed in YAML", line, column) from error
+        raise ManifestError(f"character U+{error.character:04X} is not allowed in YAML", line, column) from error
 
 
 def _documents(text: str) -> Iterator[Document]:

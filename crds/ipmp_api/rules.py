@@ -11,25 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from ipmp_api import cel
 from ipmp_api.addresses import (
-    BITS,
-    holds_hosts_only,
     is_address,
     is_cidr,
     is_host_address,
-    overlap,
     parse_address,
-    parse_block,
     parse_interface_address,
-    parse_range,
-    usable_count,
 )
 from ipmp_api.schema import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from ipaddress import IPv4Network, IPv6Network
-
-    from ipmp_api.types import AddressRange
+    from collections.abc import Iterable
 
 PER_NODE_MAX = 4096  # addresses that one group may hold on one node
 MATCHERS = ("name", "pciAddress", "macAddress")
@@ -43,15 +34,6 @@ def pattern(expression: str, message: str) -> Rule:
         f"self.matches({cel.quote(f'^(?:{expression})$')})",
         lambda value: compiled.fullmatch(value) is not None,
     )
-
-
-def _all_parse(parser: Callable[[str], Any], values: Iterable[str]) -> bool:
-    try:
-        for value in values:
-            parser(value)
-    except ValueError:
-        return False
-    return True
 
 
 # -- names ----------------------------------------------------------------------------------------------------------
@@ -113,15 +95,16 @@ def _given(interface: dict[str, Any]) -> list[str]:
     return [name for name in MATCHERS if name in interface]
 
 
-_GIVEN_CEL = "(" + " + ".join(f"(has(self.{name}) ? ['{name}'] : [])" for name in MATCHERS) + ")"
 ONE_MATCHER = Rule(
-    "exactly one of name, pciAddress and macAddress says which interface is meant; given: {given}",
-    f"{_GIVEN_CEL}.size() == 1",
+    "exactly one of name, pciAddress and macAddress says which interface is meant; given:{given}",
+    "[has(self.name), has(self.pciAddress), has(self.macAddress)].filter(given, given).size() == 1",
     lambda interface: len(_given(interface)) == 1,
     {
         "given": (
-            f"({_GIVEN_CEL}.size() > 0 ? {_GIVEN_CEL}.join(', ') : 'none')",
-            lambda interface: ", ".join(_given(interface)) or "none",
+            "("
+            + " + ".join(f"(has(self.{name}) ? ' {name} ' + self.{name} : '')" for name in MATCHERS)
+            + " + (has(self.name) || has(self.pciAddress) || has(self.macAddress) ? '' : ' none'))",
+            lambda interface: "".join(f" {name} {interface[name]}" for name in _given(interface)) or " none",
         )
     },
 )
@@ -157,7 +140,7 @@ NO_MATCHER_TWICE = Rule(
 
 # -- addresses ------------------------------------------------------------------------------------------------------
 
-_NO_HOST = "which no host can own on a network: it is loopback, link-local, multicast, broadcast or unspecified"
+NO_HOST = "which no host can own on a network: it is loopback, link-local, multicast, broadcast or unspecified"
 
 
 def _is_interface_address(value: str) -> bool:
@@ -166,7 +149,7 @@ def _is_interface_address(value: str) -> bool:
 
 ADDRESS = Rule("{value} is not an IPv4 or IPv6 address", "isIP(self)", is_address)
 HOST_ADDRESS = Rule(
-    "{value} is an address " + _NO_HOST,
+    "{value} is an address " + NO_HOST,
     "!isIP(self) || ip(self).isGlobalUnicast()",
     lambda value: not is_address(value) or is_host_address(parse_address(value)),
 )
@@ -182,7 +165,7 @@ INTERFACE_ADDRESS = Rule(
     _is_interface_address,
 )
 HOST_INTERFACE_ADDRESS = Rule(
-    "{value} is an address " + _NO_HOST,
+    "{value} is an address " + NO_HOST,
     "isIP(self) ? ip(self).isGlobalUnicast() : !isCIDR(self) || cidr(self).ip().isGlobalUnicast()",
     lambda value: not _is_interface_address(value) or is_host_address(parse_interface_address(value).ip),
 )
@@ -198,147 +181,41 @@ IPV4_INTERFACE_ADDRESS = Rule(
 )
 
 
-# -- pools ----------------------------------------------------------------------------------------------------------
-
-
-def _parses(value: str) -> bool:
-    return _all_parse(_two_ends, [value])
-
-
-def _two_ends(value: str) -> AddressRange:
-    """Parse a range, also of a block with host bits, of two families or with its ends exchanged."""
-    return parse_block(str(_network(value))) if is_cidr(value) else parse_block(value)
-
-
-def _network(value: str) -> IPv4Network | IPv6Network:
-    return parse_interface_address(value).network
-
-
-def _is_range(value: str) -> bool:
-    """Whether a value is a range with which nothing is wrong."""
-    if not _parses(value) or (is_cidr(value) and not _all_parse(parse_block, [value])):
-        return False
-    block = parse_block(value)
-    return block.first.version == block.last.version and int(block.first) <= int(block.last)
-
-
-RANGE = Rule(
-    "{value} is not an address, a CIDR block or first-last",
-    None,
-    _parses,
-)
-RANGE_HOST_BITS = Rule(
-    "{value} has bits set behind its prefix; the block is {block}",
-    None,
-    lambda value: not is_cidr(value) or _all_parse(parse_block, [value]),
-    {"block": ("", lambda value: str(_network(value)))},
-)
-RANGE_FAMILY = Rule(
-    "{value} mixes IPv4 and IPv6",
-    None,
-    lambda value: not _parses(value) or _two_ends(value).first.version == _two_ends(value).last.version,
-)
-RANGE_ORDER = Rule(
-    "{value} ends before it begins",
-    None,
-    lambda value: (
-        not _parses(value)
-        or _two_ends(value).first.version != _two_ends(value).last.version
-        or int(_two_ends(value).first) <= int(_two_ends(value).last)
-    ),
-)
-RANGE_HOSTS = Rule(
-    "{value} holds addresses " + _NO_HOST.replace("it is", "they are"),
-    None,
-    lambda value: not _is_range(value) or holds_hosts_only(parse_block(value)),
-)
-RANGE_IPV4 = Rule(
-    "{value} is not IPv4: IPv6 test addresses are the members' link-local ones",
-    None,
-    lambda value: not _is_range(value) or parse_block(value).first.version == 4,
-)
-
-
-def _blocks(texts: list[str]) -> list[AddressRange]:
-    return [parse_block(text) for text in texts]
-
-
-def _families(pool: dict[str, Any]) -> set[int]:
-    return {block.first.version for block in _blocks(pool["ranges"])}
-
-
-def _overlapping(texts: list[str]) -> list[str]:
-    blocks = _blocks(texts)
-    return [
-        text for index, text in enumerate(texts) if any(overlap(blocks[index], earlier) for earlier in blocks[:index])
-    ]
-
-
-def available(pool: dict[str, Any]) -> int:
-    """How many addresses a valid pool gives away."""
-    return usable_count([parse_range(text) for text in pool["ranges"]], _blocks(pool.get("exclude", [])))
-
-
-ONE_FAMILY = Rule(
-    "a pool is of one family, and this one mixes IPv4 and IPv6: write two pools",
-    None,
-    lambda pool: len(_families(pool)) == 1,
-    at="ranges",
-)
-RANGES_APART = Rule(
-    "ranges overlap: {overlapping} holds addresses of a range before it",
-    None,
-    lambda pool: not _overlapping(pool["ranges"]),
-    {"overlapping": ("", lambda pool: _overlapping(pool["ranges"])[0])},
-    at="ranges",
-)
-PREFIX_LENGTH = Rule(
-    "prefix length {length} is more than the 32 bits of an IPv4 address",
-    None,
-    lambda pool: all(pool.get("prefixLength", 0) <= BITS[family] for family in _families(pool)),
-    {"length": ("string(self.prefixLength)", lambda pool: str(pool["prefixLength"]))},
-    at="prefixLength",
-)
-POOL_SIZE = Rule(
-    "the pool has {available} addresses after exclude, and one node needs {wanted}",
-    None,
-    lambda pool: bool(_overlapping(pool["ranges"])) or available(pool) >= pool["perNode"],
-    {
-        "available": ("", lambda pool: str(available(pool))),
-        "wanted": ("string(self.perNode)", lambda pool: str(pool["perNode"])),
-    },
-    at="perNode",
-)
-PER_NODE_TOTAL = Rule(
-    f"the pools give {{total}} addresses to one node; at most {PER_NODE_MAX} are possible",
-    f"self.map(p, p.perNode).sum() <= {PER_NODE_MAX}",
-    lambda pools: sum(pool["perNode"] for pool in pools) <= PER_NODE_MAX,
-    {"total": ("string(self.map(p, p.perNode).sum())", lambda pools: str(sum(pool["perNode"] for pool in pools)))},
-)
-TEST_POOL_SIZE = Rule(
-    "the test address pool has {available} addresses after exclude, and one node needs {wanted}: one an interface",
-    None,
-    lambda spec: (
-        "ipv4" not in spec["testAddresses"]
-        or available(spec["testAddresses"]["ipv4"]["pool"]) >= len(spec["interfaces"])
-    ),
-    {
-        "available": ("", lambda spec: str(available(spec["testAddresses"]["ipv4"]["pool"]))),
-        "wanted": ("string(self.interfaces.size())", lambda spec: str(len(spec["interfaces"]))),
-    },
-    at="testAddresses",
-)
-
-
-def _twice_assigned(assigned: list[dict[str, Any]]) -> list[str]:
-    texts = [text for entry in assigned for text in entry["addresses"]]
-    hosts = [str(parse_interface_address(text).ip) for text in texts]
-    return [texts[index] for index, host in enumerate(hosts) if host in set(hosts[:index])]
+def _twice_assigned(assigned: list[dict[str, Any]]) -> str | None:
+    """Return the first address that comes twice, of whatever nodes and prefix lengths."""
+    seen = set()
+    texts: Iterable[str] = (text for entry in assigned for text in entry["addresses"])
+    for text in texts:
+        host = parse_interface_address(text).ip
+        if host in seen:
+            return text
+        seen.add(host)
+    return None
 
 
 ASSIGNED_ONCE = Rule(
     "{twice} is assigned twice",
     None,
-    lambda assigned: not _twice_assigned(assigned),
-    {"twice": ("", lambda assigned: _twice_assigned(assigned)[0])},
+    lambda assigned: _twice_assigned(assigned) is None,
+    {"twice": ("", lambda assigned: str(_twice_assigned(assigned)))},
 )
+
+# -- whole objects --------------------------------------------------------------------------------------------------
+
+
+def _at_name(rule: Rule) -> Rule:
+    """Return the rule about a string, asked of the root about metadata.name."""
+    assert rule.cel is not None  # noqa: S101 - it is the one for names
+    return Rule(
+        rule.message, rule.cel.replace("self", "self.metadata.name"), None, {"value": ("self.metadata.name", str)}
+    )
+
+
+GROUP_NAME = (_at_name(DNS_LABEL),)
+NODE_GROUP_NAME = Rule(
+    "the name must be <groupName>.<nodeName>, here {wanted}",
+    "self.metadata.name == self.spec.groupName + '.' + self.spec.nodeName",
+    None,
+    {"wanted": ("self.spec.groupName + '.' + self.spec.nodeName", str)},
+)
+IMMUTABLE = Rule("cannot be changed: make another object", "self == oldSelf", None)

@@ -36,7 +36,7 @@ class Rule:
     cel: str | None
     holds: Callable[[Any], bool] | None
     words: Mapping[str, tuple[str, Callable[[Any], str]]] = field(default_factory=dict)
-    at: str = ""  # the property to blame, when a rule about several is about one of them
+    at: str = ""  # path of the property to blame, when a rule about several is about one of them
 
     def text(self, value: Any) -> str:
         """Return the message for a value, from Python."""
@@ -124,7 +124,9 @@ Node = Text | Number | Flag | Sequence | Struct | Dictionary
 
 def choice(description: str, words: type[StrEnum], default: StrEnum | None = None) -> Text:
     """Make a string of which the values are those of an enum."""
-    return Text(description, choices=tuple(words), default=default and default.value)
+    return Text(
+        description, choices=tuple(word.value for word in words), default=None if default is None else default.value
+    )
 
 
 def filled(node: Node, value: Any) -> Any:
@@ -170,7 +172,9 @@ def validate(node: Node, value: Any, path: str, *, strict: bool) -> list[FieldEr
 def _broken(rules: tuple[Rule, ...], value: Any, path: str) -> Iterator[FieldError]:
     for rule in rules:
         if rule.holds is not None and not rule.holds(value):
-            blamed = value[rule.at] if rule.at else value
+            blamed = value
+            for name in rule.at.split(".") if rule.at else ():
+                blamed = blamed[name]
             yield FieldError(f"{path}.{rule.at}" if rule.at else path, blamed, rule.text(value))
 
 
@@ -248,7 +252,7 @@ def _dictionary(node: Dictionary, value: Any, path: str, *, strict: bool) -> lis
     errors = []
     for key, item in value.items():
         if isinstance(key, str):
-            errors.extend(validate(node.values, item, f"{path}.{key}", strict=strict))
+            errors.extend(validate(node.values, item, f"{path}[{key}]", strict=strict))
         else:
             errors.append(_wrong_type(path, key, "string"))
     return errors
