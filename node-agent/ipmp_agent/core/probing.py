@@ -295,9 +295,12 @@ class Prober:
         self._failing_since = None
         self.last_success = max(self.last_success or probe.sent_at, probe.sent_at)
         sane = 0 <= event.network_rtt <= timers.PROBE_HISTORY * interval
-        if measure and sane and probe.sent_at > probe.target.answered:
+        heard = probe.sent_at + event.rtt
+        alone = heard - probe.target.heard >= timers.REPLIES_TOGETHER * interval
+        if measure and sane and alone and probe.sent_at > probe.target.answered:
             probe.target.rtt.sample(event.network_rtt, interval)
         probe.target.answered = max(probe.target.answered, probe.sent_at)
+        probe.target.heard = max(probe.target.heard, heard)
         return self._closed(probe, event.rtt, event.network_rtt)
 
     def not_sent(self, sequence: int, now: float) -> None:

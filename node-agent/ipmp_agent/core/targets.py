@@ -37,7 +37,7 @@ _FIT = frozenset({TargetState.ACTIVE, TargetState.UNUSED})
 class Target:
     """One system as one prober sees it."""
 
-    __slots__ = ("address", "answered", "origin", "rtt", "since", "state")
+    __slots__ = ("address", "answered", "heard", "origin", "rtt", "since", "state")
 
     def __init__(self, address: Address | MacAddress, origin: TargetOrigin, now: float) -> None:
         self.address = address
@@ -46,6 +46,7 @@ class Target:
         self.since = now  # when it entered this state
         self.rtt = RoundTrip()
         self.answered = -1.0  # when the newest answered probe to it was sent
+        self.heard = -1.0  # when its newest reply came
 
     def enter(self, state: TargetState, now: float) -> None:
         """Change the state and stamp it, DEAD included (the original forgets to)."""

@@ -61,6 +61,10 @@ EXCEPTIONAL_TARGET_OTHERS = 3
 """One slow target among at least four, the others at most half the interval, is the exception: it is replaced instead
 of slowing the whole group. in.mpathd EXCEPTION_FACTOR, MIN_PROBE_TARGETS."""
 
+REPLIES_TOGETHER = 0.25
+"""Of replies of one target that arrive within this part of an interval only the first is measured: no slow path held
+them up, they waited together for the target's link-layer address. Probes leave at least half an interval apart."""
+
 DEFERRED_SAMPLES = 1
 """A round trip that would exceed the interval is held until a second one confirms it. in.mpathd MAXDEFERREDRTT."""
 
