@@ -13,14 +13,13 @@ from ipmp_agent.linux import addresses, frames, netlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from ipaddress import IPv4Address, IPv6Address
 
     from ipmp_agent.core.actions import Move
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.addresses import InstalledAddress
     from ipmp_agent.linux.host import Host
     from ipmp_agent.linux.members import Member, Members
-    from ipmp_api.types import InterfaceAddress, NodeGroup
+    from ipmp_api.types import Address, InterfaceAddress, Network, NodeGroup
 
 log = logging.getLogger(__name__)
 
@@ -35,20 +34,28 @@ class DataAddresses:
     the member is back.
     """
 
-    def __init__(self, group: str, host: Host, members: Members, sink: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        group: str,
+        host: Host,
+        members: Members,
+        sink: Callable[[Event], None],
+        changed: Callable[[], None],
+    ) -> None:
         self._group = group
         self._host = host
         self._members = members
         self._sink = sink
+        self._changed = changed  # called when an address was put on the link for the first time, or taken off it
         self._loop = asyncio.get_running_loop()
-        self._configured: dict[IPv4Address | IPv6Address, InterfaceAddress] = {}
+        self._configured: dict[Address, InterfaceAddress] = {}
         self.placement: dict[InterfaceAddress, str] = {}
         self.held: set[InterfaceAddress] = set()  # on the link through us or found there: no check before a move
         self._foreign: dict[InterfaceAddress, tuple[str, bytes]] = {}  # found, not ours: its home and what it is
         self._lengths: dict[InterfaceAddress, InterfaceAddress] = {}  # found with another prefix length than configured
         self._retries: dict[InterfaceAddress, asyncio.TimerHandle] = {}
 
-    # -- configuration and memory ---------------------------------------------------------------------------------
+    # -- configuration and memory ------------------------------------------------------------------------------------
 
     def configure(self, configuration: NodeGroup) -> None:
         """Take the list of data addresses; those dropped are withdrawn by the core's orders."""
@@ -117,7 +124,7 @@ class DataAddresses:
             return False
         return not here
 
-    # -- the fast path --------------------------------------------------------------------------------------------
+    # -- the fast path -----------------------------------------------------------------------------------------------
 
     def move(self, moves: Iterable[Move]) -> None:
         """Add on the destination, then delete on the source, in one batch; refusals become events."""
@@ -133,6 +140,7 @@ class DataAddresses:
                 self._host.announcer.cancel([address])
                 deletes += self._delete(address, move.source)
                 self.held.discard(address)
+                self._changed()
                 continue
             self.placement[address] = move.destination
             if address not in self.held:
@@ -165,7 +173,7 @@ class DataAddresses:
         index = self._index(key)
         return [] if index is None else [addresses.delete(index, self._lengths.get(address, address))]
 
-    # -- first activation -----------------------------------------------------------------------------------------
+    # -- first activation --------------------------------------------------------------------------------------------
 
     def _check(self, address: InterfaceAddress) -> None:
         port = self._host.ports.get((self._group, self.placement[address]))
@@ -186,12 +194,14 @@ class DataAddresses:
         elif requests:
             self.held.add(address)
             self.announce(key, [address])
+            self._changed()
 
     def _refuse(self, address: InterfaceAddress, reason: Reason, detail: str) -> None:
         self.placement.pop(address, None)
         self.held.discard(address)
         self._forget_retry(address)
         self._retries[address] = self._loop.call_later(REFUSED_RETRY, self._retry, address)
+        self._changed()
         self._sink(AddressRefused(address, reason, detail))
 
     def _retry(self, address: InterfaceAddress) -> None:
@@ -211,7 +221,35 @@ class DataAddresses:
             present = [a for a in announced if a in self.held and self.placement.get(a) == key]
             self._host.announcer.announce(port.wire, present, router=port.link.forwards_ipv6)
 
-    # -- comparing ------------------------------------------------------------------------------------------------
+    # -- for routes --------------------------------------------------------------------------------------------------
+
+    def is_data(self, address: Address) -> bool:
+        """Whether this is one of the group's data addresses."""
+        return address in self._configured
+
+    def holder(self, address: Address) -> str | None:
+        """The member that has a data address."""
+        configured = self._configured.get(address)
+        return self.placement.get(configured) if configured is not None and configured in self.held else None
+
+    def has_any(self, key: str, version: int) -> bool:
+        """Whether a member has a data address of this IP version."""
+        return any(k == key and a.version == version and a in self.held for a, k in self.placement.items())
+
+    def prefixes(self) -> set[Network]:
+        """Prefixes wider than one address that data addresses bring."""
+        networks = {self._lengths.get(address, address).network for address in self.held}
+        return {network for network in networks if network.prefixlen < network.max_prefixlen}
+
+    def source(self, destination: Network) -> Address | None:
+        """The first data address there is that belongs to a prefix, else the first of its IP version."""
+        here = [a for a in self._configured.values() if a in self.held and a.version == destination.version]
+        for address in here:
+            if self._lengths.get(address, address).network == destination:
+                return address.ip
+        return here[0].ip if here else None
+
+    # -- comparing ---------------------------------------------------------------------------------------------------
 
     def differences(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[bytes]:
         """Requests that turn what is on the members (by key) into what is wanted. Other foreign addresses stay."""

@@ -5,10 +5,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ipmp_api.types import Address
 
 ETH_P_IPV6, ETH_P_ARP, ETH_P_TRANSITIVE = 0x86DD, 0x0806, 0x88B5
 BROADCAST = b"\xff" * 6
@@ -54,7 +50,7 @@ def checksum(data: bytes) -> int:
     return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
 
 
-# -- ARP ----------------------------------------------------------------------------------------------------------
+# -- ARP -------------------------------------------------------------------------------------------------------------
 
 
 def arp(operation: int, destination: bytes, source: bytes, sender: bytes, target_mac: bytes, target: bytes) -> bytes:
@@ -97,7 +93,7 @@ def read_arp_reply(frame: bytes) -> ArpReply | None:
     return ArpReply(mac, IPv4Address(sender))
 
 
-# -- IPv6 neighbour discovery ------------------------------------------------------------------------------------
+# -- IPv6 neighbour discovery ----------------------------------------------------------------------------------------
 
 
 def solicited_node(target: IPv6Address) -> IPv6Address:
@@ -167,7 +163,7 @@ def read_advertisement(message: bytes) -> Advertisement | None:
     return Advertisement(IPv6Address(target), None)
 
 
-# -- ICMP echo ----------------------------------------------------------------------------------------------------
+# -- ICMP echo -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +198,37 @@ def read_echo_reply(version: int, packet: bytes) -> Echo | None:
     return Echo(identifier, sequence, probe_kind, bits)
 
 
-def on_link_only(target: Address) -> bool:
-    """Whether an IPv6 target is always on every link, with a route of its own: link-local or multicast of the link."""
-    return target.is_link_local or target.is_multicast
+# -- between members -------------------------------------------------------------------------------------------------
+
+_TRANSITIVE = struct.Struct("!4sBBHQ")  # magic, question or answer, kind, sequence, random bits
+_MAGIC = b"IPMP"
+_SHORTEST_FRAME = 60  # IEEE 802.3, without the frame check sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Transitive:
+    """A link-layer probe between two members of one host, or its answer."""
+
+    source: bytes  # MAC address
+    question: bool
+    kind: int
+    sequence: int
+    bits: int
+
+
+def transitive(destination: bytes, probe: Transitive) -> bytes:
+    """Pack a probe into a frame of the EtherType for local experiments (IEEE 802)."""
+    head = _ETHERNET.pack(destination, probe.source, ETH_P_TRANSITIVE)
+    body = _TRANSITIVE.pack(_MAGIC, probe.question, probe.kind, probe.sequence, probe.bits)
+    return (head + body).ljust(_SHORTEST_FRAME, b"\0")
+
+
+def read_transitive(frame: bytes) -> Transitive | None:
+    """Read a frame; None unless it is one of ours."""
+    if len(frame) < _ETHERNET.size + _TRANSITIVE.size:
+        return None
+    _, source, ethertype = _ETHERNET.unpack_from(frame)
+    magic, question, kind, sequence, bits = _TRANSITIVE.unpack_from(frame, _ETHERNET.size)
+    if ethertype != ETH_P_TRANSITIVE or magic != _MAGIC:
+        return None
+    return Transitive(source, bool(question), kind, sequence, bits)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core.actions import Announce, MoveAddresses, SendProbe, SetNominee, SetOutbound
 from ipmp_agent.core.events import KernelRead, ProbeNotSent
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import addresses, links, netlink, settings
+from ipmp_agent.linux import addresses, links, netlink, routes, settings
 from ipmp_agent.linux.data_addresses import DataAddresses
 from ipmp_agent.linux.findings import Finding
 from ipmp_agent.linux.host import Port
+from ipmp_agent.linux.reconcile import Reconciler
 from ipmp_agent.linux.settings import InterfaceSettings
+from ipmp_agent.linux.shadows import TRANSIENT, Shadows
+from ipmp_agent.linux.surroundings import GroupSurroundings
 from ipmp_agent.linux.test_addresses import TestAddresses
 from ipmp_api.types import DeletionPolicy, Mode
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.host import Host
     from ipmp_agent.linux.links import Link
     from ipmp_agent.linux.members import Member, Members
+    from ipmp_agent.linux.routes import Nexthop, Route
     from ipmp_api.types import NodeGroup
 
 log = logging.getLogger(__name__)
@@ -37,27 +42,41 @@ Orders = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce
 
 
 class Group:
-    """The kernel state of one group: carries out orders at once, and compares with the kernel when asked."""
+    """The kernel state of one group: carries out orders at once, and compares with the kernel when asked.
+
+    Args:
+        configuration: the first one; `configure` takes it and every later one.
+        host: what all groups share.
+        members: of all groups.
+        sink: takes the name of the group and an event.
+    """
 
     def __init__(
-        self, configuration: NodeGroup, host: Host, members: Members, sink: Callable[[str, Event], None]
+        self,
+        configuration: NodeGroup,
+        host: Host,
+        members: Members,
+        sink: Callable[[str, Event], None],
     ) -> None:
         self.name = configuration.group_name
         self._configuration = configuration
         self._host = host
         self._members = members
         self._sink = partial(sink, self.name)
+        self.reconciler = Reconciler(self.name, self.reconcile)
         self._turn = asyncio.Lock()
-        self._data = DataAddresses(self.name, host, members, self._sink)
+        self._data = DataAddresses(self.name, host, members, self._sink, self.reconciler.soon)
         self._tests = TestAddresses(self.name, host, members, self._sink)
         self._settings = InterfaceSettings(host.counters)
+        self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
+        self._shadows = Shadows(host, self._surroundings, self._sink)
 
     @property
     def observing(self) -> bool:
         """Whether the kernel is only looked at."""
         return self._configuration.policies.mode is Mode.OBSERVE
 
-    # -- life -----------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------------------------
 
     async def configure(self, configuration: NodeGroup, memory: Mapping[str, Any] | None) -> None:
         """Take a configuration; before this returns, everything that is present has been told."""
@@ -67,12 +86,14 @@ class Group:
             if memory is not None and memory.get("version") == MEMORY_VERSION:
                 self._data.remember(memory["addresses"])
                 self._settings.remember(memory["settings"])
+                self._shadows.remember(memory.get("routes", ()))
             obsolete = self._tests.configure(configuration)
             if not self.observing:
                 self._host.send(obsolete)
             installed = await self._installed()
             self._tests.read(installed)
             self._data.find(installed)
+            self._shadows.read(await self._routes())
         await self.reconcile()
         self._sink(KernelRead())
 
@@ -82,35 +103,43 @@ class Group:
             "version": MEMORY_VERSION,
             "addresses": self._data.memory(),
             "settings": self._settings.memory(),
+            "routes": self._shadows.memory(),
         }
 
     async def reconcile(self) -> int:
         """Compare with the kernel and send the smallest batch that makes it right; returns how many requests."""
         async with self._turn:
             installed = await self._installed()
+            nexthops = await self._nexthops()
+            table = await self._routes()
             self._tests.read(installed)
+            self._shadows.read(table)
             if self.observing:
                 return 0
             requests = self._settings.differences(self._links())
             requests += self._tests.differences()
             requests += self._data.differences(installed)
-            self._host.send(requests)
+            requests += self._shadows.differences(table, nexthops, self._surroundings.indexes())
+            self._host.send(requests, expected=TRANSIENT)
             await self._dismiss()
             return len(requests)
 
     async def withdraw(self) -> None:
         """Take out of the kernel what this agent put there, and put back what it moved."""
+        self.reconciler.close()
         async with self._turn:
             self._data.close()
             if self.observing or self._configuration.policies.deletion_policy is DeletionPolicy.RETAIN:
                 return
             requests = self._data.withdraw(await self._installed())
+            requests += self._shadows.withdraw()
             requests += self._tests.withdraw()
             requests += self._settings.restore(self._links())
             self._host.send(requests)
 
     def close(self) -> None:
         """Stop what is under way; the kernel stays as it is."""
+        self.reconciler.close()
         self._data.close()
 
     async def _dismiss(self) -> None:
@@ -126,7 +155,7 @@ class Group:
             self._members.release(member)
             self.drop_port(member.key)
 
-    # -- what the kernel has --------------------------------------------------------------------------------------
+    # -- what the kernel has -----------------------------------------------------------------------------------------
 
     async def _installed(self) -> dict[str, list[InstalledAddress]]:
         """The addresses of every member that is present, by key."""
@@ -136,6 +165,20 @@ class Group:
     async def _on_interface(self, index: int) -> list[InstalledAddress]:
         bodies = await self._host.dumper.dump(netlink.RTM_GETADDR, addresses.get_request(index))
         return [found for body in bodies if (found := addresses.decode(body)) is not None]
+
+    async def _routes(self) -> list[Route]:
+        bodies = [
+            body
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for body in await self._host.dumper.dump(netlink.RTM_GETROUTE, routes.get_request(family))
+        ]
+        return [route for body in bodies if (route := routes.decode(body)) is not None]
+
+    async def _nexthops(self) -> list[Nexthop]:
+        bodies = await self._host.dumper.dump(netlink.RTM_GETNEXTHOP, routes.get_nexthops_request())
+        found = [routes.decode_nexthop(body) for body in bodies]
+        self._host.identifiers.note(found)
+        return found
 
     def _links(self) -> dict[str, Link]:
         """Every member that is present and stays, as the kernel describes it now."""
@@ -151,7 +194,7 @@ class Group:
             raise ValueError(f"{member.key} is not present")
         return member.link
 
-    # -- what happens ---------------------------------------------------------------------------------------------
+    # -- what happens ------------------------------------------------------------------------------------------------
 
     def member_changed(self, member: Member) -> None:
         """Give a member that is present a port to its link, and take it from one that is not."""
@@ -181,12 +224,23 @@ class Group:
             self._host.announcer.leave(port.wire)
             port.close()
 
+    def link_changed(self, member: Member) -> None:
+        """Take note that a carrier went or came."""
+        if member.up is False and member.link is not None:
+            self._shadows.link_lost(member.link.index)
+
+    def route_changed(self, kind: int, flags: int, route: Route) -> bool:
+        """A route came or went; returns whether the kernel is not as it should be."""
+        if self.observing:
+            return False
+        return self._shadows.heard(kind, flags, route)
+
     def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:
         """An address of a member came or went; returns whether the kernel is not as it should be."""
         missing = self._tests.heard(kind, each, member.key)
         return self._data.heard(kind, each, member) or missing
 
-    # -- orders ---------------------------------------------------------------------------------------------------
+    # -- orders ------------------------------------------------------------------------------------------------------
 
     def perform(self, order: Orders) -> None:
         """Carry out one order of the core, now; in mode Observe probes only."""
@@ -198,6 +252,10 @@ class Group:
             self._data.move(order.moves)
         elif isinstance(order, Announce):
             self._data.announce(order.interface, order.addresses)
+        elif isinstance(order, SetOutbound):
+            self._surroundings.outbound = {4: order.ipv4, 6: order.ipv6}
+            if self._shadows.set_outbound():
+                self.reconciler.soon()
 
     def _probe(self, order: SendProbe) -> None:
         port = self._host.ports.get((self.name, order.interface))
@@ -206,7 +264,7 @@ class Group:
         else:
             port.prober.send(order)
 
-    # -- findings -------------------------------------------------------------------------------------------------
+    # -- findings ----------------------------------------------------------------------------------------------------
 
     def findings(self) -> list[Finding]:
         """What stands against this group on this host."""
@@ -218,4 +276,4 @@ class Group:
                 " for data addresses may go unanswered. Set it to 0 or 1."
             )
             found.append(Finding(Reason.SETTINGS_OVERRIDDEN, message))
-        return found
+        return found + self.reconciler.findings()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core.events import Family
+from ipmp_agent.linux import frames
 from ipmp_agent.linux.announce import Announcer
 from ipmp_agent.linux.conflicts import ConflictChecks
 from ipmp_agent.linux.ethtool import Ethtool
-from ipmp_agent.linux.netlink import Channel, Dumper, Failure
+from ipmp_agent.linux.legs import Identifiers
+from ipmp_agent.linux.netlink import Channel, Dumper
 from ipmp_agent.linux.probes import Prober
 from ipmp_agent.linux.wire import Wire
 
@@ -18,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.frames import Transitive
     from ipmp_agent.linux.members import Member
+    from ipmp_agent.linux.netlink import Failure
     from ipmp_api.types import Address
 
 log = logging.getLogger(__name__)
@@ -34,13 +41,23 @@ class Port:
         if member.link is None:
             raise ValueError(f"{member.key} is not present")
         self.link = member.link
-        self._checks = host.checks
-        self.wire = Wire(member.link, self._heard)
-        self.prober = Prober(member.key, self.wire, sink, host.counters)
+        self._host = host
+        self.wire = Wire(member.link, self._heard, self._probed)
+        self.prober = Prober(member.key, self.wire, sink, host.counters, host.owns)
 
     def _heard(self, address: Address, mac: bytes) -> None:
-        self._checks.heard(address, mac)
+        if not self._host.wears(mac):
+            self._host.checks.heard(address, mac)
         self.prober.heard(address, mac)
+
+    def _probed(self, probe: Transitive) -> None:
+        """Answer another member of this host; strangers get no answer."""
+        if not probe.question:
+            self.prober.answered(probe)
+        elif self._host.wears(probe.source):
+            answer = replace(probe, source=self.wire.mac, question=False)
+            with contextlib.suppress(OSError):  # a link that is down answers nothing
+                self.wire.send(frames.transitive(probe.source, answer))
 
     def drain(self) -> None:
         """Read what is pending."""
@@ -63,6 +80,7 @@ class Host:
         self.ethtool = Ethtool()
         self.announcer = Announcer(self.counters)
         self.checks = ConflictChecks()
+        self.identifiers = Identifiers()
         self.ports: dict[tuple[str, str], Port] = {}  # by group and member
 
     def close(self) -> None:
@@ -76,13 +94,26 @@ class Host:
         self.dumper.close()
         self.channel.close()
 
-    def send(self, requests: Sequence[bytes]) -> list[Failure]:
-        """Send a batch; refusals nobody expects are logged and counted."""
+    def wears(self, mac: bytes) -> bool:
+        """Whether a member has this MAC address."""
+        return any(port.wire.mac == mac for port in self.ports.values())
+
+    def owns(self, address: Address) -> bool:
+        """Whether this is a test address of a member."""
+        return any(port.prober.test_address(Family(address.version)) == address for port in self.ports.values())
+
+    def send(self, requests: Sequence[bytes], *, expected: frozenset[int] = frozenset()) -> list[Failure]:
+        """Send a batch; refusals nobody expects are logged and counted.
+
+        Args:
+            requests: in order.
+            expected: errno values that are in order here, beside those that always are.
+        """
         if not requests:
             return []
         failures = self.channel.send(requests)
         for failure in failures:
-            if failure.error not in EXPECTED_ERRORS:
+            if failure.error not in EXPECTED_ERRORS and failure.error not in expected:
                 self.counters["kernel_refusals"] += 1
                 log.error("the kernel refused request %d of %d: %s", failure.position + 1, len(requests), failure)
         return failures

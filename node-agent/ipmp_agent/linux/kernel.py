@@ -7,12 +7,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import timers
-from ipmp_agent.linux import addresses, links, netlink
+from ipmp_agent.linux import addresses, links, netlink, routes
 from ipmp_agent.linux.group import Group, Orders
 from ipmp_agent.linux.host import Host
 from ipmp_agent.linux.members import Member, Members
 from ipmp_agent.linux.monitor import Monitor
-from ipmp_agent.linux.reconcile import Reconciler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +34,6 @@ class Kernel:
     def __init__(self, sink: Callable[[str, Event], None]) -> None:
         self._sink = sink
         self._groups: dict[str, Group] = {}
-        self._reconcilers: dict[str, Reconciler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -47,7 +45,7 @@ class Kernel:
         """
         self._loop = asyncio.get_running_loop()
         self._host = Host()
-        self._members = Members(self._host.ethtool, self._sink, self._member_changed)
+        self._members = Members(self._host.ethtool, self._sink, self._member_changed, self._link_changed)
         self._monitor = Monitor(self._heard, self._overrun)
         self._poll()
         self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)
@@ -59,8 +57,6 @@ class Kernel:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for reconciler in self._reconcilers.values():
-            reconciler.close()
         for group in self._groups.values():
             group.close()
         self._monitor.close()
@@ -74,10 +70,10 @@ class Kernel:
             "netlink_overruns": self._monitor.overruns,
             "carrier_by_poll": self._members.carrier_by_poll,
             "carrier_by_event": self._members.carrier_by_event,
-            "foreign_changes": sum(reconciler.foreign_changes for reconciler in self._reconcilers.values()),
+            "foreign_changes": sum(group.reconciler.foreign_changes for group in self._groups.values()),
         }
 
-    # -- groups ---------------------------------------------------------------------------------------------------
+    # -- groups ------------------------------------------------------------------------------------------------------
 
     async def configure(self, configuration: NodeGroup, memory: Mapping[str, Any] | None) -> None:
         """Start to look after a group, or take its new configuration.
@@ -91,9 +87,7 @@ class Kernel:
         """
         name = configuration.group_name
         if name not in self._groups:
-            group = Group(configuration, self._host, self._members, self._sink)
-            self._groups[name] = group
-            self._reconcilers[name] = Reconciler(name, group.reconcile)
+            self._groups[name] = Group(configuration, self._host, self._members, self._sink)
         self._members.watch(configuration)
         await self._resync_links()
         await self._groups[name].configure(configuration, memory)
@@ -118,7 +112,6 @@ class Kernel:
 
     async def withdraw(self, group: str) -> None:
         """Take a group out of the kernel, as its deletion policy says, and look after it no more."""
-        self._reconcilers.pop(group).close()
         leaving = self._groups.pop(group)
         await leaving.withdraw()
         for key in list(self._members.of(group)):
@@ -127,23 +120,38 @@ class Kernel:
 
     def findings(self, group: str) -> tuple[Finding, ...]:
         """What stands against a group on this host, now."""
-        return (*self._groups[group].findings(), *self._reconcilers[group].findings())
+        return tuple(self._groups[group].findings())
 
-    # -- what the kernel tells ------------------------------------------------------------------------------------
+    # -- what the kernel tells ---------------------------------------------------------------------------------------
 
     def _heard(self, message: Message) -> None:
         if message.kind in (netlink.RTM_NEWLINK, netlink.RTM_DELLINK):
             self._members.heard(message.kind, message.body)
         elif message.kind in (netlink.RTM_NEWADDR, netlink.RTM_DELADDR):
             self._address_changed(message.kind, message.body)
+        elif message.kind in (netlink.RTM_NEWROUTE, netlink.RTM_DELROUTE):
+            self._route_changed(message)
+        elif message.kind == netlink.RTM_DELNEXTHOP and routes.decode_nexthop(message.body).owned:
+            # Whoever deleted it, and if it was one of us: the comparison tells.
+            for group in self._groups.values():
+                group.reconciler.changed()
+
+    def _route_changed(self, message: Message) -> None:
+        route = routes.decode(message.body)
+        if route is None:
+            return
+        for group in self._groups.values():
+            if group.route_changed(message.kind, message.flags, route):
+                group.reconciler.changed()
 
     def _address_changed(self, kind: int, body: bytes) -> None:
         member = self._members.owner(addresses.index_of(body))
         if member is None or member.leaving:
             return
         changed = addresses.decode(body)
-        if changed is not None and self._groups[member.group].address_changed(kind, changed, member):
-            self._reconcilers[member.group].changed()
+        group = self._groups[member.group]
+        if changed is not None and group.address_changed(kind, changed, member):
+            group.reconciler.changed()
 
     def _member_changed(self, member: Member) -> None:
         group = self._groups.get(member.group)
@@ -151,7 +159,15 @@ class Kernel:
             return
         group.member_changed(member)
         if member.index is not None:
-            self._reconcilers[member.group].soon()
+            group.reconciler.soon()
+
+    def _link_changed(self, member: Member) -> None:
+        group = self._groups.get(member.group)
+        if group is not None:
+            group.link_changed(member)
+            if member.up:
+                # With the last carrier all routes by members were lost, and probes need them to come back.
+                group.reconciler.soon()
 
     def _overrun(self) -> None:
         self._run(self._resync())
@@ -166,8 +182,8 @@ class Kernel:
 
     async def _resync(self) -> None:
         await self._resync_links()
-        for reconciler in self._reconcilers.values():
-            reconciler.soon()
+        for group in self._groups.values():
+            group.reconciler.soon()
 
     async def _resync_links(self) -> None:
         self._members.resync(await self._host.dumper.dump(netlink.RTM_GETLINK, links.get_request()))

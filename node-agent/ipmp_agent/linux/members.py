@@ -51,12 +51,20 @@ class Members:
         ethtool: asked for carrier, speed and bus addresses.
         sink: takes every event, with the name of its group.
         changed: called before the event of a member that appeared, vanished, or is another interface now.
+        link_changed: called before the event of a carrier that went or came.
     """
 
-    def __init__(self, ethtool: Ethtool, sink: Callable[[str, Event], None], changed: Callable[[Member], None]) -> None:
+    def __init__(
+        self,
+        ethtool: Ethtool,
+        sink: Callable[[str, Event], None],
+        changed: Callable[[Member], None],
+        link_changed: Callable[[Member], None],
+    ) -> None:
         self._ethtool = ethtool
         self._sink = sink
         self._changed = changed
+        self._link_changed = link_changed
         self._groups: dict[str, dict[str, Member]] = {}
         self._owners: dict[int, list[Member]] = {}  # by interface index; the first one has it
         self._tokens: list[bytes] = []
@@ -113,7 +121,7 @@ class Members:
         elif was_first:
             self._tell(owners[0])
 
-    # -- what the kernel says -----------------------------------------------------------------------------------
+    # -- what the kernel says ----------------------------------------------------------------------------------------
 
     def resync(self, bodies: Iterable[bytes]) -> None:
         """Take a dump of all links as the whole truth."""
@@ -173,7 +181,7 @@ class Members:
                         self.carrier_by_poll += 1
                         self._set_up(member, up=up)
 
-    # -- what follows from it -----------------------------------------------------------------------------------
+    # -- what follows from it ----------------------------------------------------------------------------------------
 
     def _resolve(self, member: Member) -> None:
         """Find out which interface the member is now, and what changed about it."""
@@ -233,6 +241,7 @@ class Members:
         member.up = up
         if member.told is not None:
             member.told = replace(member.told, link=up)
+            self._link_changed(member)
             if not member.leaving:
                 self._sink(member.group, LinkChanged(member.key, up))
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.actions import ProbeProtocol
-from ipmp_agent.core.events import Family, ProbeAnswered, ProbeKind, ProbeNotSent
+from ipmp_agent.core.events import Family, MacAddress, ProbeAnswered, ProbeKind, ProbeNotSent
 from ipmp_agent.linux import filters, frames
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import SendProbe
     from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.frames import Transitive
     from ipmp_agent.linux.wire import Wire
     from ipmp_api.types import Address
 
@@ -50,7 +51,7 @@ class _Probe:
     order: SendProbe
     sent: float  # monotonic seconds
     sent_at: int  # nanoseconds of the wall clock, which is what the kernel stamps packets with
-    answered_by: set[Address] = field(default_factory=set)
+    answered_by: set[Address | MacAddress] = field(default_factory=set)
 
     def awaits(self, address: Address) -> bool:
         """Whether a claim to have this address answers it."""
@@ -134,17 +135,26 @@ class Prober:
         wire: its link layer.
         sink: takes the events.
         counters: of all probers; replies that do not count are counted here by what is wrong with them.
+        is_own: whether an address is this host's own: a discovery finds the other members too.
     """
 
-    def __init__(self, member: str, wire: Wire, sink: Callable[[Event], None], counters: Counter[str]) -> None:
+    def __init__(
+        self,
+        member: str,
+        wire: Wire,
+        sink: Callable[[Event], None],
+        counters: Counter[str],
+        is_own: Callable[[Address], bool],
+    ) -> None:
         self.member = member
         self.wire = wire
         self._sink = sink
         self._counters = counters
+        self._is_own = is_own
         self._loop = asyncio.get_running_loop()
         self._identifier = secrets.randbits(16)
         self._echo: dict[Family, EchoSocket] = {}
-        self._probes: dict[Family, dict[int, _Probe]] = {Family.IPV4: {}, Family.IPV6: {}}  # by random bits
+        self._probes: dict[Family, dict[int, _Probe]] = {family: {} for family in Family}  # by random bits
         self._macs: dict[Address, bytes] = {}  # of targets that answered their last link-layer probe
         self._waiting: dict[IPv6Address, list[bytes]] = {}
 
@@ -179,7 +189,7 @@ class Prober:
         for family in self._echo:
             self._read(family)
 
-    # -- out ------------------------------------------------------------------------------------------------------
+    # -- out ---------------------------------------------------------------------------------------------------------
 
     def send(self, order: SendProbe) -> None:
         """Send one probe; what the kernel refuses becomes an event."""
@@ -193,12 +203,14 @@ class Prober:
         self._counters["probes_sent"] += 1
 
     def _send(self, order: SendProbe) -> None:
-        if order.protocol is ProbeProtocol.ICMP:
-            self._send_echo(order)
+        if order.protocol is ProbeProtocol.ICMP and not isinstance(order.target, MacAddress):
+            self._send_echo(order, order.target)
         elif order.protocol is ProbeProtocol.ARP and isinstance(order.target, IPv4Address):
             self._send_question(order, frames.arp_probe(self.wire.mac, order.target, self._mac(order.target)))
         elif order.protocol is ProbeProtocol.NEIGHBOR and isinstance(order.target, IPv6Address):
             self._send_question(order, self._solicitation(order.target))
+        elif order.protocol is ProbeProtocol.TRANSITIVE and isinstance(order.target, MacAddress):
+            self._send_transitive(order, order.target)
         else:
             raise OSError(errno.EPROTONOSUPPORT, f"no {order.protocol.value} probe for {order.target}")
 
@@ -208,7 +220,14 @@ class Prober:
             del probes[next(iter(probes))]
         probes[bits] = _Probe(order, time.monotonic(), time.time_ns())
 
-    def _send_echo(self, order: SendProbe) -> None:
+    def _send_transitive(self, order: SendProbe, target: MacAddress) -> None:
+        bits = secrets.randbits(64)
+        self._remember(order, bits)
+        kind = _KIND_NUMBERS[order.kind]
+        probe = frames.Transitive(self.wire.mac, question=True, kind=kind, sequence=order.sequence, bits=bits)
+        self.wire.send(frames.transitive(frames.mac_bytes(target), probe))
+
+    def _send_echo(self, order: SendProbe, target: Address) -> None:
         echo = self._echo.get(order.family)
         if echo is None:
             raise OSError(errno.EADDRNOTAVAIL, "no test address")
@@ -217,8 +236,8 @@ class Prober:
         stamp = time.monotonic_ns()
         message = frames.echo_request(order.family, self._identifier, order.sequence, kind, bits, stamp)
         self._remember(order, bits)
-        target = order.target
-        if isinstance(target, IPv6Address) and not frames.on_link_only(target):
+        # A route of its own leads to every link-local address and multicast group of every link.
+        if isinstance(target, IPv6Address) and not target.is_link_local and not target.is_multicast:
             self._send_to_neighbor(target, message)
         else:
             echo.send(target, message)
@@ -252,7 +271,7 @@ class Prober:
         self._remember(order, secrets.randbits(64))
         self.wire.send(frame)
 
-    # -- in -------------------------------------------------------------------------------------------------------
+    # -- in ----------------------------------------------------------------------------------------------------------
 
     def _read(self, family: Family) -> None:
         for _ in range(REPLIES_PER_WAKE):
@@ -276,10 +295,10 @@ class Prober:
             self._counters["replies_wrong_source"] += 1
         elif source in probe.answered_by:
             self._counters["replies_duplicate"] += 1
-        else:
+        elif probe.order.kind is not ProbeKind.DISCOVERY or not self._is_own(source):
             self._answer(probe, source, stamp)
 
-    def _answer(self, probe: _Probe, source: Address, stamp: int | None = None) -> None:
+    def _answer(self, probe: _Probe, source: Address | MacAddress, stamp: int | None = None) -> None:
         probe.answered_by.add(source)
         self._counters["probes_answered"] += 1
         order = probe.order
@@ -288,6 +307,19 @@ class Prober:
         # The wall clock may have been set between the two moments; the truth lies within the round trip.
         network = min(max(network, 0.0), rtt)
         self._sink(ProbeAnswered(self.member, order.family, source, order.sequence, order.kind, rtt, network))
+
+    def answered(self, answer: Transitive) -> None:
+        """A member answered a transitive probe."""
+        probe = self._probes[Family.LINK].get(answer.bits)
+        source = MacAddress(frames.mac_text(answer.source))
+        if probe is None:
+            self._counters["replies_unknown"] += 1
+        elif source != probe.order.target or answer.sequence != probe.order.sequence:
+            self._counters["replies_altered"] += 1
+        elif probe.answered_by:
+            self._counters["replies_duplicate"] += 1
+        else:
+            self._answer(probe, source)
 
     def heard(self, address: Address, mac: bytes) -> None:
         """Somebody on this member's link says to have an address: an answer to a link-layer probe, perhaps."""

@@ -13,13 +13,13 @@ from ipmp_agent.linux import addresses, netlink
 from ipmp_api.types import TestAddressIPv6
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.addresses import InstalledAddress
     from ipmp_agent.linux.host import Host
     from ipmp_agent.linux.members import Members
-    from ipmp_api.types import Address, NodeGroup
+    from ipmp_api.types import Address, Network, NodeGroup
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,19 @@ class TestAddresses:
             known.present.pop(each.address.ip, None)
         self._tell(key, known)
         return kind == netlink.RTM_DELADDR and known.wanted is not None and each.address.ip == known.wanted.ip
+
+    def present(self, key: str) -> Iterable[Address]:
+        """Every address of a member, as the kernel told last."""
+        known = self._by_member.get(key)
+        return known.present if known is not None else ()
+
+    def prefixes(self) -> set[Network]:
+        """Prefixes wider than one address that test addresses make reachable on the link.
+
+        Replies to probes need a way back in the table: the loose reverse path filter drops them without one.
+        """
+        wanted = [known.wanted.network for known in self._by_member.values() if known.wanted is not None]
+        return {network for network in wanted if network.prefixlen < network.max_prefixlen}
 
     def differences(self) -> list[bytes]:
         """Requests that put back what is missing; an address that was never there is checked for a duplicate first."""

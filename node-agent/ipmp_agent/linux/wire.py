@@ -13,6 +13,7 @@ from ipmp_agent.linux import filters, frames
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ipmp_agent.linux.frames import Transitive
     from ipmp_agent.linux.links import Link
     from ipmp_api.types import Address
 
@@ -27,13 +28,17 @@ class Wire:
     Args:
         link: the interface.
         heard: takes each claim to have an address: the address and the MAC address of the claimant.
+        probed: takes each probe from a member, and each answer to one.
     """
 
-    def __init__(self, link: Link, heard: Callable[[Address, bytes], None]) -> None:
+    def __init__(
+        self, link: Link, heard: Callable[[Address, bytes], None], probed: Callable[[Transitive], None]
+    ) -> None:
         self.name = link.name
         self.index = link.index
         self.mac = frames.mac_bytes(link.mac)
         self._heard = heard
+        self._probed = probed
         self._loop = asyncio.get_running_loop()
         self._sockets = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
@@ -42,10 +47,14 @@ class Wire:
             self._arp = opened.enter_context(self._packet_socket(frames.ETH_P_ARP))
             filters.attach(self._arp, filters.arp_reply())
             self._discovery = opened.enter_context(self._discovery_socket())
-            self._loop.add_reader(self._arp, self._read_arp)
-            opened.callback(self._loop.remove_reader, self._arp)
-            self._loop.add_reader(self._discovery, self._read_advertisements)
-            opened.callback(self._loop.remove_reader, self._discovery)
+            self._transitive = opened.enter_context(self._packet_socket(frames.ETH_P_TRANSITIVE))
+            for receiver, read in (
+                (self._arp, self._read_arp),
+                (self._discovery, self._read_advertisements),
+                (self._transitive, self._read_transitive),
+            ):
+                self._loop.add_reader(receiver, read)
+                opened.callback(self._loop.remove_reader, receiver)
             self._sockets = opened.pop_all()
 
     def _packet_socket(self, protocol: int) -> socket.socket:
@@ -80,6 +89,7 @@ class Wire:
         """Read what is pending."""
         self._read_arp()
         self._read_advertisements()
+        self._read_transitive()
 
     def _read_arp(self) -> None:
         for frame in _pending(self._arp):
@@ -92,6 +102,12 @@ class Wire:
             claim = frames.read_advertisement(message)
             if claim is not None:
                 self._heard(claim.target, claim.mac or frames.NO_MAC)
+
+    def _read_transitive(self) -> None:
+        for frame in _pending(self._transitive):
+            probe = frames.read_transitive(frame)
+            if probe is not None:
+                self._probed(probe)
 
 
 def _pending(receiver: socket.socket) -> list[bytes]:

@@ -1,134 +1,22 @@
-"""A kernel façade inside a namespace of the lab, in an event loop of its own, told from outside what to do."""
+"""Fixtures of the kernel tests: the façade, running inside the lab's host."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent.linux.kernel import Kernel
-from ipmp_api.types import DataAddress, InterfaceMatch, Member, NodeGroup, Policies
-from tests.lab import Lab, wait_for
+from tests.lab.kernel.running import RunningKernel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from concurrent.futures import Future
-    from ipaddress import IPv4Interface, IPv6Interface
+    from collections.abc import Callable, Iterator
 
-    from ipmp_agent.core.events import Event
-    from tests.lab import Namespace
-
-T = TypeVar("T")
-E = TypeVar("E")
-
-GROUP = "data"
-
-
-def node_group(*members: str | Member, addresses: tuple[Any, ...] = (), **policies: Any) -> NodeGroup:
-    """A compiled group of members by name, with these data addresses."""
-    return NodeGroup(
-        GROUP,
-        "host",
-        tuple(m if isinstance(m, Member) else Member(InterfaceMatch(name=m)) for m in members or ("nic0", "nic1")),
-        tuple(DataAddress(address) for address in addresses),
-        policies=Policies(**policies),
-    )
-
-
-@dataclass(frozen=True)
-class Heard:
-    group: str
-    event: Event
-
-
-class RunningKernel:
-    """A façade that runs in a thread of a namespace, as the daemon would run it."""
-
-    def __init__(self, namespace: Namespace) -> None:
-        self.heard: list[Heard] = []
-        self._ready = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = namespace.thread(self._body, "kernel")
-        self._thread.start()
-        assert self._ready.wait(10)
-        if self._failure is not None:
-            raise self._failure
-
-    def _body(self) -> None:
-        asyncio.run(self._live())
-
-    async def _live(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        self.kernel = Kernel(lambda group, event: self.heard.append(Heard(group, event)))
-        try:
-            await self.kernel.open()
-        except BaseException as error:  # noqa: BLE001 - raised again in the test
-            self._failure = error
-            self._ready.set()
-            return
-        self._ready.set()
-        await self._stop.wait()
-        await self.kernel.close()
-
-    def call(self, work: Callable[[Kernel], T]) -> T:
-        """Call the façade from within its loop."""
-
-        async def wrapped() -> T:
-            return work(self.kernel)
-
-        return self._wait(asyncio.run_coroutine_threadsafe(wrapped(), self.loop))
-
-    def run(self, work: Callable[[Kernel], Awaitable[T]]) -> T:
-        """Await something of the façade's from within its loop."""
-
-        async def wrapped() -> T:
-            return await work(self.kernel)
-
-        return self._wait(asyncio.run_coroutine_threadsafe(wrapped(), self.loop))
-
-    @staticmethod
-    def _wait(future: Future[T]) -> T:
-        return future.result(30)
-
-    def configure(self, configuration: NodeGroup, memory: Any = None) -> list[Event]:
-        """Configure, and return what was told before that returned."""
-        before = len(self.heard)
-        self.run(lambda kernel: kernel.configure(configuration, memory))
-        return [heard.event for heard in self.heard[before:]]
-
-    def perform(self, *orders: Any) -> None:
-        for order in orders:
-            self.call(lambda kernel, order=order: kernel.perform(GROUP, order))
-
-    def events(self, kind: type[E]) -> list[E]:
-        return [heard.event for heard in list(self.heard) if isinstance(heard.event, kind)]
-
-    def await_event(self, kind: type[E], holds: Callable[[E], object] = bool, *, deadline: float = 10.0) -> E:
-        """The first event of this kind that holds, waiting for it; says everything heard if there is none."""
-        wait_for(
-            lambda: list(self.heard),
-            lambda heard: [h for h in heard if isinstance(h.event, kind) and holds(h.event)],
-            deadline=deadline,
-            what=kind.__name__,
-        )
-        return next(event for event in self.events(kind) if holds(event))
-
-    def forget(self) -> None:
-        self.heard.clear()
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-        assert not self._thread.is_alive()
+    from tests.lab import Lab
 
 
 @pytest.fixture
 def start_kernel(lab: Lab) -> Iterator[Callable[[], RunningKernel]]:
+    """Start a façade on the host; what still runs at the end is closed."""
     running: list[RunningKernel] = []
 
     def start() -> RunningKernel:
@@ -137,20 +25,10 @@ def start_kernel(lab: Lab) -> Iterator[Callable[[], RunningKernel]]:
 
     yield start
     for each in running:
-        if each.loop.is_running():
-            each.close()
+        each.close()
 
 
 @pytest.fixture
 def kernel(start_kernel: Callable[[], RunningKernel]) -> RunningKernel:
     """A façade on the host with two NICs."""
     return start_kernel()
-
-
-def where(lab: Lab, address: IPv4Interface | IPv6Interface) -> list[str]:
-    """The interfaces of the host that have an address."""
-    return [
-        link["ifname"]
-        for link in lab.host.namespace.ip_json("address", "show")
-        if any(a["local"] == str(address.ip) for a in link["addr_info"])
-    ]

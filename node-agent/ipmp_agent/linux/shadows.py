@@ -1,0 +1,261 @@
+"""Shadow routes: for every route that leaves by a member, one of ours that is preferred and leaves by all of them.
+
+The host's own routes are never edited. Take the shadows away and its own routing is back.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ipmp_agent.core.events import RoutersChanged
+from ipmp_agent.linux import foreign_routes, netlink, routes
+from ipmp_agent.linux.foreign_routes import ForeignRoutes
+from ipmp_agent.linux.legs import Legs, Way
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.host import Host
+    from ipmp_agent.linux.routes import Nexthop, Route
+    from ipmp_api.types import Address, Network
+
+log = logging.getLogger(__name__)
+
+CONNECTED_METRIC = {4: 0, 6: 255}
+"""Metric of the shadow of a connected prefix that only we know of: the kernel gives its own 0 and 256."""
+
+# A carrier that goes in this moment takes a leg along; a route that is there already is what was wanted; a gateway is
+# unreachable until its address is back. What is missing in the end, the next comparison finds.
+TRANSIENT = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EEXIST})
+
+
+class Surroundings(foreign_routes.Surroundings, Protocol):
+    """What shadows need to know of the rest of the group."""
+
+    def carriers(self, version: int) -> list[int]:
+        """Interface indexes of the members that carry outbound traffic now."""
+
+    def prefixes(self) -> set[Network]:
+        """Prefixes that the group's own addresses make reachable on the link."""
+
+    def source(self, destination: Network) -> Address | None:
+        """The data address that packets to a destination come from, if they may choose."""
+
+    def is_here(self, address: Address) -> bool:
+        """Whether the host has this address, as far as the group knows."""
+
+
+class Shadow(NamedTuple):
+    """A route of ours."""
+
+    metric: int
+    way: Way
+    source: Address | None
+
+
+class Shadows:
+    """Keeps the shadows of one group."""
+
+    def __init__(self, host: Host, around: Surroundings, sink: Callable[[Event], None]) -> None:
+        self._host = host
+        self._around = around
+        self._sink = sink
+        self._foreign = ForeignRoutes(around)
+        self._legs = Legs(host.identifiers, around.carriers)
+        self._wanted: dict[Network, Shadow] = {}
+        self._ways: Counter[Way] = Counter()  # how many shadows want each
+        self._installed: dict[Network, Shadow] = {}
+        self._prefixes: set[Network] = set()
+        self._routers: tuple[Address, ...] = ()
+
+    def memory(self) -> list[dict[str, Any]]:
+        """What a restarted agent must know: JSON."""
+        return self._foreign.memory()
+
+    def remember(self, memory: Iterable[Mapping[str, Any]]) -> None:
+        """Take over what an earlier run remembered."""
+        self._foreign.remember(memory)
+
+    # -- what the kernel has -----------------------------------------------------------------------------------------
+
+    def read(self, found: Sequence[Route]) -> None:
+        """Take the foreign routes of the main table, and tell which gateways they use."""
+        self._foreign.read(route for route in found if not route.owned)
+        self._tell_routers()
+
+    def _tell_routers(self) -> None:
+        routers = self._foreign.routers()
+        if routers != self._routers:
+            self._routers = routers
+            self._sink(RoutersChanged(routers))
+
+    def heard(self, kind: int, flags: int, route: Route) -> bool:
+        """Somebody, perhaps we, changed a route; returns whether one of ours is gone."""
+        destination = route.destination
+        if route.owned:
+            shadow = self._installed.get(destination)
+            if kind != netlink.RTM_DELROUTE or shadow is None or self._identity(shadow) != _identity(route):
+                return False
+            del self._installed[destination]
+            return True
+        requests = []
+        if kind == netlink.RTM_NEWROUTE and flags & netlink.NLM_F_REPLACE:
+            requests = self._finish_replacement(route)
+        self._foreign.heard(kind, route)
+        self._tell_routers()
+        self._plan([destination])
+        self._host.send(requests + self._apply([destination]), expected=TRANSIENT)
+        return False
+
+    def _finish_replacement(self, route: Route) -> list[bytes]:
+        """Requests that finish what the owner of a route meant by replacing it.
+
+        The kernel replaces the first route of its key. For IPv4 and metric 0 that was our shadow, no deletion is told,
+        and the owner's old route still stands.
+        """
+        shadow = self._installed.get(route.destination)
+        if route.destination.version != 4 or shadow is None or shadow.metric != route.metric:
+            return []
+        del self._installed[route.destination]
+        return [routes.delete(old.body) for old in self._foreign.replaced(route)]
+
+    def _identity(self, shadow: Shadow) -> tuple[int, int, Address | None]:
+        return shadow.metric, self._legs.group(shadow.way), shadow.source
+
+    def link_lost(self, index: int) -> None:
+        """An interface lost its carrier, or is gone."""
+        self._legs.lost(index)
+
+    # -- what is wanted ----------------------------------------------------------------------------------------------
+
+    def _plan(self, destinations: Iterable[Network]) -> None:
+        """Decide anew on these destinations."""
+        for destination in destinations:
+            before, after = self._wanted.pop(destination, None), self._decide(destination)
+            if before is not None:
+                self._ways[before.way] -= 1
+            if after is not None:
+                self._wanted[destination] = after
+                self._ways[after.way] += 1
+        self._ways = +self._ways
+
+    def _decide(self, destination: Network) -> Shadow | None:
+        others = self._foreign.metrics_elsewhere(destination)
+        best = self._foreign.best(destination)
+        if best is not None:
+            metric = _preferred(best, others)
+            if metric is None:
+                return None
+            usable = best.source is not None and self._around.is_here(best.source)
+            source = best.source if usable else self._around.source(destination)
+            return Shadow(metric, Way(destination.version, best.gateways), source)
+        if destination not in self._prefixes:
+            return None
+        # Somebody else's way to the same prefix keeps its preference.
+        metric = max(others) + 1 if others else CONNECTED_METRIC[destination.version]
+        return Shadow(metric, Way(destination.version, frozenset({None})), self._around.source(destination))
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def set_outbound(self) -> bool:
+        """Give every group its legs at once; returns whether a comparison must follow, since routes came or went."""
+        ways = list(self._ways)
+        without = [way for way in ways if not self._legs.is_installed(way)]
+        failures = self._host.send(self._legs.differences(ways), expected=TRANSIENT)
+        return bool(failures) or any(self._legs.is_installed(way) for way in without)
+
+    def differences(self, found: Sequence[Route], nexthops: Sequence[Nexthop], indexes: set[int]) -> list[bytes]:
+        """Requests that turn the main table and the nexthop objects into what is wanted, in the order they need.
+
+        Args:
+            found: the main table, as last given to `read`.
+            nexthops: all objects.
+            indexes: interface indexes of the members.
+        """
+        stale = self._legs.read({nexthop.identifier: nexthop for nexthop in nexthops}, indexes)
+        self._prefixes = self._around.prefixes()
+        destinations = {*self._foreign.destinations(), *self._prefixes}
+        self._plan({*destinations, *self._wanted})
+        self._installed = {}
+        requests = []
+        for route in found:
+            if not route.owned or not {leg.index for leg in route.legs} <= indexes:
+                continue
+            shadow = self._wanted.get(route.destination)
+            if shadow is not None and self._identity(shadow) == _identity(route):
+                self._installed[route.destination] = shadow
+            else:
+                requests.append(routes.delete(route.body))
+        requests += self._apply(self._wanted)
+        requests += self._foreign.restore()
+        unused = stale + self._legs.unused(self._ways)
+        return requests + [routes.delete_nexthop(identifier) for identifier in unused]
+
+    def _apply(self, destinations: Iterable[Network]) -> list[bytes]:
+        """Requests that bring these destinations from what is installed to what is wanted.
+
+        Prefixes first: an IPv6 gateway is accepted only where its prefix is known.
+        """
+        todo = [d for d in destinations if self._wanted.get(d) != self._installed.get(d)]
+        requests: list[bytes] = []
+        for by_gateway in (False, True):
+            now = [d for d in todo if d in self._wanted and self._wanted[d].way.has_gateway is by_gateway]
+            requests += self._legs.differences({self._wanted[d].way for d in now})
+            for destination in now:
+                if self._legs.is_installed(self._wanted[destination].way):
+                    requests += self._exchange(destination, self._wanted[destination])
+        for destination in todo:
+            if destination not in self._wanted:
+                requests.append(self._delete(destination, self._installed.pop(destination)))
+        return requests
+
+    def _exchange(self, destination: Network, shadow: Shadow) -> list[bytes]:
+        """Requests that install a shadow in place of the one before, if there is one."""
+        before = self._installed.get(destination)
+        self._installed[destination] = shadow
+        if before is None:
+            return [self._add(destination, shadow)]
+        if destination.version == 6 and before.metric == shadow.metric:
+            return [self._add(destination, shadow, replace=True)]
+        if before.source is None and before.way == shadow.way:
+            # A deletion without a source matches any: it must not find the new one.
+            return [self._delete(destination, before), self._add(destination, shadow)]
+        return [self._add(destination, shadow), self._delete(destination, before)]
+
+    def _add(self, destination: Network, shadow: Shadow, *, replace: bool = False) -> bytes:
+        metric, group, source = self._identity(shadow)
+        gateway = shadow.way.has_gateway
+        return routes.add_shadow(destination, metric, group, source, gateway=gateway, replace=replace)
+
+    def _delete(self, destination: Network, shadow: Shadow) -> bytes:
+        metric, group, source = self._identity(shadow)
+        return routes.delete_shadow(destination, metric, group, source, gateway=shadow.way.has_gateway)
+
+    def withdraw(self) -> list[bytes]:
+        """Requests that put back what is missing and then remove everything of ours."""
+        requests = self._foreign.restore(everything=True)
+        requests += [self._delete(destination, shadow) for destination, shadow in self._installed.items()]
+        requests += [routes.delete_nexthop(identifier) for identifier in self._legs.unused(())]
+        self._installed.clear()
+        self._wanted.clear()
+        self._ways.clear()
+        return requests
+
+
+def _identity(route: Route) -> tuple[int, int, Address | None]:
+    return route.metric, route.nexthop_id, route.source
+
+
+def _preferred(route: Route, others: set[int]) -> int | None:
+    """Metric of the shadow: better than the route's, yet no better than that of a route that leaves elsewhere.
+
+    IPv4 puts a new route in front of those with an equal metric. IPv6 cannot, and takes 0 for 1024.
+    """
+    better = route.metric - 1
+    if route.destination.version == 4:
+        return better if better >= 0 and better not in others else route.metric
+    return better if better >= 1 and better not in others else None

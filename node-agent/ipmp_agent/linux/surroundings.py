@@ -1,0 +1,73 @@
+"""What the routes of a group need to know of its members and addresses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipmp_agent.linux.data_addresses import DataAddresses
+    from ipmp_agent.linux.members import Member, Members
+    from ipmp_agent.linux.test_addresses import TestAddresses
+    from ipmp_api.types import Address, Network
+
+
+class GroupSurroundings:
+    """Answers from the desired state of one group, which is ahead of the kernel's notifications."""
+
+    def __init__(self, group: str, members: Members, data: DataAddresses, tests: TestAddresses) -> None:
+        self._group = group
+        self._members = members
+        self._data = data
+        self._tests = tests
+        self.outbound: dict[int, tuple[str, ...]] = {4: (), 6: ()}  # by IP version, as the core ordered
+
+    def member(self, key: str) -> Member | None:
+        """A member of the group."""
+        return self._members.of(self._group).get(key)
+
+    def key_of(self, index: int) -> str | None:
+        """The member that an interface is, if it is one of this group and fit."""
+        member = self._members.owner(index)
+        return member.key if member is not None and member.group == self._group and member.index == index else None
+
+    def indexes(self) -> set[int]:
+        """Interface indexes of the members that are present."""
+        return {m.index for m in self._members.of(self._group).values() if m.index is not None}
+
+    def has_address(self, key: str, version: int) -> bool:
+        """Whether a member has any address of this IP version: its own, or a data address that is there now."""
+        return self._data.has_any(key, version) or any(
+            address.version == version and not self._data.is_data(address) for address in self._tests.present(key)
+        )
+
+    def carriers(self, version: int) -> list[int]:
+        """Interface indexes of the members that carry outbound traffic now, as the core ordered.
+
+        A member without an IPv4 address would ask its neighbours in the name of an address that lives on another
+        member, and they would learn the wrong MAC address.
+        """
+        members = [self.member(key) for key in self.outbound[version]]
+        return [
+            member.index
+            for member in members
+            if member is not None
+            and member.index is not None
+            and member.up is not False
+            and self.has_address(member.key, version)
+        ]
+
+    def was_moved(self, key: str, address: Address) -> bool:
+        """Whether this is a data address that is on another member than this one."""
+        return self._data.is_data(address) and self._data.holder(address) not in (None, key)
+
+    def is_here(self, address: Address) -> bool:
+        """Whether the host has this address, as far as the group knows."""
+        return not self._data.is_data(address) or self._data.holder(address) is not None
+
+    def prefixes(self) -> set[Network]:
+        """Prefixes that the group's own addresses make reachable on the link."""
+        return self._data.prefixes() | self._tests.prefixes()
+
+    def source(self, destination: Network) -> Address | None:
+        """The data address that packets to a destination come from: one of that very prefix, else the first."""
+        return self._data.source(destination)

@@ -1,0 +1,183 @@
+"""Members on real interfaces: found, judged fit, and followed through everything that happens to a NIC."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged
+from ipmp_agent.core.reasons import Reason
+from ipmp_api.types import InterfaceMatch, Member
+from tests.lab import wait_for
+from tests.lab.kernel.running import GROUP, node_group
+
+if TYPE_CHECKING:
+    from ipmp_agent.linux.kernel import Kernel
+    from tests.lab import Lab
+    from tests.lab.kernel.running import RunningKernel
+
+
+def found(told: list[object]) -> dict[str, InterfaceFound]:
+    return {event.interface: event for event in told if isinstance(event, InterfaceFound)}
+
+
+def test_members_are_told_before_configure_returns(lab: Lab, kernel: RunningKernel) -> None:
+    told = found(kernel.configure(node_group()))
+    for name in ("nic0", "nic1"):
+        nic = lab.host.nic(name)
+        assert told[name] == InterfaceFound(name, name, nic.index, nic.mac, link=True, speed_megabits=10000)
+
+
+def test_a_member_without_carrier_is_told_so(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.nic("nic1").unplug()
+    told = found(kernel.configure(node_group()))
+    assert (told["nic0"].link, told["nic1"].link) == (True, False)
+
+
+def test_members_are_matched_by_alternative_name_and_mac(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.ip("link", "property", "add", "dev", "nic0", "altname", "enp1s0f0np0")
+    mac = lab.host.nic("nic1").mac.upper()
+    told = found(kernel.configure(node_group("enp1s0f0np0", Member(InterfaceMatch(mac_address=mac)))))
+    assert (told["enp1s0f0np0"].name, told[mac].name) == ("nic0", "nic1")
+
+
+def test_a_mac_worn_by_a_stacked_device_too_means_the_one_below(lab: Lab, kernel: RunningKernel) -> None:
+    mac = lab.host.nic("nic0").mac
+    lab.host.namespace.batch(
+        ["link add link nic1 name child type macvlan mode bridge", f"link set child address {mac}"]
+    )
+    assert found(kernel.configure(node_group(Member(InterfaceMatch(mac_address=mac)))))[mac].name == "nic0"
+
+
+def test_carrier_loss_and_return_are_told_once(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    nic = lab.host.nic("nic0")
+    for _ in range(3):
+        kernel.forget()
+        nic.unplug()
+        assert kernel.await_event(LinkChanged) == LinkChanged("nic0", up=False)
+        nic.plug()
+        kernel.await_event(LinkChanged, lambda e: e.up)
+        assert kernel.events(LinkChanged) == [LinkChanged("nic0", up=False), LinkChanged("nic0", up=True)]
+
+
+def test_carrier_loss_is_seen_although_the_kernel_holds_its_event_back(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    # Any link event makes the kernel wait up to a second with the next; pods come and go like this.
+    lab.host.namespace.batch(["link add name pod0 type veth peer name pod1", "link set pod0 up", "link set pod1 up"])
+    lab.host.namespace.batch(["link set pod1 down", "link set pod1 up", "link set pod1 down"])
+    pulled = lab.host.nic("nic0").unplug()
+    kernel.await_event(LinkChanged, lambda e: not e.up, deadline=5)
+    assert time.monotonic() - pulled < 0.5, "the event alone takes 0.8 s or more, the poll 20 ms"
+
+
+def test_administratively_down_is_down(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    lab.host.namespace.ip("link", "set", "nic0", "down")
+    kernel.await_event(LinkChanged, lambda e: e == LinkChanged("nic0", up=False))
+    lab.host.namespace.ip("link", "set", "nic0", "up")
+    kernel.await_event(LinkChanged, lambda e: e == LinkChanged("nic0", up=True))
+
+
+def test_a_nic_that_vanishes_and_returns_under_another_index(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    nic = lab.host.nic("nic0")
+    nic.remove()
+    kernel.await_event(InterfaceVanished)
+    kernel.forget()
+    nic.insert(index=77)
+    event = kernel.await_event(InterfaceFound)
+    assert (event.interface, event.index) == ("nic0", 77)
+    kernel.await_event(LinkChanged, lambda e: e.up)
+    assert not [e for e in kernel.events(InterfaceFound) if e.interface == "nic1"], "the other member is left alone"
+
+
+def test_a_nic_that_appears_after_the_start(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.nic("nic1").remove()
+    assert set(found(kernel.configure(node_group()))) == {"nic0"}
+    lab.host.nic("nic1").insert()
+    assert kernel.await_event(InterfaceFound, lambda e: e.interface == "nic1").refusal is None
+
+
+def test_a_rename_loses_a_member_by_name_and_not_one_by_mac(lab: Lab, kernel: RunningKernel) -> None:
+    nic = lab.host.nic("nic0")
+    kernel.configure(node_group(Member(InterfaceMatch(mac_address=nic.mac)), "nic1"))
+    nic.rename("uplink7")
+    assert kernel.await_event(InterfaceFound, lambda e: e.name == "uplink7").interface == nic.mac
+    lab.host.nic("nic1").rename("uplink8")
+    kernel.await_event(InterfaceVanished, lambda e: e.interface == "nic1")
+    kernel.forget()
+    nic.unplug()
+    kernel.await_event(LinkChanged, lambda e: e == LinkChanged(nic.mac, up=False))
+
+
+def test_a_nic_moved_to_another_namespace_has_vanished(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    lab.host.nic("nic0").move_to(lab.peer(0).namespace)
+    kernel.await_event(InterfaceVanished, lambda e: e.interface == "nic0")
+
+
+def test_changes_of_mac_and_mtu_are_told(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    lab.host.namespace.batch(["link set nic0 mtu 1400", "link set nic0 address 02:00:00:00:99:01"])
+    event = kernel.await_event(InterfaceFound, lambda e: e.mac == "02:00:00:00:99:01")
+    assert event.mtu == 1400
+
+
+@pytest.mark.parametrize(
+    ("commands", "reason"),
+    [
+        (["link add br9 type bridge", "link set nic0 master br9"], Reason.BRIDGE_PORT),
+        (["link set nic0 arp off"], Reason.UNSUITABLE_DEVICE),
+        (["link set nic0 multicast off"], Reason.UNSUITABLE_DEVICE),
+    ],
+)
+def test_an_unfit_interface_is_refused_and_harms_no_other(
+    lab: Lab, kernel: RunningKernel, commands: list[str], reason: Reason
+) -> None:
+    lab.host.namespace.batch(commands)
+    told = found(kernel.configure(node_group()))
+    assert (told["nic0"].refusal, told["nic1"].refusal) == (reason, None)
+    assert kernel.call(lambda k: list(k._host.ports)) == [(GROUP, "nic1")]
+
+
+def test_loopback_and_point_to_point_are_refused(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.batch(["tuntap add name tun9 mode tun", "link set tun9 up"])
+    told = found(kernel.configure(node_group("lo", "tun9", "nic0")))
+    assert [told[name].refusal for name in ("lo", "tun9", "nic0")] == [Reason.LOOPBACK, Reason.POINT_TO_POINT, None]
+
+
+def test_a_member_that_becomes_a_bridge_port_is_refused_while_it_is_one(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    lab.host.namespace.batch(["link add br9 type bridge", "link set nic0 master br9"])
+    kernel.await_event(InterfaceFound, lambda e: e.refusal is Reason.BRIDGE_PORT)
+    kernel.forget()
+    lab.host.namespace.ip("link", "set", "nic0", "nomaster")
+    assert kernel.await_event(InterfaceFound, lambda e: e.refusal is None).interface == "nic0"
+
+
+def test_two_members_that_match_one_interface_do_not_share_it(lab: Lab, kernel: RunningKernel) -> None:
+    mac = lab.host.nic("nic0").mac
+    told = found(kernel.configure(node_group("nic0", Member(InterfaceMatch(mac_address=mac)))))
+    assert (told["nic0"].refusal, told[mac].refusal) == (None, Reason.INTERFACE_CONFLICT)
+
+
+def test_lost_notifications_are_made_up_for(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    host = lab.host.namespace
+
+    def starve(facade: Kernel) -> None:
+        """Hear nothing while more happens than the socket can hold."""
+        facade._monitor._socket.setsockopt(1, 8, 2048)  # SO_RCVBUF
+        host.batch([f"address add 198.18.9.{i}/32 dev nic1" for i in range(1, 200)])
+        host.ip("link", "set", "nic0", "address", "02:00:00:00:99:02")
+
+    kernel.call(starve)
+    kernel.await_event(InterfaceFound, lambda e: e.mac == "02:00:00:00:99:02")
+    counters = wait_for(lambda: kernel.call(lambda k: k.counters), lambda c: c["netlink_overruns"])
+    assert counters["netlink_overruns"] == 1
+    kernel.forget()
+    lab.host.nic("nic1").unplug()
+    kernel.await_event(LinkChanged, lambda e: e == LinkChanged("nic1", up=False))
