@@ -6,7 +6,10 @@ work queue's.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import itertools
+import threading
 from typing import TYPE_CHECKING, Any
 
 import kopf
@@ -14,7 +17,6 @@ import kopf
 from ipmp_api.types import API_GROUP, API_VERSION, GROUP_PLURAL
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
 
     from ipmp_operator.kube.client import Object
@@ -27,19 +29,50 @@ class _Backoffs:
         return itertools.chain((0.5, 1, 2, 3, 5), itertools.repeat(5))
 
 
-def watch_groups(observe: Callable[[str | None, Object], None], stop: threading.Event) -> None:
-    """Pass every IPMPGroup event to `observe(type, object)` until `stop` is set or a signal comes. Blocks."""
-    registry = kopf.OperatorRegistry()
+class GroupWatch:
+    """Passes every IPMPGroup event to `observe(type, object)` while it runs."""
 
-    @kopf.on.login(registry=registry)
-    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_via_client(**arguments)
+    def __init__(self, observe: Callable[[str | None, Object], None]) -> None:
+        self._registry = kopf.OperatorRegistry()
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._wake: Callable[[], object] | None = None
 
-    @kopf.on.event(API_GROUP, API_VERSION, GROUP_PLURAL, registry=registry)
-    async def group_event(event: Any, **_: Any) -> None:
-        observe(event["type"], dict(event["object"]))
+        @kopf.on.login(registry=self._registry)
+        def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+            return kopf.login_via_client(**arguments)
 
-    kopf.run(registry=registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=stop)
+        @kopf.on.event(API_GROUP, API_VERSION, GROUP_PLURAL, registry=self._registry)
+        async def group_event(event: Any, **_: Any) -> None:
+            observe(event["type"], dict(event["object"]))
+
+    def run(self) -> None:
+        """Watch until stopped or until a signal comes; raises what kopf cannot recover from."""
+        asyncio.run(self._watch())
+
+    def stop(self) -> None:
+        """End `run`, from any thread; before its time, too."""
+        with self._lock:
+            self._stopped.set()
+            if self._wake is not None:
+                self._wake()
+
+    async def _watch(self) -> None:
+        # kopf would take a threading.Event as well, but parks a thread in it that only the event's setting ends: after
+        # a signal, the process would hang.
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            self._wake = functools.partial(loop.call_soon_threadsafe, stop.set)
+        try:
+            await kopf.operator(
+                registry=self._registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=stop
+            )
+        finally:
+            with self._lock:
+                self._wake = None
 
 
 def settings() -> kopf.OperatorSettings:

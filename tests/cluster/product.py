@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CHART = Path(__file__).resolve().parents[2] / "helm/ipmp"
 NAMESPACE = "ipmp-system"
 RELEASE = "ipmp"
+LABEL = "app.kubernetes.io/name=ipmp"
 MEMBERS = ("net0", "net1")
 POOLS = [
     {"name": "v4", "ranges": ["198.18.0.64-198.18.0.127"], "perNode": 2, "prefixLength": 24},
@@ -39,8 +40,18 @@ def install_chart(cluster: Cluster, image: Image, *settings: str) -> None:
     repository, _, tag = image.name.rpartition(":")
     values = [f"image.repository={repository}", f"image.tag={tag}", "image.pullPolicy=Never", *settings]
     flags = [word for value in values for word in ("--set", value)]
-    place = ("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "2m")
-    cluster.helm("upgrade", "--install", RELEASE, str(CHART), *place, *flags)
+    place = ("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "1m")
+    try:
+        cluster.helm("upgrade", "--install", RELEASE, str(CHART), *place, *flags)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}\n{account(cluster)}") from error
+
+
+def account(cluster: Cluster) -> str:
+    """What the product's pods, their events and their logs say: for people who look at a failure."""
+    here = ("--namespace", NAMESPACE)
+    looks = [("get", "pods", "-o", "wide"), ("get", "events"), ("logs", "--selector", LABEL, "--prefix", "--tail=40")]
+    return "\n".join(cluster.try_kubectl(*here, *look).stdout for look in looks)
 
 
 def group(name: str, **spec: Any) -> dict[str, Any]:
