@@ -188,11 +188,15 @@ class Agent:
 
     # -- what it says --------------------------------------------------------------------------------------------
 
+    def command(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that speaks with this agent, such as `ipmpadm`, to its end."""
+        environment = {**os.environ, "IPMP_RUNTIME_DIR": str(self.runtime_directory)}
+        argv = (program(argv[0]), *argv[1:])
+        return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, timeout=30)
+
     def ipmpstat(self, *words: str) -> str:
         """Return what `ipmpstat` prints; raises with its complaint if it fails."""
-        environment = {**os.environ, "IPMP_RUNTIME_DIR": str(self.runtime_directory)}
-        argv = [program("ipmpstat"), *words]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, timeout=30)
+        done = self.command("ipmpstat", *words)
         if done.returncode:
             raise AssertionError(f"ipmpstat {' '.join(words)}: code {done.returncode}: {done.stderr}")
         return done.stdout
