@@ -193,7 +193,7 @@ class _Reading:
         inside = f"{path}." if path else ""
         for key in value:
             if key not in known:
-                message = f'unknown field "{key}"; the fields here are {", ".join(known)}'
+                message = f'unknown field "{inside}{key}"; the fields here are {", ".join(known)}'
                 self.refuse(f"{inside}{key}", value[key], message, UNKNOWN)
         for key in required:
             if key not in value:

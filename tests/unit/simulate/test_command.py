@@ -115,7 +115,7 @@ def test_the_key_on_is_no_boolean(files: list[Path], capsys: pytest.CaptureFixtu
         (GROUP, "", "exactly one document of kind FaultScript is needed, found 0"),
         (GROUP, f"{FAULTS}---\n{FAULTS}", "exactly one document of kind FaultScript is needed, found 2"),
         (FAULTS, "kind: Pod", "exactly one document of kind IPMPGroup"),
-        (GROUP.replace("name: nic0", "nmae: nic0"), FAULTS, "group.yaml:1: spec.interfaces[0]"),
+        (GROUP.replace("name: nic0", "nmae: nic0"), FAULTS, 'group.yaml:1: unknown field "spec.interfaces[0].nmae"'),
         (f"# a group\n\n{GROUP}".replace("198.18.0.1]", "198.18.0.300]"), FAULTS, "group.yaml:3: spec.probes.targets"),
     ],
 )
