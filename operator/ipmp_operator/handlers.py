@@ -35,7 +35,7 @@ class GroupWatch:
     def __init__(self, observe: Callable[[str | None, Object], None]) -> None:
         self._registry = kopf.OperatorRegistry()
         self._stopped = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may interrupt its holder
         self._wake: Callable[[], object] | None = None
 
         @kopf.on.login(registry=self._registry)

@@ -37,8 +37,9 @@ def set_up(log_format: str, level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JSONFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # At INFO kopf tells of every event that it passes on; what is done about it is in our own log.
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    # These tell of every event and request; what comes of them is in our own log.
+    for library in ("kopf", "urllib3"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def _timestamp(record: logging.LogRecord) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kubernetes.config import ConfigException
 
-from ipmp_operator.handlers import watch_groups
+from ipmp_operator.handlers import GroupWatch
 from ipmp_operator.health import HealthServer
 from ipmp_operator.kube.client import ApiError, ApiServer
 from ipmp_operator.kube.daemonset import TemplateError, load_template
@@ -70,6 +70,7 @@ class _Operator:
         if options.lease_name:
             self._lease = LeaderLease(self._api, options.namespace, options.lease_name, options.identity, self._lost)
         self._reconciler = Reconciler(self._api, template, options.identity, self._may_write, options.withdraw_seconds)
+        self._watch = GroupWatch(self._reconciler.group_event)
         self._leads = False
 
     def run(self) -> int:
@@ -102,7 +103,7 @@ class _Operator:
         self._reconciler.metrics.leader.set(1)
         try:
             self._reconciler.start(self._owner())
-            watch_groups(self._reconciler.group_event, self._stop)
+            self._watch.run()
         except StartError:
             raise
         except Exception:
@@ -140,6 +141,7 @@ class _Operator:
         """End before anybody else may lead: what is under way now could undo what the next leader writes."""
         self._failed = True
         self._stop.set()
+        self._watch.stop()
         watchdog = threading.Timer(LEASE_SECONDS - RENEW_DEADLINE_SECONDS - 1, os._exit, (1,))
         watchdog.daemon = True
         watchdog.start()
@@ -147,6 +149,7 @@ class _Operator:
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         log.info("%s: stopping", signal.Signals(number).name)
         self._stop.set()
+        self._watch.stop()
 
     def _alive(self) -> Check:
         if self._leads and self._reconciler.stalled:

@@ -26,12 +26,14 @@ class Backlog(Generic[K]):
         self._count = 0
         self._busy: set[K] = set()
         self._failures: dict[K, int] = {}
+        self._not_before: dict[K, float] = {}
 
     def __len__(self) -> int:
         return len(self._due)
 
     def add(self, key: K, due: float) -> None:
-        """Have the key done at `due`, or earlier if that was asked for before."""
+        """Have the key done at `due`, or earlier if that was asked for before, but no failed key before its retry."""
+        due = max(due, self._not_before.get(key, due))
         if due >= self._due.get(key, due + 1):
             return
         self._due[key] = due
@@ -60,6 +62,7 @@ class Backlog(Generic[K]):
     def settle(self, key: K) -> None:
         """Say that the key was done; what was added meanwhile is due as asked."""
         self._failures.pop(key, None)
+        self._not_before.pop(key, None)
         self._release(key)
 
     def retry(self, key: K, now: float, after: float | None = None) -> float:
@@ -67,7 +70,7 @@ class Backlog(Generic[K]):
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 16))
         delay = max(delay, after or 0.0)
-        self._due[key] = now + delay  # what was added meanwhile waits too: it would fail alike
+        self._due[key] = self._not_before[key] = now + delay  # what was added meanwhile would fail alike
         self._release(key)
         return delay
 

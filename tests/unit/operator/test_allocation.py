@@ -1,0 +1,285 @@
+"""Who gets which address: through the plan, as the operator asks it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipmp_operator.core.model import Holder, Node
+from tests.unit.operator.build import World, group, nodes, pool, pools
+
+
+@pytest.fixture
+def world() -> World:
+    return World([group(dataAddresses=pools(pool()))])
+
+
+def test_nodes_get_the_lowest_free_addresses_in_order_of_their_names(world: World) -> None:
+    world.add_nodes(nodes(3))
+    world.settle()
+    assert world.data() == {"n0000": ("198.18.0.1",), "n0001": ("198.18.0.2",), "n0002": ("198.18.0.3",)}
+
+
+def test_node_that_comes_first_in_the_alphabet_changes_no_other(world: World) -> None:
+    world.add_nodes(nodes(3))
+    world.settle()
+    before = world.data()
+    world.add_nodes([Node("a")])
+    world.settle()
+    assert world.data() == before | {"a": ("198.18.0.4",)}
+
+
+def test_allocations_outlive_the_operator(world: World) -> None:
+    world.add_nodes(nodes(3))
+    world.settle()
+    del world.nodes["n0000"]
+    world.settle()
+    before = world.data()
+    world.restart()
+    world.settle()
+    assert world.data() == before
+
+
+def test_decision_counts_before_the_api_server_echoes_it(world: World) -> None:
+    world.add_nodes([Node("b")])
+    first = world.step(write=False)
+    world.add_nodes([Node("a")])
+    second = world.step(write=False)
+    here = Holder("data", "b")
+    assert second.desired[here].data_addresses == first.desired[here].data_addresses
+    assert str(second.desired[Holder("data", "a")].data_addresses[0].address.ip) == "198.18.0.2"
+
+
+def test_decision_taken_back_before_it_was_written_gives_its_address_to_nobody_at_once(world: World) -> None:
+    world.add_nodes([Node("b")])
+    world.step(write=False)
+    del world.nodes["b"]
+    world.add_nodes([Node("a")])
+    planned = world.step(write=False)
+    assert str(planned.desired[Holder("data", "a")].data_addresses[0].address.ip) == "198.18.0.2", "the write may land"
+
+
+def test_address_rests_five_minutes_before_another_node_gets_it(world: World) -> None:
+    world.add_nodes(nodes(2))
+    world.settle()
+    del world.nodes["n0000"]
+    world.settle()
+    world.settle()
+    world.now += 299
+    world.add_nodes([Node("x")])
+    world.settle()
+    assert world.data()["x"] == ("198.18.0.3",)
+    world.now += 2
+    world.add_nodes([Node("y")])
+    world.settle()
+    assert world.data()["y"] == ("198.18.0.1",)
+
+
+def test_node_that_returns_gets_its_resting_address_back(world: World) -> None:
+    world.add_nodes(nodes(3))
+    world.settle()
+    del world.nodes["n0001"]
+    world.settle()
+    world.settle()
+    world.add_nodes(nodes(3))
+    world.settle()
+    assert world.data()["n0001"] == ("198.18.0.2",)
+
+
+def test_exhausted_pool_leaves_nodes_without_and_says_how_many() -> None:
+    world = World([group(dataAddresses=pools(pool(ranges="198.18.0.1-198.18.0.2")))])
+    world.add_nodes(nodes(2))
+    world.settle()
+    before = world.data()
+    world.add_nodes([Node("a"), Node("b")])
+    planned = world.settle()
+    assert world.data() == before | {"a": (), "b": ()}
+    verdicts = {verdict.type: verdict for verdict in planned.rollups["data"].verdicts}
+    assert verdicts["Degraded"].reason == "PoolExhausted"
+    assert "v4" in verdicts["Degraded"].message
+    assert "2 addresses short for 2 nodes" in verdicts["Degraded"].message
+    assert planned.rollups["data"].data_addresses.total == 4
+    assert planned.rollups["data"].data_addresses.unavailable == 2
+
+
+def test_exhausted_pool_gives_again_as_soon_as_a_rest_is_over() -> None:
+    world = World([group(dataAddresses=pools(pool(ranges="198.18.0.1")))])
+    world.add_nodes(nodes(1))
+    world.settle()
+    world.nodes = {"x": Node("x")}
+    world.settle()
+    planned = world.settle()
+    assert world.data() == {"x": ()}
+    assert planned.next_deadline == world.now + 300
+    world.now = planned.next_deadline
+    world.settle()
+    assert world.data() == {"x": ("198.18.0.1",)}
+
+
+def test_several_pools_of_both_families_give_each_their_own() -> None:
+    chosen = pools(
+        pool("v4", "198.18.0.1-198.18.0.9", 2, prefixLength=24, exclude=["198.18.0.2"]),
+        pool("v6", "2001:db8::1-2001:db8::9"),
+    )
+    world = World([group(dataAddresses=chosen)])
+    world.add_nodes(nodes(2))
+    world.settle()
+    spec = world.there[Holder("data", "n0000")].spec
+    assert spec is not None
+    assert [str(d.address) for d in spec.data_addresses] == ["198.18.0.1/24", "198.18.0.3/24", "2001:db8::1/128"]
+    assert {d.origin.value for d in spec.data_addresses} == {"Pool"}
+
+
+def test_fewer_addresses_per_node_keep_the_first_and_more_add_to_them(world: World) -> None:
+    world.groups = [group(dataAddresses=pools(pool(per_node=2)))]
+    world.add_nodes(nodes(2))
+    world.settle()
+    world.groups = [group(dataAddresses=pools(pool(per_node=1)))]
+    world.settle()
+    assert world.data() == {"n0000": ("198.18.0.1",), "n0001": ("198.18.0.3",)}
+    world.groups = [group(dataAddresses=pools(pool(per_node=2)))]
+    world.settle()
+    assert world.data()["n0000"][0] == "198.18.0.1"
+    assert len({address for node in world.data().values() for address in node}) == 4
+
+
+def test_other_prefix_length_keeps_the_addresses(world: World) -> None:
+    world.add_nodes(nodes(2))
+    world.settle()
+    before = world.data()
+    world.groups = [group(dataAddresses=pools(pool(prefixLength=24)))]
+    world.settle()
+    assert world.data() == before
+    spec = world.there[Holder("data", "n0000")].spec
+    assert spec is not None
+    assert str(spec.data_addresses[0].address) == "198.18.0.1/24"
+
+
+def test_pool_that_moves_moves_the_addresses(world: World) -> None:
+    world.add_nodes(nodes(2))
+    world.settle()
+    world.groups = [group(dataAddresses=pools(pool(ranges="198.18.7.1-198.18.7.9")))]
+    world.settle()
+    assert world.data() == {"n0000": ("198.18.7.1",), "n0001": ("198.18.7.2",)}
+
+
+def test_two_groups_with_overlapping_pools_never_share_an_address(world: World) -> None:
+    world.groups.append(group("other", interfaces=[{"name": "eth3"}], dataAddresses=pools(pool())))
+    world.add_nodes(nodes(20))
+    world.settle()
+    assert all(len(who) == 1 for who in world.holders().values())
+    assert len(world.holders()) == 40
+
+
+def test_every_member_gets_a_test_address_that_stays_with_it(world: World) -> None:
+    test_pool = {"ipv4": {"pool": {"ranges": ["198.18.1.1-198.18.1.99"], "prefixLength": 24}}}
+    world.groups = [group(testAddresses=test_pool)]
+    world.add_nodes(nodes(2))
+    world.settle()
+    world.groups = [group(testAddresses=test_pool, interfaces=[{"name": "eth0"}, {"name": "eth2"}])]
+    world.settle()
+    spec = world.there[Holder("data", "n0000")].spec
+    assert spec is not None
+    tests = {member.key: str(member.test_ipv4) for member in spec.members}
+    assert tests["eth2"] == "198.18.1.2/24", "the member that stayed keeps its address"
+    assert tests["eth0"] not in {"198.18.1.2/24", "198.18.1.3/24", "198.18.1.4/24"}
+
+
+class TestAssigned:
+    def assigned(self, *entries: tuple[str, str]) -> dict[str, object]:
+        return {"assigned": [{"nodeName": node, "addresses": [address]} for node, address in entries]}
+
+    def test_assigned_address_goes_where_it_was_assigned(self) -> None:
+        world = World([group(dataAddresses=self.assigned(("n0001", "198.18.0.50/24")))])
+        world.add_nodes(nodes(2))
+        world.settle()
+        assert world.data() == {"n0000": (), "n0001": ("198.18.0.50",)}
+
+    def test_pool_gives_no_address_that_is_assigned_anywhere(self) -> None:
+        both = self.assigned(("absent", "198.18.0.1")) | pools(pool())
+        world = World([group(dataAddresses=both)])
+        world.add_nodes(nodes(1))
+        world.settle()
+        assert world.data() == {"n0000": ("198.18.0.2",)}
+
+    def test_address_that_another_node_holds_from_a_pool_is_refused_and_reported(self, world: World) -> None:
+        world.add_nodes(nodes(2))
+        world.settle()
+        world.groups = [group(dataAddresses=self.assigned(("n0001", "198.18.0.1")) | pools(pool()))]
+        planned = world.settle()
+        assert world.data() == {"n0000": ("198.18.0.1",), "n0001": ("198.18.0.2",)}
+        accepted = planned.rollups["data"].verdicts[0]
+        assert (accepted.status, accepted.reason) == (False, "AddressConflict")
+        assert "198.18.0.1" in accepted.message
+        assert "n0000" in accepted.message
+
+    def test_address_that_two_groups_assign_belongs_to_the_older(self) -> None:
+        young = group("young", created="2026-02-01T00:00:00Z", interfaces=[{"name": "eth3"}],
+                      dataAddresses=self.assigned(("n0000", "198.18.0.1")))  # fmt: skip
+        old = group("zold", dataAddresses=self.assigned(("n0001", "198.18.0.1")))
+        world = World([young, old])
+        world.add_nodes(nodes(2))
+        planned = world.settle()
+        assert world.data("zold")["n0001"] == ("198.18.0.1",)
+        assert world.data("young")["n0000"] == ()
+        assert planned.rollups["young"].verdicts[0].reason == "AddressConflict"
+        assert planned.rollups["zold"].verdicts[0].status
+
+    def test_address_assigned_to_another_node_is_given_only_once_the_first_lets_it_go(self) -> None:
+        world = World([group(dataAddresses=self.assigned(("n0000", "198.18.0.1")))])
+        world.add_nodes(nodes(2))
+        world.settle()
+        world.groups = [group(dataAddresses=self.assigned(("n0001", "198.18.0.1")))]
+        planned = world.step(write=False)
+        assert planned.desired[Holder("data", "n0001")].data_addresses == (), "n0000 still holds it"
+        world.settle()
+        assert world.data() == {"n0000": (), "n0001": ("198.18.0.1",)}
+
+
+def test_unreadable_node_group_holds_its_addresses(world: World) -> None:
+    world.add_nodes(nodes(1))
+    world.settle()
+    broken = Holder("data", "n0000")
+    world.there[broken] = replace(world.there[broken], spec=None)
+    world.restart()
+    world.add_nodes([Node("a")])
+    planned = world.step(write=False)
+    assert str(planned.desired[Holder("data", "a")].data_addresses[0].address.ip) == "198.18.0.2"
+
+
+NAMES = st.sampled_from([f"m{number}" for number in range(12)])
+CHANGES = st.lists(st.tuples(st.sampled_from(["add", "remove", "wait", "restart"]), NAMES), max_size=25)
+
+
+@settings(max_examples=60, deadline=None)
+@given(changes=CHANGES, per_node=st.integers(1, 3))
+def test_whatever_comes_and_goes_no_address_is_shared_and_no_other_node_changes(
+    changes: list[tuple[str, str]], per_node: int
+) -> None:
+    test_pool = {"ipv4": {"pool": {"ranges": ["198.18.0.10-198.18.0.40"], "prefixLength": 24}}}
+    chosen = pools(pool(ranges="198.18.0.1-198.18.0.25", per_node=per_node))
+    overlapping = pools(pool(ranges="198.18.0.5-198.18.0.30"))
+    other = group("other", interfaces=[{"name": "eth3"}], dataAddresses=overlapping)
+    world = World([group(dataAddresses=chosen, testAddresses=test_pool), other])
+    for what, name in changes:
+        before = {holder: seen.held for holder, seen in world.there.items()}
+        match what:
+            case "add":
+                world.add_nodes([Node(name)])
+            case "remove":
+                world.nodes.pop(name, None)
+            case "wait":
+                world.now += 400
+            case "restart":
+                world.restart()
+        world.settle()
+        assert all(len(who) == 1 for who in world.holders().values())
+        for holder, held in before.items():
+            if holder in world.there:
+                now = world.there[holder].held
+                assert set(held) <= set(now), "an address left a node that stayed"
+                complete = len(held) == (per_node + 2 if holder.group == "data" else 1)
+                assert not complete or held == now, "a node that has all it should have changes in nothing"

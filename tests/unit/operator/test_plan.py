@@ -1,0 +1,188 @@
+"""Which node groups there have to be, and how they go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from ipmp_operator.core.model import Holder, InterfaceStatus, Node, NodeGroupStatus
+from ipmp_operator.core.plan import Release
+from tests.unit.operator.build import World, group, nodes, pool, pools
+
+OLD, YOUNG = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+
+
+@pytest.fixture
+def world() -> World:
+    world = World([group(dataAddresses=pools(pool()))])
+    world.add_nodes(nodes(3))
+    world.settle()
+    return world
+
+
+def test_every_selected_node_gets_a_node_group_with_the_groups_choices() -> None:
+    world = World([group(nodeSelector={"matchLabels": {"rack": "a"}}, failback="Disabled", mode="Observe")])
+    world.add_nodes([Node("here", {"rack": "a"}), Node("there", {"rack": "b"})])
+    planned = world.settle()
+    assert set(planned.desired) == {Holder("data", "here")}
+    spec = planned.desired[Holder("data", "here")]
+    assert (spec.policies.failback.value, spec.policies.mode.value) == ("Disabled", "Observe")
+    assert [member.key for member in spec.members] == ["eth1", "eth2"]
+
+
+def test_plan_at_rest_plans_the_same_again(world: World) -> None:
+    first = world.plan()
+    second = world.plan()
+    assert first.desired == second.desired
+    assert not second.delete
+    assert not second.release
+
+
+class TestLeaving:
+    def test_node_that_leaves_the_selector_is_withdrawn_before_its_node_group_goes(self, world: World) -> None:
+        world.groups = [group(nodeSelector={"matchExpressions": [{"key": "drained", "operator": "DoesNotExist"}]})]
+        world.nodes["n0001"] = Node("n0001", {"drained": ""})
+        planned = world.step()
+        gone = Holder("data", "n0001")
+        assert planned.delete == {gone}
+        assert world.plan().withdrawing == (world.nodes["n0001"],), "its agent has to stay for that"
+        assert world.plan().release == {}
+        world.withdrawn(gone)
+        assert world.step().release == {gone: Release.WITHDRAWN}
+        assert world.plan().withdrawing == ()
+
+    def test_node_that_is_gone_is_waited_for_by_nobody(self, world: World) -> None:
+        del world.nodes["n0001"]
+        world.step()
+        assert world.step().release == {Holder("data", "n0001"): Release.NODE_GONE}
+
+    def test_agent_that_never_answers_is_let_go_after_five_minutes(self, world: World) -> None:
+        world.groups = [group(nodeSelector={"matchLabels": {"no": "node"}})]
+        world.step()
+        planned = world.plan()
+        assert planned.next_deadline == world.now + 300
+        world.now += 299
+        assert world.plan().release == {}
+        world.now += 1
+        assert set(world.plan().release.values()) == {Release.TIMEOUT}
+
+    def test_node_groups_of_a_group_that_is_not_seen_are_left_to_the_garbage_collector(self, world: World) -> None:
+        world.groups = []
+        planned = world.step()
+        assert planned.delete == frozenset()
+        assert len(planned.withdrawing) == 3
+        here = Holder("data", "n0001")
+        world.there[here] = replace(world.there[here], deleting_since=world.now)
+        world.withdrawn(here)
+        assert world.plan().release == {here: Release.WITHDRAWN}
+
+    def test_node_group_that_is_being_deleted_comes_again_only_after_it_went(self, world: World) -> None:
+        here = Holder("data", "n0001")
+        before = world.data()
+        world.there[here] = replace(world.there[here], deleting_since=world.now)
+        assert here not in world.step().desired
+        world.withdrawn(here)
+        world.settle()
+        assert world.data() == before, "with the address it had"
+
+
+class TestInvalidGroup:
+    def test_what_it_has_stays_and_holds_its_addresses(self, world: World) -> None:
+        other = group("other", created=YOUNG, interfaces=[{"name": "eth3"}], dataAddresses=pools(pool()))
+        world.groups, world.invalid = [other], {"data": "spec.mode: Unsupported value"}
+        before = world.data()
+        planned = world.settle()
+        assert world.data() == before
+        assert not planned.delete
+        assert not set(world.data("other").values()) & set(before.values())
+        accepted = planned.rollups["data"].verdicts[0]
+        assert (accepted.status, accepted.reason, accepted.message) == (
+            False,
+            "Invalid",
+            "spec.mode: Unsupported value",
+        )
+        assert planned.rollups["data"].nodes.selected == 3
+
+
+class TestInterfaceConflict:
+    def test_older_group_keeps_the_interface_and_the_younger_works_without_it(self) -> None:
+        young = group("a-young", created=YOUNG, interfaces=[{"name": "eth2"}, {"name": "eth3"}])
+        world = World([young, group("old", created=OLD)])
+        world.add_nodes(nodes(2))
+        planned = world.settle()
+        assert [m.key for m in planned.desired[Holder("old", "n0000")].members] == ["eth1", "eth2"]
+        assert [m.key for m in planned.desired[Holder("a-young", "n0000")].members] == ["eth3"]
+        accepted = planned.rollups["a-young"].verdicts[0]
+        assert (accepted.status, accepted.reason) == (False, "InterfaceConflict")
+        assert "eth2" in accepted.message
+        assert "n0000" in accepted.message
+        assert "old" in accepted.message
+        assert planned.rollups["old"].verdicts[0].status
+
+    def test_of_the_same_age_the_first_in_the_alphabet_is_the_older(self) -> None:
+        world = World([group("b"), group("a")])
+        world.add_nodes(nodes(1))
+        planned = world.settle()
+        assert set(planned.desired) == {Holder("a", "n0000")}
+
+    def test_only_the_nodes_of_both_groups_are_contested(self) -> None:
+        young = group("young", created=YOUNG, nodeSelector={"matchLabels": {"rack": "b"}})
+        old = group("old", created=OLD, nodeSelector={"matchLabels": {"rack": "a"}})
+        world = World([old, young])
+        world.add_nodes([Node("x", {"rack": "a"}), Node("y", {"rack": "b"})])
+        planned = world.settle()
+        assert set(planned.desired) == {Holder("old", "x"), Holder("young", "y")}
+        assert planned.rollups["young"].verdicts[0].status
+
+    def test_claims_by_name_and_by_mac_address_meet_once_an_agent_reports_both(self) -> None:
+        mac = "52:54:00:00:00:01"
+        young = group("young", created=YOUNG, interfaces=[{"macAddress": mac.upper()}])
+        world = World([group("old", created=OLD), young])
+        world.add_nodes(nodes(1))
+        world.settle()
+        here = Holder("old", "n0000")
+        status = NodeGroupStatus(state="ok", interfaces=(InterfaceStatus("eth1", mac),))
+        world.there[here] = replace(world.there[here], status=status)
+        planned = world.settle()
+        assert set(planned.desired) == {here}
+        assert planned.rollups["young"].verdicts[0].reason == "InterfaceConflict"
+
+    def test_end_of_the_older_group_gives_the_interface_to_the_younger(self) -> None:
+        world = World([group("old", created=OLD), group("young", created=YOUNG)])
+        world.add_nodes(nodes(1))
+        world.settle()
+        world.groups = [group("young", created=YOUNG)]
+        planned = world.settle()
+        assert [m.key for m in planned.desired[Holder("young", "n0000")].members] == ["eth1", "eth2"]
+        assert planned.rollups["young"].verdicts[0].status
+
+
+class TestPeers:
+    def test_peers_are_the_data_addresses_of_other_nodes(self, world: World) -> None:
+        spec = world.plan().desired[Holder("data", "n0000")]
+        assert sorted(map(str, spec.peers)) == ["198.18.0.2", "198.18.0.3"]
+
+    def test_without_data_addresses_test_addresses_stand_in(self) -> None:
+        test_pool = {"ipv4": {"pool": {"ranges": ["198.18.1.1-198.18.1.99"], "prefixLength": 24}}}
+        world = World([group(testAddresses=test_pool)])
+        world.add_nodes(nodes(2))
+        planned = world.settle()
+        assert [str(p) for p in planned.desired[Holder("data", "n0000")].peers] == ["198.18.1.3"]
+
+    def test_link_local_addresses_come_from_what_the_peers_report(self, world: World) -> None:
+        for number in range(3):
+            here = Holder("data", f"n000{number}")
+            link_local = ip_address(f"fe80::{number + 1}")
+            status = NodeGroupStatus(interfaces=(InterfaceStatus("eth1", None, False, link_local),))  # type: ignore[arg-type]
+            world.there[here] = replace(world.there[here], status=status)
+        peers = set(map(str, world.plan().desired[Holder("data", "n0000")].peers))
+        assert peers == {"198.18.0.2", "198.18.0.3", "fe80::2", "fe80::3"}
+        world.groups = [group(dataAddresses=pools(pool()), testAddresses={"ipv6": "Disabled"})]
+        peers = set(map(str, world.plan().desired[Holder("data", "n0000")].peers))
+        assert peers == {"198.18.0.2", "198.18.0.3"}
+
+    def test_peers_can_be_switched_off(self, world: World) -> None:
+        world.groups = [group(dataAddresses=pools(pool()), probes={"targets": {"peers": "Disabled"}})]
+        assert all(spec.peers == () for spec in world.plan().desired.values())
