@@ -67,8 +67,14 @@ class GroupWatch:
                 return
             self._wake = functools.partial(loop.call_soon_threadsafe, stop.set)
         try:
+            # Left to itself kopf makes its identity from the user's name, which a pod with any UID need not have.
             await kopf.operator(
-                registry=self._registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=stop
+                registry=self._registry,
+                settings=settings(),
+                identity="ipmp-operator",
+                clusterwide=True,
+                standalone=True,
+                stop_flag=stop,
             )
         finally:
             with self._lock:
