@@ -35,7 +35,7 @@ EPILOG = """\
 example: nic0 loses its link for half a minute, then its frames silently
   kind: FaultScript
   seed: 1
-  duration: 300                       # seconds
+  duration: 150                       # seconds
   network:
     targets: {198.18.0.1: 1}          # address: round trip in milliseconds
   faults:

@@ -51,16 +51,16 @@ def test_a_pulled_cable_moves_the_address_at_that_moment() -> None:
 
 
 @pytest.mark.parametrize("milliseconds", [100, 1000, 10_000])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_silent_failure_is_found_within_the_detection_time_and_repaired_in_twice_that(
     milliseconds: int, seed: int
 ) -> None:
     time = milliseconds / 1000
-    faults = [(50, Silent("nic0", on=True)), (50 + 10 * time, Silent("nic0", on=False))]
-    entries = play(faults, duration=50 + 20 * time, group=make_group(milliseconds=milliseconds), seed=seed)
+    faults = [(5 * time, Silent("nic0", on=True)), (10 * time, Silent("nic0", on=False))]
+    entries = play(faults, duration=15 * time, group=make_group(milliseconds=milliseconds), seed=seed)
     failed, repaired = [at for at, _, _ in states(entries, "nic0") if at]
-    assert 50 < failed <= 50 + time
-    assert 50 + 10 * time < repaired <= 50 + 12 * time
+    assert 5 * time < failed <= 6 * time
+    assert 10 * time < repaired <= 12 * time
     assert moves(entries) == [(failed, "198.18.0.100", "nic1"), (repaired, "198.18.0.100", "nic0")]
 
 
@@ -99,8 +99,8 @@ def test_targets_answer_whatever_they_are_asked_in(method: ProbeMethod) -> None:
 def test_a_standing_agent_judges_nothing_and_hears_the_replies_that_waited() -> None:
     simulated = Simulation(make_group(), FaultScript(20, 1, TARGETS, ()))
     assert not [entry for entry in simulated.run() if entry.at]
-    suspended: list[tuple[float, Happening]] = [(10 + 10 * i, Suspend(5)) for i in range(20)]
-    entries = play(suspended, duration=300)
+    suspended: list[tuple[float, Happening]] = [(10 + 7 * i, Suspend(5)) for i in range(20)]
+    entries = play(suspended, duration=160)
     assert moves(entries) == []
     assert states(entries, "nic0") == [(0, "ok", True)]
 
@@ -141,8 +141,8 @@ def test_offline_and_online_are_asked_of_the_agent_and_may_be_refused() -> None:
 
 def test_slow_targets_raise_the_detection_time_and_fast_ones_lower_it_in_steps() -> None:
     slow: list[tuple[float, Happening]] = [(30, Latency(a, 300)) for a in (ROUTER, NEIGHBOUR)]
-    fast: list[tuple[float, Happening]] = [(150, Latency(a, 1)) for a in (ROUTER, NEIGHBOUR)]
-    times = [e.detection_time for e in play([*slow, *fast], duration=400) if isinstance(e, GroupChange)]
+    fast: list[tuple[float, Happening]] = [(100, Latency(a, 1)) for a in (ROUTER, NEIGHBOUR)]
+    times = [e.detection_time for e in play([*slow, *fast], duration=150) if isinstance(e, GroupChange)]
     raised = max(times)
     assert times[0] == times[-1] == 1.0
     assert raised > 2.1
