@@ -71,7 +71,7 @@ class GroupWatch:
             await kopf.operator(
                 registry=self._registry,
                 settings=settings(),
-                identity="ipmp-operator",
+                identity="ipmp-operator",  # type: ignore[arg-type]  # a NewType of str that kopf does not export
                 clusterwide=True,
                 standalone=True,
                 stop_flag=stop,
