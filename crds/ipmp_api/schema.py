@@ -6,9 +6,9 @@ The same tree gives the CRDs (`crd.py`), the check of manifests in files (`valid
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -186,11 +186,20 @@ def _text(node: Text, value: Any, path: str) -> list[FieldError]:
             return []
         supported = ", ".join(f'"{word}"' for word in node.choices)
         return [FieldError(path, value, f"supported values: {supported}", UNSUPPORTED)]
+    if node.timestamp:
+        return [] if _is_timestamp(value) else [FieldError(path, value, f"{path} in body must be of type date-time")]
     if len(value) > node.max_length:
         return [FieldError(path, value, f"may not be more than {node.max_length} bytes", TOO_LONG)]
     if len(value) < node.min_length:
         return [FieldError(path, value, f"{path} in body should be at least {node.min_length} chars long")]
     return []
+
+
+def _is_timestamp(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _number(node: Number, value: Any, path: str) -> list[FieldError]:
@@ -263,5 +272,4 @@ _JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", 
 
 def _wrong_type(path: str, value: Any, wanted: str) -> FieldError:
     found = "null" if value is None else _JSON_TYPES.get(type(value), type(value).__name__)
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    return FieldError(path, value, f"{path} in body must be of type {wanted}: {found} {shown} was given")
+    return FieldError(path, value, f'{path} in body must be of type {wanted}: "{found}"')

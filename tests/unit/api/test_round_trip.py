@@ -1,0 +1,81 @@
+"""NodeGroup -> IPMPNodeGroup -> NodeGroup, for any node group."""
+
+import json
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipmp_api.manifest import load_manifest
+from ipmp_api.parse import node_group_manifest, parse_node_group
+from ipmp_api.types import (
+    Address,
+    DataAddress,
+    FailureDetection,
+    InterfaceMatch,
+    Member,
+    Mode,
+    NodeGroup,
+    Origin,
+    Policies,
+    ProbeMethod,
+    Role,
+    Switch,
+    TargetSources,
+    TestAddressIPv6,
+)
+
+LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+MAC = st.from_regex(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}", fullmatch=True)
+PCI = st.from_regex(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]", fullmatch=True)
+NAME = st.from_regex(r"[a-zA-Z0-9_.@-]{1,15}", fullmatch=True).filter(lambda name: name not in {".", ".."})
+IPV4 = st.integers(0x0B000000, 0x7EFFFFFF).map(IPv4Address)
+IPV6 = st.integers(0x2001 << 112, (0x2002 << 112) - 1).map(IPv6Address)
+ADDRESS: st.SearchStrategy[Address] = IPV4 | IPV6
+MATCH = (
+    st.builds(InterfaceMatch, name=NAME)
+    | st.builds(InterfaceMatch, pci_address=PCI)
+    | st.builds(InterfaceMatch, mac_address=MAC)
+)
+IPV4_INTERFACE = st.builds(lambda a, n: IPv4Interface(f"{a}/{n}"), IPV4, st.integers(1, 32))
+INTERFACE_ADDRESS = IPV4_INTERFACE | st.builds(lambda a, n: IPv6Interface(f"{a}/{n}"), IPV6, st.integers(1, 128))
+MEMBER = st.builds(Member, MATCH, st.sampled_from(Role), st.none() | IPV4_INTERFACE)
+POLICIES = st.builds(
+    Policies,
+    mode=st.sampled_from(Mode),
+    test_ipv6=st.sampled_from(TestAddressIPv6),
+    probe_method=st.sampled_from(ProbeMethod),
+    targets=st.builds(
+        TargetSources,
+        st.sampled_from(Switch),
+        st.sampled_from(Switch),
+        st.sampled_from(Switch),
+        st.lists(ADDRESS, unique=True, max_size=4).map(tuple),
+    ),
+    failure_detection=st.builds(FailureDetection, st.integers(100, 3_600_000), st.sampled_from(Switch)),
+    failback=st.sampled_from(Switch),
+)
+NODE_GROUPS = st.builds(
+    NodeGroup,
+    group_name=LABEL,
+    node_name=st.lists(LABEL, min_size=1, max_size=3).map(".".join),
+    members=st.lists(MEMBER, min_size=1, max_size=5, unique_by=lambda member: member.key.lower()).map(tuple),
+    data_addresses=st.lists(
+        st.builds(DataAddress, INTERFACE_ADDRESS, st.sampled_from(Origin)),
+        max_size=5,
+        unique_by=lambda data: str(data.address),
+    ).map(tuple),
+    peers=st.lists(ADDRESS, unique=True, max_size=3).map(tuple),
+    policies=POLICIES,
+    offline=st.lists(NAME, unique=True, max_size=2).map(tuple),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(NODE_GROUPS)
+def test_a_node_group_survives_its_manifest(group: NodeGroup) -> None:
+    manifest = node_group_manifest(group)
+    assert parse_node_group(manifest) == group
+    # The state file is JSON, which YAML contains.
+    (document,) = load_manifest(json.dumps(manifest))
+    assert parse_node_group(document.content) == group
