@@ -6,6 +6,8 @@ takes the key looks again and writes. An object that the API server refuses dela
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import threading
 import time
@@ -36,7 +38,7 @@ from ipmp_operator.metrics import Metrics
 from ipmp_operator.workqueue import WorkQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ipmp_operator.core.model import Holder
     from ipmp_operator.core.rollup import Rollup
@@ -202,7 +204,8 @@ class Reconciler:
             agents=frozenset(node for node, ready in self._pods.snapshot().values() if ready),
             now=time.time(),
         )
-        planned = plan(view, self._memory, self._withdraw_seconds)
+        with collector_paused():
+            planned = plan(view, self._memory, self._withdraw_seconds)
         self._memory = planned.memory
         self._plan = planned
         self._enqueue(planned, objects)
@@ -317,6 +320,16 @@ class Reconciler:
         _, answer = read_daemonset(self._api.apply(path, intent))
         self._applied = (digest(intent), answer.generation)
         log.info("the agents' DaemonSet is applied, generation %d", answer.generation)
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep the cycle collector out of a plan while it grows: it holds no cycles, and takes twice as long with it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _status_of(obj: GroupObject, rollup: Rollup) -> Object:

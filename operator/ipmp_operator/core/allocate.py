@@ -15,7 +15,7 @@ from ipmp_api.addresses import addresses_of, gaps
 from ipmp_api.compile import pool_interface
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from ipmp_api.types import Address, InterfaceAddress, Pool
     from ipmp_operator.core.model import Holder
@@ -230,11 +230,17 @@ class _Cursor:
 
 def _finish(draft: _Draft) -> Allocation:
     claim = draft.claim
-    test_pool = claim.test_pool
     return Allocation(
         assigned=tuple(address for address in claim.assigned if address.ip in draft.assigned),
         pools={pool.name: tuple(ips) for pool, ips in zip(claim.pools, draft.pooled, strict=True)},
-        test={key: IPv4Interface(str(pool_interface(test_pool, ip))) for key, ip in draft.test.items()}
-        if test_pool is not None
-        else {},
+        test=dict(_test_addresses(draft)),
     )
+
+
+def _test_addresses(draft: _Draft) -> Iterator[tuple[str, IPv4Interface]]:
+    pool = draft.claim.test_pool
+    if pool is not None:
+        for key, address in draft.test.items():
+            interface = pool_interface(pool, address)
+            if isinstance(interface, IPv4Interface):  # the API lets no other into this pool
+                yield key, interface
