@@ -139,9 +139,12 @@ class StateWriter:
             with self._wake:
                 self._wake.wait_for(lambda: self._newest is not None or self._closing)
                 state, self._newest = self._newest, None
+                last_attempt = self._closing
             if state is None:
                 return
             if not self._write(state):
+                if last_attempt:
+                    return
                 self._wait_to_retry(state)
 
     def _write(self, state: State) -> bool:
@@ -159,9 +162,9 @@ class StateWriter:
         return True
 
     def _wait_to_retry(self, state: State) -> None:
-        """Put a state back that could not be written, unless a newer one has come or the agent ends."""
+        """Put a state back that could not be written, unless a newer one has come; the end cuts the wait short."""
         until = time.monotonic() + self.RETRY
         with self._wake:
             self._wake.wait_for(lambda: self._closing, timeout=until - time.monotonic())
-            if self._newest is None and not self._closing:
+            if self._newest is None:
                 self._newest = state

@@ -1,408 +1,159 @@
-"""The core on a virtual node: a clock that jumps, interfaces and targets that break, a kernel that obeys.
+"""Test doubles for whoever tests code around the agent: a clock that stands still, a kernel that remembers.
 
-What the simulator does for people this does for tests: no script, every fault by hand, and after every step the
-question whether all that must hold still holds.
+The fake kernel behaves as the real one does towards the data plane: it sinks what is present when a group is
+configured, keeps where addresses are, and can be told to refuse, to answer late, and to interrupt.
 """
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections import defaultdict
-from ipaddress import IPv6Address, ip_address, ip_interface
-from itertools import count
-from math import inf
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from ipmp_agent.core import events
-from ipmp_agent.core.actions import InterfaceVerdict, Move, MoveAddresses, Notify, ProbeClosed, SendProbe
-from ipmp_agent.core.events import Family, ProbeKind
-from ipmp_agent.core.multipathing import Multipathing
-from ipmp_agent.core.snapshot import GroupState
-from ipmp_agent.simulate.network import Network
-from ipmp_agent.simulate.script import Target
-from ipmp_api.types import (
-    DataAddress,
-    FailureDetection,
-    InterfaceMatch,
-    Member,
-    NodeGroup,
-    Policies,
-    Role,
-    Switch,
-    TargetSources,
-)
+from ipmp_agent.core.actions import MoveAddresses
+from ipmp_agent.core.events import AddressFound, InterfaceFound, KernelRead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Callable, Mapping
 
     from ipmp_agent.core.actions import Action
-    from ipmp_agent.core.reasons import Reason
-    from ipmp_agent.core.snapshot import GroupSnapshot, InterfaceSnapshot
-    from ipmp_api.types import Address, InterfaceAddress
-
-TARGET = "198.18.0.1"
-"""The target of a group that names none."""
-
-_TICKS_AT_ONE_MOMENT = 10
+    from ipmp_agent.core.events import Event
+    from ipmp_agent.publication import Finding
+    from ipmp_api.types import InterfaceAddress, NodeGroup
 
 
-def node_group(  # noqa: PLR0913 - a test names the few it is about
-    active: int = 2,
-    standby: int = 0,
-    *,
-    addresses: int = 2,
-    pins: Sequence[str] = (TARGET,),
-    detection_time: float = 1.0,
-    adaptive: bool = True,
-    failback: bool = True,
-    discovery: bool = False,
-    test_addresses: Sequence[str] = (),
-    offline: Sequence[str] = (),
-    **policies: Any,
-) -> NodeGroup:
-    """A group of nic0, nic1, ..., the active ones first, with data addresses 198.18.1.1/32, 198.18.1.2/32, ...
+class FakeClock:
+    """A clock that goes only when told. Call it for the time, seconds."""
 
-    Times in seconds. `test_addresses` are the IPv4 test addresses of the first members.
-    """
-    roles = [Role.ACTIVE] * active + [Role.STANDBY] * standby
-    tested = dict(enumerate(test_addresses))
-    return NodeGroup(
-        group_name="group",
-        node_name="node",
-        members=tuple(
-            Member(InterfaceMatch(name=f"nic{n}"), role, ip_interface(tested[n]) if n in tested else None)  # type: ignore[arg-type]
-            for n, role in enumerate(roles)
-        ),
-        data_addresses=tuple(data_address(n) for n in range(1, addresses + 1)),
-        policies=Policies(
-            targets=TargetSources(
-                discovery=Switch.ENABLED if discovery else Switch.DISABLED,
-                addresses=tuple(ip_address(pin) for pin in pins),
-            ),
-            failure_detection=FailureDetection(
-                round(detection_time * 1000), Switch.ENABLED if adaptive else Switch.DISABLED
-            ),
-            failback=Switch.ENABLED if failback else Switch.DISABLED,
-            **policies,
-        ),
-        offline=tuple(offline),
-    )
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """The time now."""
+        return self.now
+
+    def advance(self, seconds: float) -> float:
+        """Let time pass; returns the new time."""
+        self.now += seconds
+        return self.now
 
 
-def data_address(number: int) -> DataAddress:
-    """The nth data address of `node_group`."""
-    return DataAddress(ip_interface(f"198.18.1.{number}/32"))
+def present(interface: str, index: int = 1, *, link: bool | None = True) -> InterfaceFound:
+    """An ordinary Ethernet NIC under its own name, with a MAC address made of its index."""
+    return InterfaceFound(interface, interface, index, f"02:00:00:00:00:{index:02x}", link)
 
 
-def mac(number: int) -> str:
-    """The MAC address of the nth interface."""
-    return f"02:00:00:00:00:{number:02x}"
+def _ignore(group: str, action: Action) -> None:
+    """Neither refuse nor interrupt."""
 
 
-class VirtualNode:
-    """One group on a virtual node.
+def _remembered(group: NodeGroup, memory: Mapping[str, Any] | None) -> dict[InterfaceAddress, str]:
+    """Where the data addresses were left by an earlier agent."""
+    held: dict[str, str] = memory["holders"] if memory else {}
+    return {a.address: held[str(a.address)] for a in group.data_addresses if str(a.address) in held}
 
-    Args:
-        configuration: what the agent obeys; interfaces are those of its members, plus `spares` more.
-        seed: of the jitter and of the network's losses.
-        latency: round trip to every target, seconds.
-        hosts: systems that answer only what is sent to all hosts, and probes afterwards.
-        link_local: whether the interfaces have an IPv6 link-local address.
+
+@dataclass(slots=True)
+class FakeGroup:
+    """What the fake kernel holds of one group."""
+
+    configuration: NodeGroup
+    memory: Mapping[str, Any] | None
+    holders: dict[InterfaceAddress, str] = field(default_factory=dict)
+
+
+class FakeKernel:
+    """A kernel in memory.
+
+    Attributes:
+        interfaces: what each group finds when it is configured; without an entry every member is there, link up.
+        performed: every order carried out, with its group.
+        refuse: called before an order is carried out; may raise.
+        interrupt: called after an order was carried out; may sink events, as a real kernel does meanwhile.
+        waiting: what the next `drain` finds in the sockets.
+        calls: every other call, in order, as (method, group).
+        faults: exceptions to raise from `configure`, `withdraw`, `reconcile`, `drain` or `open`, once each, in order.
     """
 
-    def __init__(
-        self,
-        configuration: NodeGroup,
-        *,
-        seed: int = 0,
-        latency: float = 0.0002,
-        hosts: Sequence[str] = (),
-        routers: Sequence[str] = (),
-        link_local: bool = False,
-    ) -> None:
-        self.configuration = configuration
-        self.now = 0.0
-        self.random = random.Random(f"node {seed}")  # noqa: S311 - virtual losses; not the core's own sequence
-        self.seed = seed
-        self.core = Multipathing(configuration, seed=seed)
-        targets = [Target(address, latency) for address in configuration.policies.targets.addresses]
-        targets += [Target(address, latency) for address in configuration.peers]
-        targets += [Target(ip_address(host), latency, discoverable=True) for host in hosts]
-        targets += [Target(ip_address(router), latency, router=True) for router in routers]
-        self.routers = tuple(ip_address(router) for router in routers)
-        macs = {member.key: mac(n) for n, member in enumerate(configuration.members)}
-        self.network = Network(macs, targets, self.random)
-        self.link_local = link_local
-        self.kernel: dict[InterfaceAddress, set[str]] = defaultdict(set)  # who has an address, whatever the core thinks
-        self.moves: list[tuple[float, Move]] = []
-        self.notices: list[tuple[float, Notify]] = []
-        self.verdicts: list[tuple[float, InterfaceVerdict]] = []
-        self.closed: list[tuple[float, ProbeClosed]] = []
-        self.sent: list[tuple[float, SendProbe]] = []
-        self.remember_probes = False  # keep `sent` and `closed`
-        self.lateness: Callable[[], float] | None = None  # how late each tick comes, seconds
-        self.copies = 1  # of every reply
-        self.delay: Callable[[SendProbe], float] | None = None  # of a reply, beyond the latency, seconds
-        self.reaches: Callable[[str, Address], bool] | None = None  # whether an interface reaches a target
-        self.refuse_to_send: int | None = None  # errno
-        self.inbox_limit: int | None = None  # replies that the sockets hold while the agent sleeps
-        self._inbox: list[tuple[float, events.Event]] = []
-        self._asleep_until = -inf
-        self._late_for = -inf
-        self._coming: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()
+    def __init__(self, sink: Callable[[str, Event], None]) -> None:
+        self.sink = sink
+        self.groups: dict[str, FakeGroup] = {}
+        self.interfaces: dict[str, tuple[Event, ...]] = {}
+        self.performed: list[tuple[str, Action]] = []
+        self.refuse: Callable[[str, Action], None] = _ignore
+        self.interrupt: Callable[[str, Action], None] = _ignore
+        self.waiting: list[tuple[str, Event]] = []
+        self.calls: list[tuple[str, str]] = []
+        self.faults: dict[str, list[Exception]] = {}
+        self.found: dict[str, tuple[Finding, ...]] = {}
+        self.is_open = False
+        self.counters: dict[str, int] = {"netlink_overruns": 0}
 
-    # --- life of the agent
+    def _called(self, method: str, group: str = "") -> None:
+        self.calls.append((method, group))
+        if faults := self.faults.get(method):
+            raise faults.pop(0)
 
-    def start(self, saved: tuple[events.SavedInterface, ...] | None = None) -> list[Action]:
-        """The agent starts: it remembers, and reads its kernel."""
-        actions = []
-        if saved is not None:
-            actions += self.handle(events.StateRestored(saved))
-        for key, nic in self.network.nics.items():
-            if nic.present:
-                for event in self.appearance(key):
-                    actions += self.handle(event)
-        for address, holders in self.kernel.items():
-            for holder in sorted(holders):
-                actions += self.handle(events.AddressFound(address, holder))
-        if self.routers:
-            actions += self.handle(events.RoutersChanged(self.routers))
-        actions += self.handle(events.KernelRead())
-        return actions
+    async def open(self) -> None:
+        """Open."""
+        self._called("open")
+        self.is_open = True
 
-    def restart(self) -> list[Action]:
-        """The agent dies and starts again with what it saved; the kernel keeps what it has."""
-        saved = self.core.saved()
-        self.seed += 1
-        self.core = Multipathing(self.configuration, seed=self.seed)
-        self._inbox.clear()
-        return self.start(saved)
+    async def configure(self, group: NodeGroup, memory: Mapping[str, Any] | None) -> None:
+        """Sink what is present, KernelRead last."""
+        name = group.group_name
+        self._called("configure", name)
+        known = self.groups.get(name)
+        holders = known.holders if known else _remembered(group, memory)
+        self.groups[name] = FakeGroup(group, memory, holders)
+        everything = tuple(present(member.key, index) for index, member in enumerate(group.members, 1))
+        for event in self.interfaces.get(name, everything):
+            self.sink(name, event)
+        for address, interface in holders.items():
+            self.sink(name, AddressFound(address, interface))
+        self.sink(name, KernelRead())
 
-    def appearance(self, key: str) -> list[events.Event]:
-        """What the agent is told of an interface that is there."""
-        nic = self.network.nics[key]
-        found: list[events.Event] = [events.InterfaceFound(key, key, nic.index, nic.mac, nic.cable)]
-        member = next((m for m in self.configuration.members if m.key == key), None)
-        if member is not None and member.test_ipv4 is not None:
-            found.append(events.TestAddressChanged(key, Family.IPV4, member.test_ipv4.ip))
-        if self.link_local:
-            number = int(nic.mac[-2:], 16)
-            found.append(events.TestAddressChanged(key, Family.IPV6, IPv6Address(f"fe80::{number + 1:x}")))
-        return found
+    def perform(self, group: str, action: Action) -> None:
+        """Carry out one order."""
+        self.refuse(group, action)
+        if isinstance(action, MoveAddresses):
+            holders = self.groups[group].holders
+            for move in action.moves:
+                if move.destination is None:
+                    holders.pop(move.address, None)
+                else:
+                    holders[move.address] = move.destination
+        self.performed.append((group, action))
+        self.interrupt(group, action)
 
-    def handle(self, event: events.Event) -> list[Action]:
-        """Feed one event, and do what it leads to."""
-        actions = self.core.handle(event, self.now)
-        self._perform(actions)
-        return actions
+    def drain(self) -> None:
+        """Sink what waits."""
+        self._called("drain")
+        waiting, self.waiting = self.waiting, []
+        for group, event in waiting:
+            self.sink(group, event)
 
-    def tick(self) -> list[Action]:
-        """Tell the core the time."""
-        actions = self.core.tick(self.now)
-        self._perform(actions)
-        return actions
+    async def reconcile(self, group: str) -> None:
+        """Note it."""
+        self._called("reconcile", group)
 
-    # --- faults
+    def memory(self, group: str) -> dict[str, Any]:
+        """Where the addresses are."""
+        return {"holders": {str(address): interface for address, interface in self.groups[group].holders.items()}}
 
-    def link(self, key: str, *, up: bool) -> None:
-        """The cable of an interface is pulled or plugged in."""
-        nic = self.network.nics[key]
-        if nic.cable is not up:
-            nic.cable = up
-            if nic.present:
-                self.tell(events.LinkChanged(key, up))
+    async def withdraw(self, group: str) -> None:
+        """Forget the group."""
+        self._called("withdraw", group)
+        del self.groups[group]
 
-    def silence(self, key: str, *, on: bool = True) -> None:
-        """Frames of an interface vanish, while its link stays up."""
-        self.network.nics[key].silent = on
+    def findings(self, group: str) -> tuple[Finding, ...]:
+        """What `found` says."""
+        return self.found.get(group, ())
 
-    def target(self, address: str, *, up: bool) -> None:
-        """A target dies or comes back."""
-        (self.network.dead.discard if up else self.network.dead.add)(ip_address(address))
+    async def close(self) -> None:
+        """Close; what is held stays."""
+        self._called("close")
+        self.is_open = False
 
-    def all_targets(self, *, up: bool) -> None:
-        """Every target dies or comes back."""
-        for address in self.network.latency:
-            self.target(str(address), up=up)
-
-    def remove(self, key: str) -> None:
-        """An interface vanishes from the node, with its addresses."""
-        nic = self.network.nics[key]
-        if nic.present:
-            nic.present = False
-            for holders in self.kernel.values():
-                holders.discard(key)
-            self.tell(events.InterfaceVanished(key))
-
-    def add(self, key: str) -> None:
-        """An interface appears, under another index than before."""
-        nic = self.network.nics[key]
-        if not nic.present:
-            nic.present = True
-            nic.index += 100
-            for event in self.appearance(key):
-                self.tell(event)
-
-    def offline(self, key: str, *, force: bool = False) -> None:
-        """Somebody asks for an interface to be taken out of use."""
-        self.tell(events.OfflineRequested(key, force))
-
-    def online(self, key: str) -> None:
-        """Somebody gives it back."""
-        self.tell(events.OnlineRequested(key))
-
-    def configure(self, configuration: NodeGroup) -> None:
-        """People change the group."""
-        self.configuration = configuration
-        self.tell(events.ConfigurationChanged(configuration))
-
-    def suspend(self, seconds: float) -> None:
-        """The agent does not run for a while; what arrives waits in its sockets."""
-        self._asleep_until = max(self._asleep_until, self.now + seconds)
-        self._schedule(self._asleep_until, self._wake)
-
-    def tell(self, event: events.Event) -> None:
-        """An event for the agent, now or when it wakes."""
-        if self.now < self._asleep_until:
-            self._inbox.append((self.now, event))
-        else:
-            self.handle(event)
-
-    # --- the clock
-
-    def at(self, time: float, what: Callable[[], None]) -> None:
-        """Do something at this time."""
-        self._schedule(time, what)
-
-    def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
-        """Let time pass, at most until `until` holds; returns whether it did."""
-        end = self.now + seconds
-        ticks = 0
-        while until is None or not until():
-            deadline = self.core.next_deadline()
-            wake = inf if deadline is None else max(deadline, self._asleep_until, self.now)
-            arrival = self._coming[0][0] if self._coming else inf
-            if min(wake, arrival) > end:
-                self.now = end
-                return until is not None and until()
-            if arrival <= wake:
-                self.now, _, what = heapq.heappop(self._coming)
-                what()
-                continue
-            if self.lateness is not None and deadline is not None and deadline > self._late_for:
-                self._late_for = deadline
-                self._asleep_until = max(self._asleep_until, deadline + self.lateness())
-                self._schedule(self._asleep_until, self._wake)
-                continue
-            ticks = ticks + 1 if wake == self.now else 0
-            if ticks > _TICKS_AT_ONE_MOMENT:
-                raise AssertionError(f"busy loop at {self.now}: next deadline {self.core.next_deadline()}")
-            self.now = wake
-            self.tick()
-        return True
-
-    def _schedule(self, at: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self._coming, (at, next(self._order), what))
-
-    def _wake(self) -> None:
-        if self.now < self._asleep_until:
-            return
-        inbox, self._inbox = self._inbox[: self.inbox_limit], []
-        for arrived, event in inbox:
-            if isinstance(event, events.ProbeAnswered):
-                late = self.now - arrived
-                event = events.ProbeAnswered(  # noqa: PLW2901 - it is the same reply, read later
-                    event.interface,
-                    event.family,
-                    event.target,
-                    event.sequence,
-                    event.kind,
-                    event.rtt + late,
-                    event.network_rtt,
-                )
-            self.handle(event)
-
-    # --- what the agent does
-
-    def _perform(self, actions: list[Action]) -> None:
-        for action in actions:
-            kind = type(action)
-            if kind is SendProbe:
-                self._send(action)  # type: ignore[arg-type]
-            elif kind is MoveAddresses:
-                for move in action.moves:  # type: ignore[union-attr]
-                    self._move(move)
-            elif kind is Notify:
-                self.notices.append((self.now, action))  # type: ignore[arg-type]
-            elif kind is InterfaceVerdict:
-                self.verdicts.append((self.now, action))  # type: ignore[arg-type]
-            elif kind is ProbeClosed and self.remember_probes:
-                self.closed.append((self.now, action))  # type: ignore[arg-type]
-
-    def _move(self, move: Move) -> None:
-        self.moves.append((self.now, move))
-        holders = self.kernel[move.address]
-        if move.destination is not None:
-            holders.add(move.destination)
-        if move.source is not None:
-            holders.discard(move.source)
-
-    def _send(self, probe: SendProbe) -> None:
-        if self.remember_probes:
-            self.sent.append((self.now, probe))
-        if self.refuse_to_send is not None:
-            refused = events.ProbeNotSent(probe.interface, probe.family, probe.sequence, self.refuse_to_send)
-            self._schedule(self.now, lambda: self.tell(refused))
-            return
-        for target, latency in self.network.send(probe):
-            if self.reaches is not None and not self.reaches(probe.interface, target):  # type: ignore[arg-type]
-                continue
-            rtt = latency + (self.delay(probe) if self.delay is not None else 0.0)
-            answer = events.ProbeAnswered(probe.interface, probe.family, target, probe.sequence, probe.kind, rtt, rtt)
-            for _ in range(self.copies):
-                self._schedule(self.now + rtt, lambda answer=answer: self._arrive(answer))  # type: ignore[misc]
-
-    def _arrive(self, answer: events.ProbeAnswered) -> None:
-        if self.network.passes(answer.interface):
-            self.tell(answer)
-
-    # --- questions
-
-    def snapshot(self) -> GroupSnapshot:
-        """The group now."""
-        return self.core.snapshot()
-
-    def interface(self, key: str) -> InterfaceSnapshot:
-        """One member now."""
-        return next(interface for interface in self.snapshot().interfaces if interface.interface == key)
-
-    @property
-    def active(self) -> list[str]:
-        """The members in use, in the order of the configuration."""
-        return [interface.interface for interface in self.snapshot().interfaces if interface.active]
-
-    def held_by(self, key: str) -> list[int]:
-        """The data addresses that the kernel has on a member, by their number."""
-        return sorted(int(str(address.ip).rpartition(".")[2]) for address, h in self.kernel.items() if key in h)
-
-    def told(self, reason: Reason) -> list[str]:
-        """What people were told for this reason."""
-        return [notice.message for _, notice in self.notices if notice.reason is reason]
-
-    @property
-    def failed(self) -> bool:
-        """Whether the group has failed."""
-        return self.snapshot().state is GroupState.FAILED
-
-    @property
-    def failovers(self) -> list[tuple[float, Move]]:
-        """Moves from one member to another."""
-        return [(at, move) for at, move in self.moves if move.source is not None and move.destination is not None]
-
-    @property
-    def discovery_probes(self) -> list[tuple[float, SendProbe]]:
-        """Probes to all hosts."""
-        return [(at, probe) for at, probe in self.sent if probe.kind is ProbeKind.DISCOVERY]
+    def orders(self, kind: type) -> list[Action]:
+        """The orders of one kind, of all groups."""
+        return [action for _, action in self.performed if isinstance(action, kind)]

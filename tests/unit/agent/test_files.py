@@ -1,0 +1,129 @@
+"""Manifests: what is wrong is named by file and field, and a reload that fails changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipmp_agent.cli import main
+from ipmp_agent.files import BadInputError, FileSource, read
+from ipmp_agent.state import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ipmp_api.types import NodeGroup
+
+GROUP = """\
+apiVersion: ipmp.dev/v1alpha1
+kind: IPMPGroup
+metadata: {{name: {name}}}
+spec:
+  interfaces: [{{name: {first}}}, {{name: {second}}}]
+  dataAddresses: {{assigned: [{{nodeName: node1, addresses: [198.18.0.100/24]}}]}}
+"""
+
+
+def group(name: str = "lab", first: str = "nic0", second: str = "nic1") -> str:
+    return GROUP.format(name=name, first=first, second=second)
+
+
+def problems(*paths: Path) -> tuple[str, ...]:
+    with pytest.raises(BadInputError) as caught:
+        read(paths, "node1")
+    return caught.value.problems
+
+
+def test_groups_of_files_and_directories_are_compiled(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(group("a") + "---\n" + group("b", "x0", "x1"))
+    directory = tmp_path / "d"
+    directory.mkdir()
+    (directory / "c.yml").write_text(group("c", "y0", "y1"))
+    (directory / "notes.txt").write_text("{")
+    found = read((tmp_path / "one.yaml", directory), "node1")
+    assert [g.group_name for g in found] == ["a", "b", "c"]
+    assert [str(a.address) for a in found[0].data_addresses] == ["198.18.0.100/24"]
+
+
+def test_every_wrong_field_is_named_with_its_file_and_document(tmp_path: Path) -> None:
+    path = tmp_path / "group.yaml"
+    text = group().replace("nic1", "nic1, role: Primary").replace("spec:", "spec:\n  failback: Never")
+    path.write_text(group("ok") + "---\n" + text)
+    found = problems(path)
+    assert len(found) == 2
+    assert all(line.startswith(f"{path}:8: spec.") for line in found)
+    assert any("spec.failback" in line and '"Never"' in line for line in found)
+    assert any("spec.interfaces[1].role" in line and '"Primary"' in line for line in found)
+
+
+def test_what_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(group() + "  : [\n")
+    (line,) = problems(path)
+    assert line.startswith(f"{path}: line ")
+
+
+def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    (tmp_path / "bare").mkdir()
+    found = problems(tmp_path / "no.yaml", tmp_path / "empty.yaml", tmp_path / "bare")
+    assert found == (
+        f"{tmp_path / 'bare'}: no manifests here (*.yaml, *.yml, *.json)",
+        f"{tmp_path / 'no.yaml'}: No such file or directory",
+        f"{tmp_path / 'empty.yaml'}: holds no manifest",
+    ) or set(found) == {
+        f"{tmp_path / 'bare'}: no manifests here (*.yaml, *.yml, *.json)",
+        f"{tmp_path / 'no.yaml'}: No such file or directory",
+        f"{tmp_path / 'empty.yaml'}: holds no manifest",
+    }
+
+
+def test_same_group_twice_and_same_interface_twice_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(group("a"))
+    (tmp_path / "b.yaml").write_text(group("b", "nic1", "nic2"))
+    (tmp_path / "c.yaml").write_text(group("a", "z0", "z1"))
+    found = problems(tmp_path)
+    assert found == (
+        f"{tmp_path / 'b.yaml'}:1: spec.interfaces[0]: Duplicate value: 'nic1': is already in group a",
+        f"{tmp_path / 'c.yaml'}:1: metadata.name: Duplicate value: 'a': also at {tmp_path / 'a.yaml'}:1",
+    )
+
+
+def test_reload_hands_over_the_new_and_keeps_the_old_when_it_is_wrong(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(group())
+    source = FileSource((path,), "node1")
+    handed: list[tuple[NodeGroup, ...]] = []
+    source.start(handed.append, State())
+    path.write_text(group().replace("nic1", ""))
+    source.reload()
+    assert len(handed) == 1
+    assert "not reloaded" in caplog.text
+    assert "spec.interfaces[1]" in caplog.text
+    path.write_text(group("lab", "nic0", "nic2"))
+    source.reload()
+    assert [m.key for m in handed[1][0].members] == ["nic0", "nic2"]
+
+
+def test_check_says_ok_or_every_fault_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(group())
+    assert main(["check", "--file", str(path), "--node-name", "node1"]) == 0
+    assert capsys.readouterr().out == "lab: 2 interfaces, 1 data addresses on node1: ok\n"
+    path.write_text(group().replace("198.18.0.100/24", "198.18.0.300/24"))
+    assert main(["check", "--file", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"ipmp-agent: {path}:1: spec.dataAddresses.assigned[0].addresses[0]: Invalid value:")
+
+
+def test_run_refuses_a_wrong_manifest_with_the_same_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(group().replace("nic1", ""))
+    assert main(["check", "--file", str(path)]) == 2
+    words = capsys.readouterr().err
+    assert main(["run", "--file", str(path), "--node-name", "n", "--state-dir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == words

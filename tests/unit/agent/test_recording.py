@@ -1,0 +1,117 @@
+"""What was recorded can be played again, exactly."""
+
+from __future__ import annotations
+
+import json
+import threading
+from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipmp_agent import recording
+from ipmp_agent.core.actions import Move, MoveAddresses
+from ipmp_agent.core.events import Family, LinkChanged, ProbeAnswered, ProbeKind
+from ipmp_agent.core.multipathing import Multipathing
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.recording import ROUTINE, Decided, Handled, Recorder, Started, Stopped, Ticked
+from tests.unit.agent.building import Rig, node_group
+from tests.unit.agent.test_codec import VALUES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ipmp_agent.recording import Entry
+
+EVENTS = [value for value in VALUES if type(value).__name__ in recording.EVENT_TYPES]
+ENTRIES: list[Entry] = [
+    Started("lab", 0.1 + 0.2, 2**63, node_group()),
+    *(Handled("lab", 1e6 + 1e-9, event) for event in EVENTS),  # type: ignore[arg-type]
+    Ticked("lab", 12.25),
+    Decided("lab", 12.25, (MoveAddresses((Move(ip_interface("198.18.0.9/32"), "a", None, Reason.OFFLINE),)),)),
+    Stopped("lab", 13.0),
+]
+
+
+def write(path: Path, entries: list[Entry], **options: int) -> list[str]:
+    recorder = Recorder(path, lambda: None, **options)
+    for entry in entries:
+        recorder.put(entry)
+    recorder.close(30)
+    return path.read_text().splitlines(keepends=True)
+
+
+def test_entries_come_back_exactly(tmp_path: Path) -> None:
+    assert len(EVENTS) >= 5
+    assert list(recording.read(write(tmp_path / "r", ENTRIES))) == ENTRIES
+
+
+def test_recording_cut_by_a_kill_ends_before_the_cut(tmp_path: Path) -> None:
+    lines = write(tmp_path / "r", ENTRIES)
+    assert list(recording.read([*lines[:-2], lines[-2][:10]])) == ENTRIES[:-1]
+
+
+def test_recording_ends_at_its_limit_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = write(tmp_path / "r", [Ticked("lab", float(n)) for n in range(1000)], limit=1000)
+    assert sum(map(len, lines)) < 1100
+    assert json.loads(lines[-1]) == {"end": "limit", "lost": 0}
+    assert "ended at its limit" in caplog.text
+    assert list(recording.read(lines))[-1] == Ticked("lab", float(len(lines) - 3))
+
+
+def test_recording_with_a_gap_is_not_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "BACKLOG", 2)
+    hang = threading.Event()
+    encode = recording.encode_entry
+
+    def slow(entry: Entry) -> dict[str, object]:
+        assert hang.wait(30)
+        return encode(entry)
+
+    monkeypatch.setattr(recording, "encode_entry", slow)
+    recorder = Recorder(tmp_path / "r", lambda: None)
+    for number in range(10):
+        recorder.put(Ticked("lab", float(number)))
+    hang.set()
+    recorder.close(30)
+    with pytest.raises(ValueError, match="1 entries were lost"):
+        list(recording.read((tmp_path / "r").read_text().splitlines(keepends=True)))
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", "[]\n", '{"format": "ipmp-recording", "version": 99}\n'])
+def test_what_is_no_recording_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a recording"):
+        list(recording.read(text.splitlines(keepends=True)))
+
+
+@pytest.mark.parametrize("line", [{}, {"g": "lab"}, {"t": 1, "g": "lab", "e": "Nonsense", "v": {}}, {"t": 1}])
+def test_broken_entry_is_named(line: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="not an entry"):
+        recording.decode_entry(line)
+
+
+async def test_replay_decides_what_the_agent_decided() -> None:
+    """Drive a data plane, then feed its recording to new cores: every decision is the same."""
+    entries: list[Entry] = []
+    rig = Rig(record=entries.append)
+    await rig.apply(node_group(targets=("198.18.0.1",)))
+    group = rig.plane.groups["lab"]
+    for event in (LinkChanged("nic0", up=False), LinkChanged("nic0", up=True), LinkChanged("nic1", up=False)):
+        rig.plane.submit(group, event)
+    target = ip_address("198.18.0.1")
+    rig.plane.submit(group, ProbeAnswered("nic0", Family.IPV4, target, 1, ProbeKind.DETECTION, 0.001, 0.001))
+    rig.plane.remove("lab")
+    cores: dict[str, Multipathing] = {}
+    expected, replayed = [], []
+    for entry in map(recording.decode_entry, json.loads(json.dumps(list(map(recording.encode_entry, entries))))):
+        match entry:
+            case Started(name, _, seed, configuration):
+                cores[name] = Multipathing(configuration, seed=seed)
+            case Handled(name, time, event):
+                replayed += [a for a in cores[name].handle(event, time) if type(a) not in ROUTINE]
+            case Ticked(name, time):
+                replayed += [a for a in cores[name].tick(time) if type(a) not in ROUTINE]
+            case Decided(_, _, decided):
+                expected += decided
+    assert replayed == expected
+    assert len(expected) > 5

@@ -1,0 +1,156 @@
+"""The state file: whole or not at all, and never in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ipmp_agent import state
+from ipmp_agent.core.events import SavedInterface
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.publication import Failover
+from ipmp_agent.state import FILE_NAME, SavedGroup, State, StateWriter
+from tests.unit.agent.building import node_group
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAVED = State(
+    {
+        "lab": SavedGroup(
+            node_group(),
+            (SavedInterface("nic0", failed=True, inactive=False, offline=False, reason=Reason.LINK_DOWN),),
+            {"version": 1, "addresses": {"placement": {"198.18.0.100/24": "nic0"}}},
+            (Failover(1.5, "nic0", "nic1", Reason.LINK_DOWN, (), 0.001),),
+        )
+    }
+)
+
+
+def test_state_comes_back(tmp_path: Path) -> None:
+    state.save(tmp_path, SAVED)
+    assert state.load(tmp_path) == SAVED
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_no_file_is_no_state(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert state.load(tmp_path) == State()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        '{"version": 1}',
+        '{"version": 1, "groups": []}',
+        '{"version": 2, "groups": {}}',
+        '{"version": 1, "groups": {"lab": {}}}',
+        '{"version": 1, "groups": {"lab": null}}',
+        "[" * 100_000,
+        b"\xff\xfe",
+    ],
+    ids=[
+        "empty",
+        "cut",
+        "null",
+        "list",
+        "no groups",
+        "groups a list",
+        "newer",
+        "cut group",
+        "no group",
+        "deep",
+        "binary",
+    ],
+)
+def test_broken_file_is_set_aside_and_said_so(
+    tmp_path: Path, text: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / FILE_NAME).write_bytes(data)
+    assert state.load(tmp_path) == State()
+    aside = tmp_path / "state.json.unreadable"
+    assert aside.read_bytes() == data
+    assert not (tmp_path / FILE_NAME).exists()
+    assert str(aside) in caplog.text
+
+
+def test_broken_file_that_cannot_be_set_aside_is_no_fault_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+    (tmp_path / "state.json.unreadable").write_text("")
+    assert state.load(tmp_path) == State()
+    assert "cannot be set aside" in caplog.text
+
+
+def test_killed_while_writing_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.save(tmp_path, SAVED)
+    (tmp_path / "state.json.partial").write_text('{"version": 1, "gro')
+    assert state.load(tmp_path) == SAVED
+    state.save(tmp_path, State())
+    assert state.load(tmp_path) == State()
+
+
+class _SlowDisk:
+    """`save` that waits for the test."""
+
+    def __init__(self) -> None:
+        self.saved: list[State] = []
+        self.entered = threading.Semaphore(0)
+        self.leave = threading.Semaphore(0)
+
+    def __call__(self, directory: Path, value: State) -> None:
+        self.entered.release()
+        assert self.leave.acquire(timeout=30)
+        self.saved.append(value)
+
+
+def numbered(number: int) -> State:
+    return State({str(number): SavedGroup(node_group(str(number)))})
+
+
+def test_writer_skips_what_became_old_while_the_disk_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = _SlowDisk()
+    monkeypatch.setattr(state, "save", disk)
+    writer = StateWriter(tmp_path, lambda: None)
+    writer.put(numbered(0))
+    assert disk.entered.acquire(timeout=30)
+    for number in range(1, 100):
+        writer.put(numbered(number))
+    disk.leave.release()
+    disk.leave.release()
+    writer.close(30)
+    assert disk.saved == [numbered(0), numbered(99)]
+
+
+def test_writer_says_once_that_it_cannot_write_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(StateWriter, "RETRY", 0.001)
+    failures = threading.Semaphore(0)
+    directory = tmp_path / "gone"
+    writer = StateWriter(directory, failures.release)
+    writer.put(SAVED)
+    for _ in range(3):
+        assert failures.acquire(timeout=30)
+    assert caplog.text.count("cannot write the state file") == 1
+    directory.mkdir()
+    writer.close(30)
+    assert state.load(directory) == SAVED
+
+
+def test_file_says_its_version(tmp_path: Path) -> None:
+    state.save(tmp_path, SAVED)
+    document = json.loads((tmp_path / FILE_NAME).read_text())
+    assert document["version"] == state.VERSION
+    assert os.listdir(tmp_path) == [FILE_NAME]  # noqa: PTH208
