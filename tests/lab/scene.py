@@ -76,6 +76,8 @@ class Scene:
             stack.enter_context(self.lab)
             self.agent = stack.enter_context(Agent(self.lab, self.manifest or usual_group(self.lab, **self.changes)))
             self.wait_state(self.state)
+            # An address is on the link only after nobody else was found to have it.
+            wait_for(lambda: [one for one, home in self.homes().items() if not home], lambda homeless: not homeless)
             observer = self.lab.peer(0).namespace
             self.sniffer = stack.enter_context(Sniffer(observer))
             self.pings = {
