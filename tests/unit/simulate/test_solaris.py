@@ -6,6 +6,9 @@ from ipaddress import ip_address
 
 import pytest
 
+from ipmp_agent.core import events
+from ipmp_agent.core.multipathing import Multipathing
+from ipmp_agent.core.reasons import Reason
 from ipmp_agent.simulate.script import (
     Add,
     Cable,
@@ -169,6 +172,40 @@ def test_an_idle_standby_that_nobody_hears_is_found_by_the_other_members() -> No
     assert states(entries, "nic2")[-1][1] == "failed"
     assert states(entries, "nic0")[-1][1] != "failed"
     assert moves(entries) == []
+
+
+def test_members_that_are_not_on_one_link_are_told() -> None:
+    group = make_group()
+    group = replace(group, policies=replace(group.policies, targets=TargetSources()))
+    entries = play([(20, Silent("nic1", on=True))], group=group, targets=())
+    told = [entry.notice for entry in entries if isinstance(entry, Told)]
+    assert [notice.message for notice in told if notice.reason is Reason.NOT_ONE_LINK] == [
+        "no frame passes between nic0 and nic1: members must be on one link"
+    ]
+    assert moves(entries) == []
+
+
+def test_an_address_that_another_host_has_is_on_no_member_until_that_is_over() -> None:
+    group = make_group()
+    core = Multipathing(group, seed=1)
+    for number, member in enumerate(group.members):
+        core.handle(
+            events.InterfaceFound(member.key, member.key, number + 2, f"02:00:00:00:00:0{number}", link=True), 0.0
+        )
+    core.handle(events.KernelRead(), 0.0)
+    address = group.data_addresses[0].address
+    core.handle(events.AddressRefused(address, Reason.ADDRESS_CONFLICT, "02:00:00:00:00:99 has it"), 1.0)
+    refused = core.snapshot().addresses[0]
+    assert (refused.interface, refused.refusal) == (None, Reason.ADDRESS_CONFLICT)
+    core.handle(events.AddressCleared(address), 2.0)
+    assert core.snapshot().addresses[0].interface is not None
+
+
+def test_activation_and_release_of_a_standby_are_told() -> None:
+    entries = play(steps(down(0), up(0)), group=make_group(active=1, standby=1), duration=15)
+    reasons = [entry.notice.reason for entry in entries if isinstance(entry, Told)]
+    assert reasons.count(Reason.STANDBY_ACTIVATED) == 1
+    assert reasons.count(Reason.STANDBY_RELEASED) == 1
 
 
 def test_the_words_of_the_log_are_those_of_the_original() -> None:
