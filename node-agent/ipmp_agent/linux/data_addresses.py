@@ -40,13 +40,13 @@ class DataAddresses:
         host: Host,
         members: Members,
         sink: Callable[[Event], None],
-        changed: Callable[[], None],
+        changed: Callable[[set[str], set[Address]], None],
     ) -> None:
         self._group = group
         self._host = host
         self._members = members
         self._sink = sink
-        self._changed = changed  # called when an address was put on the link for the first time, or taken off it
+        self._changed = changed  # called with the members that addresses left, and the addresses that came or went
         self._loop = asyncio.get_running_loop()
         self._configured: dict[Address, InterfaceAddress] = {}
         self.placement: dict[InterfaceAddress, str] = {}
@@ -86,17 +86,15 @@ class DataAddresses:
         remembered = dict(self.placement)
         # What is being checked is not there yet and keeps its place; what was only remembered has to be found.
         self.placement = {a: key for a, key in self.placement.items() if a in self.held or a in self._host.checks}
-        for key, found in installed.items():
-            for each in found:
-                address = self._configured.get(each.address.ip)
-                # Of two members that have it, the one remembered is right: a move was cut short.
-                if address is not None and remembered.get(address, key) == key:
-                    self._found(address, key, each, remembered=address in remembered)
-        for key, found in installed.items():
-            for each in found:
-                address = self._configured.get(each.address.ip)
-                if address is not None and address not in self.placement:
-                    self._found(address, key, each, remembered=False)
+        # Of two members that have an address, the one remembered is right: a move was cut short.
+        for first in (True, False):
+            for key, found in installed.items():
+                for each in found:
+                    address = self._configured.get(each.address.ip)
+                    if address is None or (address in self.placement and address in self.held):
+                        continue
+                    if not first or remembered.get(address) == key:
+                        self._found(address, key, each, remembered=address in remembered)
 
     def _found(self, address: InterfaceAddress, key: str, each: InstalledAddress, *, remembered: bool) -> None:
         if self.placement.get(address) == key and address in self.held:
@@ -126,7 +124,7 @@ class DataAddresses:
 
     # -- the fast path -----------------------------------------------------------------------------------------------
 
-    def move(self, moves: Iterable[Move]) -> None:
+    def move(self, moves: Sequence[Move]) -> None:
         """Add on the destination, then delete on the source, in one batch; refusals become events."""
         adds: list[bytes] = []
         adding: list[InterfaceAddress] = []
@@ -140,7 +138,6 @@ class DataAddresses:
                 self._host.announcer.cancel([address])
                 deletes += self._delete(address, move.source)
                 self.held.discard(address)
-                self._changed()
                 continue
             self.placement[address] = move.destination
             if address not in self.held:
@@ -154,6 +151,9 @@ class DataAddresses:
         for failure in self._host.send(adds + deletes):
             if failure.position < len(adds) and failure.error != errno.ENODEV:
                 self._refuse(adding[failure.position], Reason.KERNEL_REFUSED, str(failure))
+        # With an address go its connected route, all routes that name it as source, and with the last IPv4 address of
+        # an interface every IPv4 route there; the kernel does not tell.
+        self._changed({move.source for move in moves if move.source is not None}, {move.address.ip for move in moves})
 
     def _index(self, key: str | None) -> int | None:
         member = self._members.of(self._group).get(key) if key is not None else None
@@ -194,14 +194,14 @@ class DataAddresses:
         elif requests:
             self.held.add(address)
             self.announce(key, [address])
-            self._changed()
+            self._changed(set(), {address.ip})
 
     def _refuse(self, address: InterfaceAddress, reason: Reason, detail: str) -> None:
         self.placement.pop(address, None)
         self.held.discard(address)
         self._forget_retry(address)
         self._retries[address] = self._loop.call_later(REFUSED_RETRY, self._retry, address)
-        self._changed()
+        self._changed(set(), {address.ip})
         self._sink(AddressRefused(address, reason, detail))
 
     def _retry(self, address: InterfaceAddress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -49,6 +50,8 @@ class _Foreign:
     route: Route
     members: dict[int, str]  # by interface index when it was read
     missing: bool = False  # gone with its member or its source address, and to be put back with them
+    rank: int = 0  # order of appearance: of equal routes the kernel takes the first
+    returned: bool = False  # was missing, and may be behind others that were behind it
 
     @property
     def key(self) -> _Key:
@@ -64,6 +67,9 @@ class ForeignRoutes:
         self._around = around
         self._by_members: dict[Network, dict[_Key, _Foreign]] = {}
         self._elsewhere: dict[Network, set[int]] = {}  # metrics of routes that leave otherwise
+        self._rank = itertools.count()
+        self._left: set[str] = set()  # members that addresses left since the last look at the table
+        self._moved: set[Address] = set()
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
@@ -86,14 +92,21 @@ class ForeignRoutes:
     def _all(self) -> list[_Foreign]:
         return [each for known in self._by_members.values() for each in known.values()]
 
-    def _add(self, each: _Foreign) -> None:
+    def _add(self, each: _Foreign, before: _Foreign | None = None) -> None:
+        each.rank = next(self._rank) if before is None else before.rank
+        each.returned = before is not None and (before.returned or (before.missing and not each.missing))
         self._by_members.setdefault(each.route.destination, {})[each.key] = each
+
+    def endanger(self, members: set[str], addresses: set[Address]) -> None:
+        """Addresses left these members: the kernel takes routes along without telling."""
+        self._left |= members
+        self._moved |= addresses
 
     # -- what the kernel has -----------------------------------------------------------------------------------------
 
     def read(self, found: Iterable[Route]) -> None:
         """Take all foreign routes of the main table as the whole truth."""
-        before = self._all()
+        before = self._by_members
         self._by_members = {}
         self._elsewhere = {}
         for route in found:
@@ -101,12 +114,15 @@ class ForeignRoutes:
             if members is None:
                 self._elsewhere.setdefault(route.destination, set()).add(route.metric)
             else:
-                self._add(_Foreign(route, members))
-        for each in before:
-            if each.key not in self._by_members.get(each.route.destination, {}):
-                each.missing = each.missing or self._went_along(each)
-                if each.missing:
-                    self._add(each)
+                each = _Foreign(route, members)
+                self._add(each, before.get(route.destination, {}).get(each.key))
+        for destination, known in before.items():
+            for key, gone in known.items():
+                if key not in self._by_members.get(destination, {}) and (gone.missing or self._went_along(gone)):
+                    gone.missing = True
+                    self._add(gone, gone)
+        self._left.clear()
+        self._moved.clear()
 
     def _members(self, route: Route) -> dict[int, str] | None:
         """The members that a route leaves by; None if it is none of our business."""
@@ -126,7 +142,7 @@ class ForeignRoutes:
         each = _Foreign(route, members)
         known = self._by_members.get(route.destination, {})
         if kind == netlink.RTM_NEWROUTE:
-            self._add(each)
+            self._add(each, known.get(each.key))
         elif each.key in known:
             if self._went_along(each):
                 known[each.key].missing = True
@@ -135,13 +151,16 @@ class ForeignRoutes:
 
     def _went_along(self, each: _Foreign) -> bool:
         """Whether a route that is gone went with its member or its address, and not by the will of its owner."""
+        version = each.route.destination.version
         for key in each.members.values():
+            if key in self._left and (version == 4 or each.route.source in self._moved):
+                return True
             member = self._around.member(key)
             # The notification of the route may come before that of the link, so the link is asked now.
             if member is None or member.index is None or member.carrier is None or member.carrier.ask() is False:
                 return True
             # With its last IPv4 address an interface loses all its IPv4 routes.
-            if each.route.destination.version == 4 and not self._around.has_address(key, 4):
+            if version == 4 and not self._around.has_address(key, 4):
                 return True
             if each.route.source is not None and self._around.was_moved(key, each.route.source):
                 return True
@@ -190,6 +209,27 @@ class ForeignRoutes:
                 requests.append(routes.restore(each.route.body, now))
         return requests
 
+    def reorder(self) -> tuple[list[bytes], set[Network]]:
+        """Requests that put what came back where it was among equals, and the destinations they are about.
+
+        The kernel appends a connected route when its address returns, and takes the first of equal routes. Only IPv4
+        has an order among them.
+        """
+        requests: list[bytes] = []
+        destinations = set()
+        for destination, known in self._by_members.items():
+            if not any(each.returned for each in known.values()):
+                continue
+            present = [each for each in known.values() if not each.missing]  # in the order of the kernel
+            for metric in {each.route.metric for each in present} if destination.version == 4 else ():
+                moved = _out_of_order([each for each in present if each.route.metric == metric])
+                for each in moved:
+                    requests += [routes.delete(each.route.body), routes.prepend(each.route.body)]
+                    destinations.add(destination)
+            for each in known.values():
+                each.returned = False
+        return requests, destinations
+
     def _is_back(self, each: _Foreign) -> bool:
         for key in each.members.values():
             member = self._around.member(key)
@@ -200,3 +240,15 @@ class ForeignRoutes:
             if each.route.source is not None and self._around.was_moved(key, each.route.source):
                 return False
         return True
+
+
+def _out_of_order(present: list[_Foreign]) -> list[_Foreign]:
+    """Those to be put in front, one after the other, to make the order of equal routes what it was."""
+    wanted = sorted(present, key=lambda each: each.rank)
+    position = len(present)
+    while wanted:
+        position = next((i for i in range(position - 1, -1, -1) if present[i] is wanted[-1]), -1)
+        if position < 0:
+            break
+        wanted.pop()
+    return wanted[::-1]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.links import Link
     from ipmp_agent.linux.members import Member, Members
     from ipmp_agent.linux.routes import Nexthop, Route
-    from ipmp_api.types import NodeGroup
+    from ipmp_api.types import Address, NodeGroup
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ class Group:
         self._sink = partial(sink, self.name)
         self.reconciler = Reconciler(self.name, self.reconcile)
         self._turn = asyncio.Lock()
-        self._data = DataAddresses(self.name, host, members, self._sink, self.reconciler.soon)
+        self._orders = 0  # that changed the kernel
+        self._data = DataAddresses(self.name, host, members, self._sink, self._addresses_changed)
         self._tests = TestAddresses(self.name, host, members, self._sink)
         self._settings = InterfaceSettings(host.counters)
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
@@ -109,9 +110,13 @@ class Group:
     async def reconcile(self) -> int:
         """Compare with the kernel and send the smallest batch that makes it right; returns how many requests."""
         async with self._turn:
-            installed = await self._installed()
-            nexthops = await self._nexthops()
-            table = await self._routes()
+            while True:
+                orders = self._orders
+                installed = await self._installed()
+                nexthops = await self._nexthops()
+                table = await self._routes()
+                if orders == self._orders:
+                    break  # else what was read first is no longer true
             self._tests.read(installed)
             self._shadows.read(table)
             if self.observing:
@@ -135,7 +140,8 @@ class Group:
             requests += self._shadows.withdraw()
             requests += self._tests.withdraw()
             requests += self._settings.restore(self._links())
-            self._host.send(requests)
+            self._host.send(requests, expected=TRANSIENT)
+            self._host.send(self._shadows.settle(await self._routes()), expected=TRANSIENT)
 
     def close(self) -> None:
         """Stop what is under way; the kernel stays as it is."""
@@ -240,6 +246,10 @@ class Group:
         missing = self._tests.heard(kind, each, member.key)
         return self._data.heard(kind, each, member) or missing
 
+    def _addresses_changed(self, left: set[str], addresses: set[Address]) -> None:
+        self._shadows.endanger(left, addresses)
+        self.reconciler.soon()
+
     # -- orders ------------------------------------------------------------------------------------------------------
 
     def perform(self, order: Orders) -> None:
@@ -249,6 +259,7 @@ class Group:
         elif self.observing:
             return
         elif isinstance(order, MoveAddresses):
+            self._orders += 1
             self._data.move(order.moves)
         elif isinstance(order, Announce):
             self._data.announce(order.interface, order.addresses)

@@ -137,6 +137,8 @@ class Kernel:
                 group.reconciler.changed()
 
     def _route_changed(self, message: Message) -> None:
+        if message.port == self._host.channel.port:
+            return  # by our own request, whoever's route it was
         route = routes.decode(message.body)
         if route is None:
             return
@@ -149,8 +151,8 @@ class Kernel:
         if member is None or member.leaving:
             return
         changed = addresses.decode(body)
-        group = self._groups[member.group]
-        if changed is not None and group.address_changed(kind, changed, member):
+        group = self._groups.get(member.group)
+        if changed is not None and group is not None and group.address_changed(kind, changed, member):
             group.reconciler.changed()
 
     def _member_changed(self, member: Member) -> None:

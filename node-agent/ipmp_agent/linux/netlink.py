@@ -279,7 +279,11 @@ class Dumper:
         """
         async with self._turn:
             for _ in range(self.ATTEMPTS):
-                found = await self._attempt(message(kind, NLM_F_DUMP, body))
+                try:
+                    found = await self._attempt(message(kind, NLM_F_DUMP, body))
+                except asyncio.CancelledError:
+                    self._discard()
+                    raise
                 if found is not None:
                     return found
         raise InterruptedDumpError(errno.EAGAIN, f"dump {kind} interrupted {self.ATTEMPTS} times")
@@ -298,6 +302,11 @@ class Dumper:
                     raise OSError(-error, _error_text(-error, got.flags, got.body))
                 found.append(got.body)
             await asyncio.sleep(0)
+
+    def _discard(self) -> None:
+        """Read a dump to its end that nobody waits for: the socket takes no other before."""
+        while not any(got.kind in (NLMSG_DONE, NLMSG_ERROR) for got in read(self._socket)):
+            pass
 
 
 def _not_sent(position: int, error: OSError) -> Failure:

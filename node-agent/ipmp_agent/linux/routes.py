@@ -207,6 +207,11 @@ def restore(body: bytes, indexes: Mapping[int, int]) -> bytes:
     return netlink.message(netlink.RTM_NEWROUTE, flags, _clean(body, indexes))
 
 
+def prepend(body: bytes) -> bytes:
+    """Request that puts a route, exactly as it was read, in front of all of the same metric."""
+    return netlink.message(netlink.RTM_NEWROUTE, netlink.NLM_F_CREATE, _clean(body))
+
+
 def _clean(body: bytes, indexes: Mapping[int, int] = _SAME) -> bytes:
     """A route as a request: without the flags that tell its state, which the kernel refuses to be told."""
     *head, flags = _ROUTE_MESSAGE.unpack_from(body)

@@ -80,6 +80,10 @@ class Shadows:
         """Take over what an earlier run remembered."""
         self._foreign.remember(memory)
 
+    def endanger(self, members: set[str], addresses: set[Address]) -> None:
+        """Addresses left these members: the kernel takes routes along without telling."""
+        self._foreign.endanger(members, addresses)
+
     # -- what the kernel has -----------------------------------------------------------------------------------------
 
     def read(self, found: Sequence[Route]) -> None:
@@ -105,6 +109,8 @@ class Shadows:
         requests = []
         if kind == netlink.RTM_NEWROUTE and flags & netlink.NLM_F_REPLACE:
             requests = self._finish_replacement(route)
+        elif kind == netlink.RTM_NEWROUTE and not flags & netlink.NLM_F_APPEND:
+            requests = self._step_back(route)
         self._foreign.heard(kind, route)
         self._tell_routers()
         self._plan([destination])
@@ -122,6 +128,13 @@ class Shadows:
             return []
         del self._installed[route.destination]
         return [routes.delete(old.body) for old in self._foreign.replaced(route)]
+
+    def _step_back(self, route: Route) -> list[bytes]:
+        """Requests that take a shadow away from behind an IPv4 route of its metric that was put in front of it."""
+        shadow = self._installed.get(route.destination)
+        if route.destination.version != 4 or shadow is None or shadow.metric != route.metric:
+            return []
+        return [self._delete(route.destination, self._installed.pop(route.destination))]
 
     def _identity(self, shadow: Shadow) -> tuple[int, int, Address | None]:
         return shadow.metric, self._legs.group(shadow.way), shadow.source
@@ -181,12 +194,17 @@ class Shadows:
         destinations = {*self._foreign.destinations(), *self._prefixes}
         self._plan({*destinations, *self._wanted})
         self._installed = {}
-        requests = []
+        requests, behind = self._foreign.reorder()
+        foreign: set[tuple[Network, int]] = set()
         for route in found:
-            if not route.owned or not {leg.index for leg in route.legs} <= indexes:
+            if not route.owned:
+                foreign.add((route.destination, route.metric))
+                continue
+            if not {leg.index for leg in route.legs} <= indexes:
                 continue
             shadow = self._wanted.get(route.destination)
-            if shadow is not None and self._identity(shadow) == _identity(route):
+            first = route.destination not in behind and (route.destination, route.metric) not in foreign
+            if shadow is not None and self._identity(shadow) == _identity(route) and first:
                 self._installed[route.destination] = shadow
             else:
                 requests.append(routes.delete(route.body))
@@ -244,6 +262,11 @@ class Shadows:
         self._wanted.clear()
         self._ways.clear()
         return requests
+
+    def settle(self, found: Sequence[Route]) -> list[bytes]:
+        """After the withdrawal: requests that put the host's own routes back into their order."""
+        self._foreign.read(found)
+        return self._foreign.reorder()[0]
 
 
 def _identity(route: Route) -> tuple[int, int, Address | None]:

@@ -32,6 +32,7 @@ class _Member:
     present: dict[Address, InstalledAddress] = field(default_factory=dict)
     duplicate: bool = False  # another host answers for the wanted IPv4 address
     checking: bool = False
+    had: bool = False  # the wanted address was there: putting it back needs no check
     told: dict[Family, tuple[Address | None, bool]] = field(default_factory=dict)
 
 
@@ -57,7 +58,7 @@ class TestAddresses:
             known = before.pop(member.key, _Member())
             if known.wanted != member.test_ipv4:
                 requests += self._remove(member.key, known)
-                known.wanted, known.duplicate = member.test_ipv4, False
+                known.wanted, known.duplicate, known.had = member.test_ipv4, False, False
             self._by_member[member.key] = known
         for known in before.values():
             self._cancel(known)
@@ -83,6 +84,7 @@ class TestAddresses:
             self._cancel(known)
             known.present.clear()
             known.told.clear()
+            known.had = False
 
     def read(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
         """Take what is on the members now, by key, as the whole truth."""
@@ -124,7 +126,7 @@ class TestAddresses:
             index = self._members.of(self._group)[key].index
             if index is None or known.wanted is None or known.wanted.ip in known.present or known.checking:
                 continue
-            if known.told.get(Family.IPV4) is not None:
+            if known.had:
                 requests.append(self._add(index, known.wanted))
                 continue
             port = self._host.ports.get((self._group, key))
@@ -178,6 +180,7 @@ class TestAddresses:
             if known.wanted is None:
                 return None, False
             if known.wanted.ip in known.present:
+                known.had, known.duplicate = True, False
                 return known.wanted.ip, False
             return (known.wanted.ip, True) if known.duplicate else (None, False)
         if not self._ipv6:
