@@ -44,8 +44,12 @@ if TYPE_CHECKING:
         def lost(self) -> None:
             """A member that was in use no longer works."""
 
-        def regained(self, interface: Interface, *, group_had_failed: bool) -> None:
-            """A member works again."""
+        def regained(self, interface: Interface, *, with_group: bool) -> None:
+            """A member works again; `with_group`: it had failed with its group only, which comes back."""
+
+        @property
+        def recovering(self) -> bool:
+            """Whether a failed group is coming back, one member after the other."""
 
 
 class Detection:
@@ -326,6 +330,8 @@ class Detection:
         for interface in self._members:
             for prober in interface.probers.values():
                 prober.targets.flush_hosts()
+                if interface is not culprit:
+                    prober.forget()  # what was answered before does not prove that it works again
         if reason is Reason.LINK_DOWN:
             self._tell_failure(culprit, reason)
         for interface in self._members:
@@ -333,10 +339,11 @@ class Detection:
 
     def _repair(self, interface: Interface, reason: Reason, now: float) -> None:
         group_had_failed = self._group_failed
+        with_group = group_had_failed or (interface.cause is Reason.GROUP_FAILED and self._group.recovering)
         interface.fire(InterfaceEvent.REPAIR, reason, now)
         self._group.act(InterfaceVerdict(interface.key, failed=False, reason=reason))
         self._group.tell(reason, f"repair of {interface.name} detected", interface)
-        self._group.regained(interface, group_had_failed=group_had_failed)
+        self._group.regained(interface, with_group=with_group)
         if group_had_failed:
             self.review_all(now)  # routers that were kept although their routes had gone
 

@@ -113,6 +113,7 @@ class Interface:
         "cause",
         "duplicates",
         "facts",
+        "gone",
         "inactive",
         "key",
         "link",
@@ -138,6 +139,7 @@ class Interface:
         self.inactive = False
         self.active_since: int | None = None  # order of activation in the group; None: not active
         self.facts: InterfaceFound | None = None  # None: absent
+        self.gone = False  # it vanished, and its addresses with it
         self.offline_reasons: set[Reason] = set()  # who keeps it offline
         self.link = Link()
         self.probers: dict[Family, Prober] = {}  # by IP family

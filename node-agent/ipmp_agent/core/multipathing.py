@@ -112,10 +112,14 @@ class Multipathing:
         """A member that was in use no longer works: one other takes its place."""
         self._note_use(group.settle(self._members))
 
-    def regained(self, interface: Interface, *, group_had_failed: bool) -> None:
-        """A member works again."""
-        reclaim = bool(self._configuration.policies.failback) or group_had_failed
-        self._gain(interface, reclaim=reclaim)
+    def regained(self, interface: Interface, *, with_group: bool) -> None:
+        """A member works again; `with_group`: it had failed with its group only, which comes back."""
+        self._gain(interface, reclaim=bool(self._configuration.policies.failback) or with_group)
+
+    @property
+    def recovering(self) -> bool:
+        """Whether a failed group is coming back, one member after the other."""
+        return self._recovering_until is not None
 
     # --- members ---
 
@@ -178,6 +182,7 @@ class Multipathing:
         replaced = known is not None and known.index != event.index
         if interface.present and (refusal or replaced):
             self._remove(interface, refusal or Reason.INTERFACE_MISSING, now)
+            interface.gone = replaced
         was_present = interface.present
         interface.facts = event if refusal == event.refusal else _refused(event, refusal)
         if refusal:
@@ -202,8 +207,10 @@ class Multipathing:
         interface.fire(InterfaceEvent.APPEAR, Reason.INTERFACE_APPEARED, now)
         interface.inactive = True  # until all is known of it
         self._detection.appear(interface, now)
-        if self._read:
+        if interface.gone:
             self._placement.vacate(interface.key)  # the kernel took the addresses away with the interface
+            interface.gone = False
+        if self._read:
             self.tell(Reason.INTERFACE_APPEARED, f"{interface.name} is here", interface)
         if saved and saved.offline:
             interface.offline_reasons.add(Reason.OFFLINE)
@@ -248,6 +255,7 @@ class Multipathing:
             self.tell(Reason.INTERFACE_MISSING, f"{interface.name} is gone from this node", interface, Severity.ERROR)
             self._remove(interface, Reason.INTERFACE_MISSING, now)
         interface.facts = None
+        interface.gone = True
 
     def _remove(self, interface: Interface, reason: Reason, now: float) -> None:
         was_active = interface.active

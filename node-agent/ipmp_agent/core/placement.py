@@ -15,7 +15,7 @@ from ipmp_agent.core.actions import Move
 from ipmp_agent.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from ipmp_api.types import InterfaceAddress
 
@@ -103,13 +103,14 @@ class Placement:
         now: float,
         why: Callable[[str], Reason],
         *,
-        waiting: Container[str] = (),
+        waiting: Collection[str] = (),
     ) -> list[Move]:
         """Bring every address onto an active member, then give claimants their share.
 
         `active` is in the order of activation. `why` names the reason of leaving a member that is not active: with
         FAILBACK that member works, and the address stays on it until its budget allows the move.
-        `waiting`: members that are not active and keep what they have for now.
+        `waiting`: members that are not active and keep what they have for now; until they are back or given up,
+        nobody claims a share.
         """
         self._retry_at = None
         if not active:
@@ -133,11 +134,13 @@ class Placement:
                 target = min(active, key=counts.__getitem__)  # ties: the earliest activated
                 counts[target] += 1
                 moves.append(self._move(address, target, reason, now))
-            moves += self._share(active, counts, family, now)
-            moves += self._rebalance(active, counts, family, now)
-        self._relieved.clear()
-        if self._retry_at is None:
-            self.claims.clear()
+            if not waiting:
+                moves += self._share(active, counts, family, now)
+                moves += self._rebalance(active, counts, family, now)
+        if not waiting:
+            self._relieved.clear()
+            if self._retry_at is None:
+                self.claims.clear()
         return moves
 
     def _share(self, active: Sequence[str], counts: dict[str, int], family: int, now: float) -> list[Move]:

@@ -369,9 +369,9 @@ class Prober:
         return newest.target if lost >= timers.PROBE_FAILURES else None
 
     def repaired(self) -> bool:
-        """Ten answers in a row over all targets, or of the newest probe's target."""
+        """Ten answers in a row over all targets, or of the newest probe's target; and probes can still be sent."""
         newest = self.newest_judged()
-        if newest is None or newest.state is not ProbeState.ANSWERED:
+        if newest is None or newest.state is not ProbeState.ANSWERED or self._failing_since is not None:
             return False
         overall, _ = self.streak(ProbeState.ANSWERED)
         of_target, _ = self.streak(ProbeState.ANSWERED, newest.target)
