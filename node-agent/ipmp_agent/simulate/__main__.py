@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipmp_agent.files import BadInputError
-from ipmp_agent.simulate import replay
 from ipmp_agent.simulate.documents import load
+from ipmp_agent.simulate.replay import Replay
 from ipmp_agent.simulate.simulation import Simulation
 from ipmp_agent.simulate.summary import Summary
 from ipmp_agent.simulate.timeline import to_json, to_text
@@ -113,7 +113,10 @@ def _simulate(files: Sequence[Path], *, json: bool) -> int:
 
 
 def _replay(path: Path, *, json: bool) -> int:
-    played = replay.play(path, _printer(json=json))
+    played = Replay(path, _progress() if sys.stderr.isatty() else None)
+    show = _printer(json=json)
+    for entry in played.run():
+        show(entry)
     if not json:
         print(*played.tables(), sep="\n")
     for difference in played.differences[:DIFFERENCES_SHOWN]:
@@ -124,9 +127,11 @@ def _replay(path: Path, *, json: bool) -> int:
     return 0
 
 
-def _progress(duration: float) -> Callable[[float], None]:
+def _progress(duration: float | None = None) -> Callable[[float], None]:
+    end = f" of {duration:.0f} s" if duration else " s"
+
     def show(now: float) -> None:
-        print(f"{now / duration:4.0%} of {duration:g} s", end="\r", file=sys.stderr, flush=True)
+        print(f"{now:.0f}{end} ", end="\r", file=sys.stderr, flush=True)
 
     return show
 

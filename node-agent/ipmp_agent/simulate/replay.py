@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ipmp_agent.simulate.timeline import Entry
 
 
+ENTRIES_PER_PROGRESS = 10_000
+
+
 class _Group:
     """One group of the recording."""
 
@@ -56,14 +59,19 @@ class _Group:
 
 
 class Replay:
-    """One recording being played.
+    """One recording being played. `run` may be called once.
+
+    Args:
+        path: the recording.
+        progress: told the time within the recording now and then.
 
     Attributes:
         differences: decisions that are not those of the recording, one line each; empty also when it holds none.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, progress: Callable[[float], None] | None = None) -> None:
         self._path = path
+        self._progress = progress
         self._groups: dict[str, _Group] = {}
         self._over: list[tuple[float, _Group]] = []
         self._differences: list[str] = []
@@ -73,9 +81,11 @@ class Replay:
     def run(self) -> Iterator[Entry]:
         """Everything that happened, in order; times count from the first entry. Raises BadInputError."""
         begin = None
-        for entry in self._entries():
+        for number, entry in enumerate(self._entries(), start=1):
             begin = entry.time if begin is None else begin
             self._at = entry.time - begin
+            if self._progress and number % ENTRIES_PER_PROGRESS == 0:
+                self._progress(self._at)
             if isinstance(entry, Started):
                 self._groups[entry.group] = _Group(entry)
                 continue
@@ -121,14 +131,6 @@ class Replay:
             raise BadInputError([f"{self._path}: {error}"]) from error
         except OSError as error:
             raise BadInputError([f"{self._path}: {error.strerror}"]) from error
-
-
-def play(path: Path, show: Callable[[Entry], None]) -> Replay:
-    """Play a recording to its end. Raises BadInputError."""
-    replay = Replay(path)
-    for entry in replay.run():
-        show(entry)
-    return replay
 
 
 def _words(actions: tuple[Action, ...]) -> str:

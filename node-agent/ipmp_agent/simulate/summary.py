@@ -69,7 +69,7 @@ class Summary:
 
     def _note(self, at: float, address: str, *, over: bool = False) -> None:
         holder = self._holder[address]
-        dead = holder is not None and not self._passes[holder] and not over
+        dead = holder is not None and not self._passes.get(holder, True) and not over
         self._dead.setdefault(address, _Stay()).note(at, lasts=dead)
         self._stranded.setdefault(address, _Stay()).note(at, lasts=dead and any(self._passes.values()))
 
@@ -83,7 +83,7 @@ class Summary:
         for one in snapshot.interfaces:
             counts = [(p.sent, p.answered, p.lost, p.missed) for p in one.probers]
             probes = [str(sum(column)) for column in zip(*counts, strict=True)] or ["0"] * 4
-            numbers = (str(self.failures[one.interface]), str(self.repairs[one.interface]))
+            numbers = (str(self.failures.get(one.interface, 0)), str(self.repairs.get(one.interface, 0)))
             rows.append((one.interface, *numbers, *probes, one.state.value))
         yield from _columns(rows)
         if not snapshot.addresses:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ipmp_agent.core import events
-from ipmp_agent.core.actions import SendProbe
+from ipmp_agent.core.actions import Action, SendProbe
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.recording import (
     FORMAT,
@@ -131,6 +131,38 @@ def test_a_recording_without_decisions_is_played_and_compared_with_nothing(
     write(path, (entry for entry in incident() if not isinstance(entry, Decided)))
     assert main(["--replay", str(path)]) == 0
     assert "failure of nic0 detected" in capsys.readouterr().out
+
+
+def test_members_and_addresses_that_came_later_are_in_the_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    larger = make_group(active=3, addresses=4)
+    change = events.ConfigurationChanged(larger)
+    found = events.InterfaceFound("nic2", "nic2", 9, "02:00:00:00:00:99", link=True)
+    path = tmp_path / "changed.jsonl"
+    entries = [entry for entry in incident() if not isinstance(entry, Decided)]
+    later: list[Entry] = [Handled(larger.group_name, END + 1, change), Handled(larger.group_name, END + 1, found)]
+    write(path, iter([*entries[:-1], *later]))
+    assert main(["--replay", str(path)]) == 0
+    first_words = [line.partition(" ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert {"nic2", "198.18.0.103"} <= set(first_words)
+
+
+def test_a_fault_of_the_core_is_shown_and_the_replay_goes_on_as_the_agent_did(
+    recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handle = Multipathing.handle
+
+    def faulty(self: Multipathing, event: events.Event, now: float) -> list[Action]:
+        if isinstance(event, events.KernelRead):
+            raise ZeroDivisionError("a fault of the core")
+        return handle(self, event, now)
+
+    monkeypatch.setattr(Multipathing, "handle", faulty)
+    assert main(["--replay", str(recording)]) == 1
+    captured = capsys.readouterr()
+    assert "ZeroDivisionError: a fault of the core" in captured.err
+    assert "failure of nic0 detected" in captured.out
 
 
 def test_a_recording_cut_short_is_played_to_where_it_ends(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:

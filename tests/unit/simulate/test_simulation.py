@@ -10,6 +10,7 @@ from ipmp_agent.simulate.network import Network
 from ipmp_agent.simulate.script import (
     Add,
     Cable,
+    Fault,
     FaultScript,
     Happening,
     Latency,
@@ -23,7 +24,7 @@ from ipmp_agent.simulate.script import (
     TargetPower,
 )
 from ipmp_agent.simulate.simulation import Simulation
-from ipmp_agent.simulate.timeline import GroupChange, InterfaceChange, Passing, Told, to_json
+from ipmp_agent.simulate.timeline import AddressChange, GroupChange, InterfaceChange, Passing, Told, to_json
 from ipmp_api.types import Policies, ProbeMethod
 from tests.unit.simulate.playing import NEIGHBOUR, ROUTER, TARGETS, make_group, moves, play, states
 
@@ -125,7 +126,7 @@ def test_a_removed_interface_loses_its_addresses_and_takes_its_share_when_it_is_
 def test_an_interface_removed_at_zero_is_missing_from_the_start() -> None:
     entries = play([(0, Remove("nic0"))])
     assert states(entries, "nic0") == [(0, "failed", False)]
-    assert {e.interface for e in entries if hasattr(e, "address")} == {"nic1"}
+    assert {e.interface for e in entries if isinstance(e, AddressChange)} == {"nic1"}
 
 
 def test_a_cable_out_at_zero_is_found_so() -> None:
@@ -151,11 +152,12 @@ def test_slow_targets_raise_the_detection_time_and_fast_ones_lower_it_in_steps()
 
 
 def test_loss_is_drawn_for_each_direction() -> None:
-    network = Network({"nic0": "02:00:00:00:00:00"}, TARGETS, random.Random(1))
-    network.nics["nic0"].loss = 0.2
-    probe = SendProbe("nic0", Family.IPV4, ROUTER, 1, ProbeKind.DETECTION, ProbeProtocol.ICMP)
-    answered = sum(bool(list(network.send(probe))) and network.passes("nic0") for _ in range(20_000))
-    assert 0.63 < answered / 20_000 < 0.65
+    simulated = Simulation(make_group(milliseconds=100), FaultScript(60, 1, TARGETS, (Fault(0, Loss("nic0", 20)),)))
+    list(simulated.run())
+    lossy, healthy = (interface.probers[0] for interface in simulated.snapshot().interfaces)
+    assert lossy.sent > 4000
+    assert 0.62 < lossy.answered / lossy.sent < 0.66
+    assert healthy.answered >= healthy.sent - 1
 
 
 def test_total_loss_is_a_silent_failure() -> None:
