@@ -7,7 +7,7 @@ configured, keeps where addresses are, and can be told to refuse, to answer late
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ipmp_agent.core.actions import MoveAddresses
 from ipmp_agent.core.events import AddressFound, InterfaceFound, KernelRead
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ipmp_agent.core.events import Event
     from ipmp_agent.publication import Finding
     from ipmp_api.types import InterfaceAddress, NodeGroup
+
+T = TypeVar("T")
 
 
 class FakeClock:
@@ -154,6 +156,6 @@ class FakeKernel:
         self._called("close")
         self.is_open = False
 
-    def orders(self, kind: type) -> list[Action]:
+    def orders(self, kind: type[T]) -> list[T]:
         """The orders of one kind, of all groups."""
         return [action for _, action in self.performed if isinstance(action, kind)]

@@ -1,0 +1,119 @@
+"""The metrics page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.measurements import Histogram, Measurements
+from ipmp_agent.views.metrics import AgentCollector
+from tests.unit.views.pictures import address, failed, interface, prober, publication, view
+
+if TYPE_CHECKING:
+    from ipmp_agent.publication import Publication
+
+PICTURE = publication(
+    view(
+        interface("0000:3b:00.1", name="nic0", probers=(prober(missed=2, not_sent=1),)),
+        failed("nic1"),
+        addresses=(address("198.18.0.100/24", "0000:3b:00.1"), address("198.18.0.101/24", None)),
+    )
+)
+
+
+def page(picture: Publication, measurements: Measurements) -> str:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(AgentCollector(lambda: picture, measurements, lambda: {"netlink_overruns": 3}))
+    return generate_latest(registry).decode()
+
+
+def values(text: str) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def measurements() -> Measurements:
+    taken = Measurements()
+    taken.group("net").watch(["0000:3b:00.1", "nic1"])
+    return taken
+
+
+def test_counters_are_there_from_the_start_at_zero(measurements: Measurements) -> None:
+    found = values(page(PICTURE, measurements))
+    for reason in ("LinkDown", "ProbesLost", "GroupFailed"):
+        assert found["ipmp_interface_failures_total", "net", "nic0", reason] == 0
+        assert found["ipmp_interface_failures_total", "net", "nic1", reason] == 0
+    assert found["ipmp_interface_repairs_total", "net", "nic1", "ProbesAnswered"] == 0
+    assert found["ipmp_address_moves_total", "net", "LinkDown"] == 0
+    assert found["ipmp_address_moves_total", "net", "Failback"] == 0
+    assert found["ipmp_failover_duration_seconds_count", "net"] == 0
+    assert found["ipmp_probes_sent_total", "net", "nic0"] == 0
+    assert found["ipmp_probe_rtt_seconds_count", "net", "nic0"] == 0
+    assert found["ipmp_agent_errors_total", "kernel"] == 0
+
+
+def test_counts_are_shown_under_the_name_of_the_interface(measurements: Measurements) -> None:
+    group = measurements.group("net")
+    group.failures["0000:3b:00.1", Reason.LINK_DOWN] += 2
+    group.moves[Reason.LINK_DOWN] += 5
+    group.failover.observe(0.0007)
+    group.failover.observe(0.3)
+    group.round_trip["nic1"].observe(0.002)
+    group.probe_sent("nic1")
+    group.probe_closed("nic1", answered=False)
+    found = values(page(PICTURE, measurements))
+    assert found["ipmp_interface_failures_total", "net", "nic0", "LinkDown"] == 2
+    assert found["ipmp_address_moves_total", "net", "LinkDown"] == 5
+    assert found["ipmp_failover_duration_seconds_count", "net"] == 2
+    assert found["ipmp_failover_duration_seconds_sum", "net"] == pytest.approx(0.3007)
+    assert found["ipmp_failover_duration_seconds_bucket", "net", "0.001"] == 1
+    assert found["ipmp_probe_rtt_seconds_bucket", "net", "nic1", "0.002"] == 1
+    assert found["ipmp_probes_sent_total", "net", "nic1"] == 1
+    assert found["ipmp_probes_lost_total", "net", "nic1"] == 1
+    assert found["ipmp_probes_received_total", "net", "nic1"] == 0
+
+
+def test_state_is_read_from_the_publication(measurements: Measurements) -> None:
+    found = values(page(PICTURE, measurements))
+    assert found["ipmp_interface_state", "net", "nic0", "ok"] == 1
+    assert found["ipmp_interface_state", "net", "nic0", "failed"] == 0
+    assert found["ipmp_interface_state", "net", "nic1", "failed"] == 1
+    assert found["ipmp_interface_active", "net", "nic1"] == 0
+    assert found["ipmp_group_state", "net", "degraded"] == 1
+    assert found["ipmp_group_degraded", "net"] == 1
+    assert found["ipmp_data_addresses", "net", "nic0"] == 1
+    assert found["ipmp_data_addresses_unavailable", "net"] == 1
+    assert found["ipmp_failure_detection_time_seconds", "net"] == 10
+    assert found["ipmp_probes_missed_total", "net", "nic0"] == 2
+    assert found["ipmp_probes_refused_total", "net", "nic0"] == 1
+    assert found["ipmp_probe_targets", "net", "nic0"] == 1
+    assert found["ipmp_netlink_overruns_total",] == 3
+
+
+def test_group_that_is_gone_leaves_no_state_behind(measurements: Measurements) -> None:
+    found = values(page(publication(), measurements))
+    assert not [key for key in found if key[0].startswith(("ipmp_interface_state", "ipmp_group_state"))]
+
+
+def test_build_info_and_help_for_everything(measurements: Measurements) -> None:
+    text = page(PICTURE, measurements)
+    assert 'ipmp_build_info{python="' in text
+    for family in text_string_to_metric_families(text):
+        assert family.documentation
+        assert family.name.startswith("ipmp_")
+
+
+def test_histogram_counts_a_value_on_a_bound_below_it() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 2.0, 9.0):
+        histogram.observe(value)
+    assert histogram.cumulative() == ([("1.0", 2), ("2.0", 4), ("+Inf", 5)], 14.0)
