@@ -10,6 +10,7 @@ Needs root, nftables and keepalived (apt-get install nftables keepalived). Run: 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import platform
 import random
 import shutil
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds it
 
 from benchmarks.peers.keepalived import Pair
 from tests.lab import Agent, Lab, PingTrain, Sniffer, group, wait_for
+from tests.lab.carrier import Carrier
 from tests.lab.load import busy_machine
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ QUIET = (1.1, 1.3)  # seconds between pulls: more than the second for which the 
 ADVERT_DEFAULT = 1.0
 ADVERT_CANDIDATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 STABLE_FOR = 10.0
+CHURN = 0.1  # seconds between changes of a link that has nothing to do with the group
 SETTLE = 0.1  # service counts as back when pings of this long have been answered
 
 
@@ -80,7 +84,32 @@ def pause(generator: random.Random) -> None:
     time.sleep(generator.uniform(*QUIET))
 
 
-def ours(pulls: int, generator: random.Random, milliseconds: int) -> list[Pull]:
+@contextmanager
+def churning_links(lab: Lab, *, churn: bool) -> Iterator[None]:
+    """Let a link of the host come and go all the time, as pods do on a node: the kernel then holds link events back."""
+    if not churn:
+        yield
+        return
+    lab.host.namespace.batch(["link add name pod0 up type veth peer name pod1", "link set pod1 up"])
+    carrier, ended = Carrier(lab.host.namespace), threading.Event()
+
+    def work() -> None:
+        for up in itertools.cycle((False, True)):
+            if ended.wait(CHURN):
+                return
+            carrier.set_up("pod1", up=up)
+
+    thread = threading.Thread(target=work, name="churn", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        carrier.close()
+
+
+def ours(pulls: int, generator: random.Random, milliseconds: int, *, churn: bool = False) -> list[Pull]:
     """Pull cables of a group of several NICs, one after the other, in as many rounds as it takes."""
     done: list[Pull] = []
     names = [f"nic{i}" for i in range(MEMBERS)]
@@ -91,6 +120,7 @@ def ours(pulls: int, generator: random.Random, milliseconds: int) -> list[Pull]:
             meters = lab.peer(0).namespace
             with (
                 Agent(lab, manifest),
+                churning_links(lab, churn=churn),
                 PingTrain(meters, ADDRESS, SPACING) as train,
                 Sniffer(meters) as sniffer,
             ):
@@ -101,7 +131,7 @@ def ours(pulls: int, generator: random.Random, milliseconds: int) -> list[Pull]:
                     nic = lab.host.nic(holder)
                     others = {other.mac for other in lab.host.nics.values()} - {nic.mac}
                     done.append(pull(nic, train, sniffer, others))
-                    progress("ipmp", len(done), pulls)
+                    progress("ipmp, links churning" if churn else "ipmp", len(done), pulls)
     return done
 
 
@@ -181,7 +211,8 @@ def main() -> int:
     print(f"seed {seed}; Linux {platform.release()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}", flush=True)
     results: dict[str, list[Pull]] = {}
     if arguments.only != "keepalived":
-        results["ipmp"] = ours(arguments.pulls, generator, arguments.detection_time)
+        for name, churn in (("ipmp", False), ("ipmp, links churning", True)):
+            results[name] = ours(arguments.pulls, generator, arguments.detection_time, churn=churn)
     if arguments.only != "ipmp":
         results["keepalived 1 s"] = keepalived(arguments.pulls, ADVERT_DEFAULT, generator)
         fast = arguments.advert or fastest_stable()

@@ -193,6 +193,11 @@ def main() -> int:
         play = Play(scene)
         results = play.run()
         play.stage.table()
+    return verdict(results)
+
+
+def verdict(results: list[Result]) -> int:
+    """Return the exit status of a play, and say what went wrong."""
     failed = [result for result in results if result.trouble]
     for result in failed:
         print(f"\n{result.title}: {result.trouble}", file=sys.stderr)

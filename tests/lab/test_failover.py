@@ -184,14 +184,15 @@ def test_only_nic_left_fails_the_group_and_the_addresses_stay() -> None:
         scene.flows()
 
 
-def test_traffic_of_the_host_itself_survives_through_the_router() -> None:
+@pytest.mark.parametrize("gateway", ["198.18.0.1", "2001:db8:0:1::1"], ids=["v4", "v6"])
+def test_traffic_of_the_host_itself_survives_through_the_router(gateway: str) -> None:
     """The default route leaves by a member: its shadow must follow, the route itself stays as the host made it."""
     lab = Lab(router=True, nic_addresses={"nic0": ("198.18.0.11/24", "2001:db8:0:1::11/64")})
+    remote = lab.hosts["remote"]
     with Scene(lab) as scene:
-        host, remote = lab.host.namespace, lab.hosts["remote"]
-        host.ip("route", "add", "default", "via", "198.18.0.1", "dev", "nic0")
-        stream = TcpStream(host, remote.namespace, remote.ipv4, Sender.CLIENT)
-        with stream:
+        lab.host.namespace.ip("route", "add", "default", "via", gateway, "dev", "nic0")
+        address = remote.ipv6 if ":" in gateway else remote.ipv4
+        with TcpStream(lab.host.namespace, remote.namespace, address, Sender.CLIENT) as stream:
             stream.wait_received()
             lab.host.nic("nic0").unplug()
             scene.wait_state("degraded")
@@ -200,6 +201,7 @@ def test_traffic_of_the_host_itself_survives_through_the_router() -> None:
             scene.wait_state("ok")
             stream.wait_received(deadline=30)
             assert stream.stop().error is None
+        scene.settle()
 
 
 def test_three_addresses_pulled_back_and_forth_keep_every_stream() -> None:

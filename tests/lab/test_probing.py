@@ -1,0 +1,84 @@
+"""Members are judged with whatever they have: test addresses, ARP without any, or each other."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tests import invariants
+from tests.lab import Agent, Lab, wait_for
+from tests.lab.scene import OTHER_V4, V4, V6, Scene, usual_group
+
+ONLY_V4 = [f"{V4}/24", f"{OTHER_V4}/24"]
+
+
+def test_ipv4_without_test_addresses_is_probed_by_arp() -> None:
+    lab = Lab()
+    changes = {
+        "addresses": ONLY_V4,
+        "targets": [lab.peer(0).ipv4, lab.peer(1).ipv4],
+        "testAddresses": {"ipv6": "Disabled"},
+    }
+    with Scene(lab, changes=changes, watched=(V4,)) as scene:
+        assert lab.peer(0).ipv4 in scene.agent.ipmpstat("-n", "-t")
+        broken = scene.holder(V4)
+        broken.silence()
+        scene.wait_moved(V4, broken)
+        scene.flows()
+        broken.restore()
+        scene.wait_state("ok")
+        scene.settle()
+
+
+def test_arp_probes_name_no_sender_so_that_no_neighbour_learns_from_them() -> None:
+    lab = Lab()
+    changes = {"addresses": ONLY_V4, "targets": [lab.peer(0).ipv4], "testAddresses": {"ipv6": "Disabled"}}
+    with Scene(lab, changes=changes, watched=()) as scene:
+        wait_for(lambda: [one for one in scene.sniffer.heard if one.address == "0.0.0.0"], what="an ARP probe")
+        assert not [one for one in scene.sniffer.heard if one.address == lab.peer(0).ipv4]
+
+
+def test_members_without_any_target_judge_each_other() -> None:
+    """Three members, nobody else: the one that neither of the others hears has failed."""
+    lab = Lab(("nic0", "nic1", "nic2"))
+    changes = {"addresses": ONLY_V4, "targets": [], "testAddresses": {"ipv6": "Disabled"}}
+    with Scene(lab, changes=changes, watched=(V4,)) as scene:
+        threading.Event().wait(2)
+        assert scene.view().state == "ok"
+        broken = scene.holder(V4)
+        broken.silence()
+        scene.wait_moved(V4, broken)
+        scene.flows()
+        scene.settle()
+        broken.restore()
+        scene.wait_state("ok")
+        scene.settle()
+
+
+def test_standby_that_broke_in_silence_is_known_before_it_is_needed() -> None:
+    lab = Lab(("nic0", "nic1", "nic2"))
+    with Scene(lab, changes={"standby": ["nic2"]}, watched=(V4,)) as scene:
+        lab.host.nic("nic2").silence()
+        scene.wait_state("degraded")
+        lab.host.nic("nic0").unplug()
+        scene.wait_moved(V4, lab.host.nic("nic0"))
+        assert scene.settle().usable == {"nic1"}
+        scene.flows()
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_gateway_of_the_host_is_a_target_without_being_named(address: str) -> None:
+    lab = Lab(router=True, nic_addresses={"nic0": ("198.18.0.11/24", "2001:db8:0:1::11/64")})
+    with lab:
+        for line in ("default via 198.18.0.1 dev nic0", "default via 2001:db8:0:1::1 dev nic0"):
+            lab.host.namespace.ip("route", "add", *line.split())
+        router = lab.hosts["router"].ipv4 if address == V4 else lab.hosts["router"].ipv6
+        with Agent(lab, usual_group(lab, targets=[])) as agent:
+            wait_for(lambda: agent.ipmpstat("-n", "-t"), lambda text: router in text, what=router, interval=0.5)
+            wait_for(lambda: lab.host.holders(address), what="an address")
+            homes = lab.host.holders(address)
+            lab.hosts["router"].nic("eth0").unplug()
+            threading.Event().wait(3)
+            assert lab.host.holders(address) == homes, "the only target is dead: the group failed, nothing moves"
+            invariants.no_unhandled_exception(agent.log_path.read_text(encoding="utf-8"))
