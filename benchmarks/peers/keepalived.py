@@ -38,7 +38,7 @@ class Router:
 
     def __init__(self, host: Host, priority: int, address: str, advert: float) -> None:
         self.host = host
-        self.directory = Path(tempfile.mkdtemp(prefix="ipmp-keepalived-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{host.namespace.name}-keepalived-"))
         self.log_path = self.directory / "log"
         configuration = self.directory / "keepalived.conf"
         text = CONFIGURATION.format(

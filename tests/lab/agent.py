@@ -80,7 +80,7 @@ class Agent:
         self.host = host or lab.host
         self.node_name = node_name
         self.options = tuple(options)
-        self.directory = Path(tempfile.mkdtemp(prefix="ipmp-lab-agent-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{lab.tag}-agent-"))
         self.state_directory = self.directory / "state"
         self.runtime_directory = self.directory / "run"
         self.log_path = self.directory / "agent.log"

@@ -11,9 +11,11 @@ import ctypes
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -74,12 +76,17 @@ def remove(names: Sequence[str]) -> None:
 
 
 def remove_stale() -> list[str]:
-    """Remove the namespaces of labs whose process is dead; returns their names."""
-    if not NETNS_DIRECTORY.is_dir():
-        return []
-    stale = [path.name for path in NETNS_DIRECTORY.glob(f"{TAG_PREFIX}-*-*-*") if not _owner_lives(path.name)]
+    """Remove the namespaces of labs whose process is dead, and their files; returns the namespaces' names."""
+    for directory in _stale(Path(tempfile.gettempdir())):
+        shutil.rmtree(directory, ignore_errors=True)
+    stale = [path.name for path in _stale(NETNS_DIRECTORY)]
     remove(stale)
     return stale
+
+
+def _stale(directory: Path) -> list[Path]:
+    found = directory.glob(f"{TAG_PREFIX}-*-*-*") if directory.is_dir() else ()
+    return [path for path in found if not _owner_lives(path.name)]
 
 
 def _end_processes(inodes: set[int], patience: float = 2.0) -> None:

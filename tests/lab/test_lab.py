@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -339,9 +340,10 @@ def test_failure_while_it_is_built_leaves_nothing() -> None:
 
 
 CHILD = """
-import sys, time
+import sys, tempfile, time
 from tests.lab import Lab
 with Lab() as lab:
+    directory = tempfile.mkdtemp(prefix=f"{lab.tag}-agent-")
     lab.host.namespace.popen(["sleep", "60"])
     print(lab.tag, flush=True)
     time.sleep(60)
@@ -362,4 +364,6 @@ def test_lab_of_an_ended_process_goes_by_itself_or_with_the_next_lab(ending: sig
         child.wait(10)
     if ending is signal.SIGKILL:
         assert [name for name in remove_stale() if name.startswith(tag)]
+    remove_stale()
     assert not list(NETNS_DIRECTORY.glob(f"{tag}-*"))
+    assert not list(Path(tempfile.gettempdir()).glob(f"{tag}-*"))
