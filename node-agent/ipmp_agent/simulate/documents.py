@@ -74,7 +74,7 @@ def load(paths: Sequence[Path]) -> tuple[NodeGroup, FaultScript]:
     except ValidationError as error:
         raise BadInputError([f"{where}: {fault}" for fault in error.errors]) from error
     except ManifestError as error:
-        raise BadInputError([f"{where}: {error}"]) from error
+        raise BadInputError([f"{manifest.where.rpartition(':')[0]}: {error}"]) from error
 
 
 def _documents(path: Path) -> Iterator[_Document]:

@@ -116,6 +116,7 @@ def test_the_key_on_is_no_boolean(files: list[Path], capsys: pytest.CaptureFixtu
         (GROUP, f"{FAULTS}---\n{FAULTS}", "exactly one document of kind FaultScript is needed, found 2"),
         (FAULTS, "kind: Pod", "exactly one document of kind IPMPGroup"),
         (GROUP.replace("name: nic0", "nmae: nic0"), FAULTS, 'group.yaml:1: unknown field "spec.interfaces[0].nmae"'),
+        (f"# a group\n---\n{GROUP}  on: 1\n", FAULTS, "group.yaml: line 19, column 3: key True is not a string"),
         (f"# a group\n\n{GROUP}".replace("198.18.0.1]", "198.18.0.300]"), FAULTS, "group.yaml:3: spec.probes.targets"),
     ],
 )

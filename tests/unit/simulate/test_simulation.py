@@ -106,6 +106,19 @@ def test_a_standing_agent_judges_nothing_and_hears_the_replies_that_waited() -> 
     assert states(entries, "nic0") == [(0, "ok", True)]
 
 
+def test_replies_that_waited_count_with_the_time_they_took_in_the_network() -> None:
+    slow = tuple(Target(target.address, 0.05) for target in TARGETS)
+    suspended = tuple(Fault(2 + 1.37 * i, Suspend(1)) for i in range(30))
+    simulated = Simulation(make_group(), FaultScript(50, 1, slow, suspended))
+    list(simulated.run())
+    for interface in simulated.snapshot().interfaces:
+        prober = interface.probers[0]
+        assert prober.missed > 100
+        assert (prober.discarded, prober.lost) == (0, 0)
+        assert prober.answered == prober.sent - prober.outstanding
+        assert all(0.04 < target.crtt < 0.06 for target in prober.targets)
+
+
 def test_what_happens_while_the_agent_stands_is_seen_when_it_wakes() -> None:
     entries = play([(10, Suspend(5)), (12, Cable("nic0", up=False))])
     assert moves(entries) == [(15, "198.18.0.100", "nic1")]
@@ -172,6 +185,9 @@ def test_hosts_marked_so_answer_discovery_in_their_own_family() -> None:
     for family, answers in ((Family.IPV4, [(ROUTER, 0.001)]), (Family.IPV6, [])):
         probe = SendProbe("nic0", family, ROUTER, 1, ProbeKind.DISCOVERY, ProbeProtocol.ICMP)
         assert list(network.send(probe)) == answers
+        network.dead.add(ROUTER)
+        assert list(network.send(probe)) == []
+        network.dead.clear()
 
 
 def test_the_same_script_gives_the_same_timeline_and_another_seed_another() -> None:
