@@ -14,6 +14,7 @@ from tests.cluster.cluster import condition
 from tests.invariants import GroupView, MemberView
 from tests.lab.dump import KernelDump
 from tests.lab.ping import PingTrain
+from tests.lab.scene import link_local
 from tests.lab.stream import TcpStream
 
 if TYPE_CHECKING:
@@ -54,15 +55,22 @@ def account(cluster: Cluster) -> str:
     return "\n".join(cluster.try_kubectl(*here, *look).stdout for look in looks)
 
 
-def group(name: str, **spec: Any) -> dict[str, Any]:
+def group(name: str, targets: Sequence[str] = (), **spec: Any) -> dict[str, Any]:
     """An IPMPGroup over net0 and net1 of every node: two data addresses of each family per node, from pools."""
     whole = {
         "interfaces": [{"name": member} for member in MEMBERS],
         "dataAddresses": {"pools": POOLS},
         "testAddresses": {"ipv4": {"pool": TEST_POOL}},
+        "probes": {"targets": {"addresses": list(targets)}},
         "failureDetection": {"timeMilliseconds": 1000},
     }
     return {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "metadata": {"name": name}, "spec": whole | spec}
+
+
+def targets(cluster: Cluster) -> list[str]:
+    """Both peers on the link, in either family."""
+    peers = cluster.network.peers
+    return [peer.ipv4 for peer in peers] + [link_local(peer.nic("eth0")) for peer in peers]
 
 
 def agent_pod(cluster: Cluster, node: str) -> dict[str, Any]:
@@ -102,7 +110,7 @@ class Applied:
         self._before = {node: self.kernel(node) for node in self.nodes}
         self._stack = contextlib.ExitStack()
         self.began = time.time()
-        self.cluster.apply(group(self.name, **self.spec))
+        self.cluster.apply(group(self.name, targets(self.cluster), **self.spec))
         try:
             for node in self.nodes:
                 self.wait_state(node, self.state)

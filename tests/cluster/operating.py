@@ -1,0 +1,148 @@
+"""The operator as a process against a real API server, with the rights that the chart gives it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tests.cluster.product import CHART, NAMESPACE, RELEASE
+from tests.lab.namespaces import NETNS_DIRECTORY
+from tests.lab.waiting import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.cluster.cluster import Cluster
+
+ACCOUNT = f"{RELEASE}-operator"
+STOP_DEADLINE = 30
+
+
+def prepare(cluster: Cluster) -> None:
+    """Install what the operator needs of the chart: CRDs, accounts, roles, the agents' template."""
+    rendered = cluster.helm("template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--no-hooks")
+    parts = [part for part in yaml.safe_load_all(rendered) if part and part["kind"] != "Deployment"]
+    cluster.kubectl("create", "namespace", NAMESPACE)
+    cluster.control.run("kubectl", "apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(parts))
+    for crd in (part["metadata"]["name"] for part in parts if part["kind"] == "CustomResourceDefinition"):
+        cluster.kubectl("wait", "--for=condition=Established", f"crd/{crd}", "--timeout=30s")
+    template = next(part for part in parts if part["kind"] == "ConfigMap")
+    (cluster.directory / "daemonset.yaml").write_text(template["data"]["daemonset.yaml"], encoding="utf-8")
+
+
+@dataclass
+class OperatorProcess:
+    """One `ipmp-operator run`, with a token of its service account."""
+
+    cluster: Cluster
+    name: str = "operator-0"
+    flags: tuple[str, ...] = ()
+    port: int = 9100
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> OperatorProcess:
+        """Start it; it need not lead yet."""
+        control = self.cluster.control
+        command = ["nsenter", f"--net={NETNS_DIRECTORY / control.namespace.name}", "--"]
+        command += [str(Path(sys.executable).with_name("ipmp-operator")), "run"]
+        command += ["--namespace", NAMESPACE, "--daemonset-template", str(self.cluster.directory / "daemonset.yaml")]
+        command += ["--metrics-address", f"127.0.0.1:{self.port}", *self.flags]
+        environment = os.environ | {"KUBECONFIG": str(self._kubeconfig()), "POD_NAME": self.name}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        return self
+
+    def stop(self) -> None:
+        """End it as a kubelet would, and see that it ended well."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        assert self.process.wait(STOP_DEADLINE) == 0, self.said()
+        assert "Traceback" not in self.said(), self.said()
+
+    def kill(self) -> None:
+        """End it as a power failure would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(STOP_DEADLINE)
+
+    @property
+    def log(self) -> Path:
+        """Its log."""
+        return self.cluster.directory / f"{self.name}.log"
+
+    def said(self) -> str:
+        """What it logged."""
+        return self.log.read_text(encoding="utf-8")
+
+    def metric(self, line: str) -> float | None:
+        """The value of the sample that begins so; None while it cannot be read."""
+        with contextlib.suppress(OSError):
+            text = self._fetch("metrics")
+            return next(float(sample.rpartition(" ")[2]) for sample in text.splitlines() if sample.startswith(line))
+        return None
+
+    def wait_leading(self, deadline: float = 60) -> OperatorProcess:
+        """Wait until it leads and has seen everything."""
+        wait_for(
+            lambda: self._health("readyz"), "leading".__eq__, what=f"{self.name} leads", deadline=deadline, interval=0.2
+        )
+        return self
+
+    def _health(self, page: str) -> str:
+        try:
+            return self._fetch(page).strip()
+        except OSError as error:
+            return str(error)
+
+    def _fetch(self, page: str) -> str:
+        def fetch() -> bytes:
+            with contextlib.closing(HTTPConnection("127.0.0.1", self.port, timeout=5)) as connection:
+                connection.request("GET", f"/{page}")
+                return connection.getresponse().read()
+
+        return self.cluster.control.namespace.call(fetch).decode()
+
+    def _kubeconfig(self) -> Path:
+        path = self.cluster.directory / f"{self.name}.kubeconfig"
+        token = self.cluster.kubectl("--namespace", NAMESPACE, "create", "token", ACCOUNT).strip()
+        whole: dict[str, Any] = json.loads(self.cluster.kubectl("config", "view", "--raw", "-o", "json"))
+        whole["users"] = [{"name": user["name"], "user": {"token": token}} for user in whole["users"]]
+        path.write_text(yaml.safe_dump(whole), encoding="utf-8")
+        path.chmod(0o600)
+        return path
+
+
+@contextlib.contextmanager
+def operating(cluster: Cluster, *flags: str) -> Iterator[OperatorProcess]:
+    """An operator that leads."""
+    running = OperatorProcess(cluster, flags=flags).start()
+    try:
+        yield running.wait_leading()
+    except BaseException:
+        running.kill()
+        print(running.said())
+        raise
+    running.stop()
+
+
+def withdraw(cluster: Cluster, node_group: str) -> None:
+    """Report, as the agent of a fake node would, that nothing of a node group is left."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    condition = {"type": "Withdrawn", "status": "True", "reason": "Withdrawn", "message": "", "lastTransitionTime": now}
+    report(cluster, node_group, conditions=[condition])
+
+
+def report(cluster: Cluster, node_group: str, **status: Any) -> None:
+    """Write a node group's status as the agent of a fake node would."""
+    patch = json.dumps({"status": {"state": "ok"} | status})
+    cluster.kubectl("patch", "ipmpnodegroup", node_group, "--subresource=status", "--type=merge", "--patch", patch)

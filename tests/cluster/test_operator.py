@@ -1,0 +1,424 @@
+"""The operator against a real API server: fake nodes, so no agents; what an agent would report is written by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cluster.cluster import Cluster, condition
+from tests.cluster.controlplane import API_SERVER
+from tests.cluster.operating import OperatorProcess, operating, prepare, report, withdraw
+from tests.cluster.product import NAMESPACE, RELEASE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FAKES = 6
+POOL = {"name": "v4", "ranges": ["198.18.7.1-198.18.7.250"]}
+
+
+@pytest.fixture(scope="module")
+def control(tools: Path) -> Iterator[Cluster]:
+    """A control plane and a few fake nodes, with the chart's roles but no operator."""
+    with Cluster() as cluster:
+        cluster.control.add_fake_nodes(FAKES)
+        prepare(cluster)
+        yield cluster
+
+
+@pytest.fixture
+def cluster(control: Cluster) -> Iterator[Cluster]:
+    """The control plane, without groups before and after the test."""
+    yield control
+    control.kubectl("delete", "ipmpgroups.ipmp.dev", "--all")
+    for one in control.get("ipmpnodegroups"):
+        patch = ("--type=merge", "--patch", '{"metadata":{"finalizers":null}}')
+        control.try_kubectl("patch", "ipmpnodegroup", one["metadata"]["name"], *patch)
+    control.wait(lambda: control.get("ipmpnodegroups"), lambda left: left == [], what="no node groups")
+    control.kubectl("--namespace", NAMESPACE, "delete", "daemonsets,leases", "--all")
+    missing = {f"fake-{number:04}" for number in range(FAKES)} - control.ready_nodes()
+    for name in missing:
+        control.control.add_fake_nodes(1, first=int(name.removeprefix("fake-")))
+    if missing:
+        control.wait_nodes_ready(*missing)
+
+
+def group(name: str = "data", *, created_with: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    whole = {"interfaces": [{"name": "net0"}, {"name": "net1"}], "dataAddresses": {"pools": [POOL]}} | spec
+    metadata = {"name": name} | (created_with or {})
+    return {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "metadata": metadata, "spec": whole}
+
+
+def node_groups(cluster: Cluster, name: str = "data") -> dict[str, dict[str, Any]]:
+    found = cluster.get("ipmpnodegroups", "--selector", f"ipmp.dev/group={name}")
+    return {one["spec"]["nodeName"]: one for one in found}
+
+
+def data(cluster: Cluster, name: str = "data") -> dict[str, list[str]]:
+    """The data addresses of each node."""
+    return {
+        node: [entry["address"] for entry in one["spec"].get("dataAddresses", ())]
+        for node, one in node_groups(cluster, name).items()
+    }
+
+
+def wait_data(cluster: Cluster, count: int, name: str = "data") -> dict[str, list[str]]:
+    """Wait until so many nodes have all their addresses."""
+    seen: dict[str, list[str]] = cluster.wait(
+        lambda: data(cluster, name),
+        lambda seen: len(seen) == count and all(seen.values()),
+        what=f"{count} nodes with addresses of {name}",
+    )
+    return seen
+
+
+def wait_condition(cluster: Cluster, name: str, kind: str, status: str) -> dict[str, Any]:
+    whole = cluster.wait(
+        lambda: cluster.get("ipmpgroup", name), lambda seen: condition(seen, kind) == status, what=f"{kind}={status}"
+    )
+    found: dict[str, Any] = next(one for one in whole["status"]["conditions"] if one["type"] == kind)
+    return found
+
+
+def agents(cluster: Cluster) -> dict[str, Any]:
+    found: list[dict[str, Any]] = cluster.get("daemonsets", "--namespace", NAMESPACE)
+    return found[0] if found else {}
+
+
+def terms(daemonset: dict[str, Any]) -> Any:
+    affinity = daemonset.get("spec", {}).get("template", {}).get("spec", {}).get("affinity", {}).get("nodeAffinity", {})
+    return affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get("nodeSelectorTerms")
+
+
+def managers(thing: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(entry["manager"], entry["operation"]) for entry in thing["metadata"]["managedFields"]}
+
+
+def events(cluster: Cluster, reason: str) -> list[dict[str, Any]]:
+    return [event for event in cluster.get("events", "--namespace", "default") if event["reason"] == reason]
+
+
+def test_group_becomes_a_node_group_on_every_node_and_agents(cluster: Cluster) -> None:
+    with operating(cluster) as operator:
+        cluster.apply(group())
+        addresses = wait_data(cluster, FAKES)
+        assert sorted(text for node in addresses.values() for text in node) == [
+            f"198.18.7.{n}/32" for n in range(1, FAKES + 1)
+        ]
+        one = node_groups(cluster)["fake-0000"]
+        assert one["metadata"]["name"] == "data.fake-0000"
+        assert one["metadata"]["finalizers"] == ["ipmp.dev/withdraw"]
+        assert one["metadata"]["labels"] == {"ipmp.dev/group": "data", "ipmp.dev/node": "fake-0000"}
+        assert one["metadata"]["ownerReferences"][0]["uid"] == cluster.get("ipmpgroup", "data")["metadata"]["uid"]
+        assert len(one["spec"]["peers"]) == FAKES - 1
+        daemonset = cluster.wait(lambda: agents(cluster), what="the agents' DaemonSet")
+        assert terms(daemonset) is None, "a group without a node selector is everywhere"
+        assert wait_condition(cluster, "data", "Ready", "False")["reason"] == "NodesNotReady"
+        for node in addresses:
+            report(cluster, f"data.{node}", observedGeneration=node_groups(cluster)[node]["metadata"]["generation"])
+        wait_condition(cluster, "data", "Ready", "True")
+        row = cluster.kubectl("get", "ipmp", "data", "--no-headers").split()
+        assert row[:5] == ["data", "True", str(FAKES), "0", "0"]
+        assert operator.metric('ipmp_operator_groups{state="ready"}') == 1
+        assert operator.metric("ipmp_operator_leader") == 1
+
+
+def test_operator_writes_its_own_fields_and_no_others(cluster: Cluster) -> None:
+    with operating(cluster):
+        cluster.apply(group())
+        wait_data(cluster, FAKES)
+        wait_condition(cluster, "data", "Accepted", "True")
+        seen = cluster.get("ipmpgroup", "data", "--show-managed-fields")
+        assert "finalizers" not in seen["metadata"]
+        ours = [entry for entry in seen["metadata"]["managedFields"] if entry["manager"] == "ipmp-operator"]
+        assert [(entry["operation"], entry["subresource"]) for entry in ours] == [("Apply", "status")]
+        assert not any("kopf" in key for key in seen["metadata"]["annotations"])
+
+        offline = ("--type=merge", "--field-manager=people", "--patch", '{"spec":{"offline":[{"interface":"net0"}]}}')
+        cluster.kubectl("patch", "ipmpnodegroup", "data.fake-0000", *offline)
+        cluster.kubectl(
+            "patch", "ipmpnodegroup", "data.fake-0001", "--type=merge", "--patch", '{"spec":{"mode":"Observe"}}'
+        )
+        cluster.apply(group(failureDetection={"timeMilliseconds": 500}))
+        cluster.wait(
+            lambda: {one["spec"]["failureDetection"]["timeMilliseconds"] for one in node_groups(cluster).values()},
+            lambda seen: seen == {500},
+            what="the new detection time everywhere",
+        )
+        assert node_groups(cluster)["fake-0000"]["spec"]["offline"] == [{"interface": "net0"}], "it is people's"
+        assert node_groups(cluster)["fake-0001"]["spec"]["mode"] == "Manage", "it is the operator's"
+        whole = cluster.get("ipmpnodegroup", "data.fake-0000", "--show-managed-fields")
+        assert managers(whole) == {("ipmp-operator", "Apply"), ("people", "Update")}
+
+
+def test_addresses_stay_while_nodes_come_and_go_and_operators_change(cluster: Cluster) -> None:
+    with operating(cluster):
+        cluster.apply(group())
+        before = wait_data(cluster, FAKES)
+        cluster.kubectl("delete", "node", "fake-0002")
+        cluster.wait(lambda: len(data(cluster)), lambda count: count == FAKES - 1, what="one node group less")
+        cluster.control.add_fake_nodes(1, first=77)
+        after = wait_data(cluster, FAKES)
+        assert after["fake-0077"] != before["fake-0002"], "an address rests before another node gets it"
+    assert {node: text for node, text in after.items() if node in before} == {
+        node: text for node, text in before.items() if node in after
+    }
+    cluster.kubectl("delete", "node", "fake-0003")
+    with operating(cluster):
+        cluster.wait(
+            lambda: len(data(cluster)), lambda count: count == FAKES - 1, what="the deletion is caught up with"
+        )
+        cluster.control.add_fake_nodes(1, first=2)
+        last = wait_data(cluster, FAKES)
+    assert all(last[node] == text for node, text in after.items() if node in last)
+    assert len({text for node in last.values() for text in node}) == FAKES
+    cluster.kubectl("delete", "node", "fake-0077")
+
+
+def test_older_group_keeps_a_contested_interface(cluster: Cluster) -> None:
+    with operating(cluster):
+        cluster.apply(group("old"))
+        wait_data(cluster, FAKES, "old")
+        cluster.wait(lambda: cluster.get("ipmpgroup", "old")["metadata"]["creationTimestamp"], what="its age")
+        cluster.apply(group("young", interfaces=[{"name": "net1"}, {"name": "net2"}]))
+        wait_data(cluster, FAKES, "young")
+        accepted = wait_condition(cluster, "young", "Accepted", "False")
+        assert accepted["reason"] == "InterfaceConflict"
+        assert "net1 on node fake-0000" in accepted["message"]
+        left = node_groups(cluster, "young")["fake-0000"]["spec"]["interfaces"]
+        assert [one["name"] for one in left] == ["net2"], "the rest of the group works"
+        assert condition(cluster.get("ipmpgroup", "old"), "Accepted") == "True"
+        (event,) = cluster.wait(lambda: events(cluster, "InterfaceConflict"), what="an event that says so")
+        assert event["involvedObject"]["name"] == "young"
+        assert event["type"] == "Warning"
+
+
+def test_exhausted_pool_is_counted_and_takes_from_nobody(cluster: Cluster) -> None:
+    with operating(cluster):
+        small = {"pools": [{"name": "small", "ranges": ["198.18.7.1-198.18.7.4"]}]}
+        cluster.apply(group(dataAddresses=small))
+        degraded = wait_condition(cluster, "data", "Degraded", "True")
+        assert degraded["reason"] == "PoolExhausted"
+        status = cluster.get("ipmpgroup", "data")["status"]
+        assert status["dataAddresses"] == {"total": FAKES, "unavailable": FAKES - 4}
+        cluster.wait(lambda: len(data(cluster)), lambda count: count == FAKES, what="node groups on all nodes")
+        larger = {"pools": [{"name": "small", "ranges": ["198.18.7.1-198.18.7.9"]}]}
+        cluster.apply(group(dataAddresses=larger))
+        wait_data(cluster, FAKES)
+        wait_condition(cluster, "data", "Degraded", "False")
+
+
+class TestDeletion:
+    def test_group_goes_once_every_agent_has_withdrawn(self, cluster: Cluster) -> None:
+        with operating(cluster):
+            cluster.apply(group())
+            wait_data(cluster, FAKES)
+            cluster.kubectl("delete", "ipmpgroup", "data")
+            cluster.wait(
+                lambda: [one["metadata"].get("deletionTimestamp") for one in node_groups(cluster).values()],
+                lambda seen: len(seen) == FAKES and all(seen),
+                what="every node group is asked to go",
+            )
+            assert agents(cluster), "the agents outlive the node groups"
+            for node in list(node_groups(cluster))[:-1]:
+                withdraw(cluster, f"data.{node}")
+            cluster.wait(lambda: len(node_groups(cluster)), lambda count: count == 1, what="all but one have gone")
+            assert agents(cluster), "one still needs its agent"
+            (last,) = node_groups(cluster)
+            withdraw(cluster, f"data.{last}")
+            cluster.wait(lambda: node_groups(cluster), lambda left: left == {}, what="all have gone")
+            cluster.wait(lambda: agents(cluster), lambda left: left == {}, what="the agents go with the last group")
+
+    def test_node_that_is_gone_holds_nothing_up(self, cluster: Cluster) -> None:
+        with operating(cluster):
+            cluster.apply(group())
+            wait_data(cluster, FAKES)
+            cluster.kubectl("delete", "node", "fake-0001")
+            cluster.wait(lambda: set(node_groups(cluster)), lambda seen: "fake-0001" not in seen, what="its node group")
+
+    def test_agent_that_never_answers_is_let_go_with_a_warning(self, cluster: Cluster) -> None:
+        with operating(cluster, "--withdraw-timeout", "3"):
+            cluster.apply(group())
+            wait_data(cluster, FAKES)
+            cluster.kubectl("delete", "ipmpgroup", "data")
+            cluster.wait(lambda: node_groups(cluster), lambda left: left == {}, what="the node groups are let go")
+            told = cluster.wait(
+                lambda: events(cluster, "WithdrawTimeout"), lambda seen: len(seen) == FAKES, what="warnings"
+            )
+            assert {event["type"] for event in told} == {"Warning"}
+
+    def test_node_that_leaves_the_selector_keeps_its_agent_until_it_has_withdrawn(self, cluster: Cluster) -> None:
+        cluster.kubectl("label", "nodes", "fake-0000", "fake-0001", "rack=a")
+        try:
+            with operating(cluster):
+                cluster.apply(group(nodeSelector={"matchLabels": {"rack": "a"}}))
+                wait_data(cluster, 2)
+                rack = {"matchExpressions": [{"key": "rack", "operator": "In", "values": ["a"]}]}
+                cluster.wait(lambda: terms(agents(cluster)), lambda seen: seen == [rack], what="agents in rack a only")
+                cluster.kubectl("label", "node", "fake-0001", "rack-")
+                named = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["fake-0001"]}]}
+                cluster.wait(
+                    lambda: terms(agents(cluster)), lambda seen: seen == [rack, named], what="its agent stays for that"
+                )
+                assert node_groups(cluster)["fake-0001"]["metadata"]["deletionTimestamp"]
+                withdraw(cluster, "data.fake-0001")
+                cluster.wait(lambda: set(node_groups(cluster)), lambda seen: seen == {"fake-0000"}, what="gone")
+                cluster.wait(lambda: terms(agents(cluster)), lambda seen: seen == [rack], what="so is its agent")
+        finally:
+            cluster.kubectl("label", "nodes", "fake-0000", "fake-0001", "rack-")
+
+
+def test_daemonset_that_others_change_or_delete_is_put_right(cluster: Cluster) -> None:
+    with operating(cluster):
+        cluster.apply(group())
+        before = cluster.wait(lambda: agents(cluster), what="the agents")
+        image = before["spec"]["template"]["spec"]["containers"][0]["image"]
+        name = before["metadata"]["name"]
+        cluster.kubectl("--namespace", NAMESPACE, "set", "image", f"daemonset/{name}", "agent=elsewhere.test/other:1")
+        cluster.wait(
+            lambda: agents(cluster)["spec"]["template"]["spec"]["containers"][0]["image"],
+            lambda seen: seen == image,
+            what="the image is ours again",
+        )
+        cluster.kubectl("--namespace", NAMESPACE, "delete", "daemonset", name)
+        cluster.wait(
+            lambda: agents(cluster).get("metadata", {}).get("uid"),
+            lambda uid: uid not in {None, before["metadata"]["uid"]},
+            what="another DaemonSet",
+        )
+
+
+def test_api_server_that_restarts_is_survived(cluster: Cluster) -> None:
+    with operating(cluster) as operator:
+        cluster.apply(group())
+        before = wait_data(cluster, FAKES)
+        cluster.control.restart(API_SERVER)
+        cluster.apply(group("later", interfaces=[{"name": "net5"}]))
+        wait_data(cluster, FAKES, "later")
+        cluster.kubectl("delete", "node", "fake-0004")
+        cluster.wait(lambda: len(data(cluster)), lambda count: count == FAKES - 1, what="nodes are still watched")
+        assert operator.process.poll() is None, "it is the same process"
+    assert {n: a for n, a in before.items() if n != "fake-0004"} == data(cluster)
+
+
+def test_api_server_that_is_away_for_longer_than_the_lease_is_survived(cluster: Cluster) -> None:
+    """The lease is lost, so this operator ends; the kubelet's next one goes on where it was."""
+    leader = OperatorProcess(cluster, "operator-0").start().wait_leading()
+    cluster.apply(group())
+    before = wait_data(cluster, FAKES)
+    cluster.control.processes.stop(API_SERVER)
+    assert leader.process.wait(60) == 1, leader.said()
+    cluster.control.processes.start(API_SERVER)
+    cluster.control.wait_ready()
+    with operating(cluster):
+        cluster.apply(group(failback="Disabled"))
+        cluster.wait(
+            lambda: {one["spec"]["failback"] for one in node_groups(cluster).values()},
+            lambda seen: seen == {"Disabled"},
+            what="the next operator works",
+        )
+        assert data(cluster) == before
+
+
+def test_of_two_operators_one_leads_and_the_other_takes_over(cluster: Cluster) -> None:
+    first = OperatorProcess(cluster, "operator-0").start().wait_leading()
+    second = OperatorProcess(cluster, "operator-1", port=9101).start()
+    try:
+        cluster.apply(group())
+        before = wait_data(cluster, FAKES)
+        assert second.metric("ipmp_operator_leader") == 0
+        first.kill()
+        second.wait_leading()
+        cluster.kubectl("delete", "node", "fake-0005")
+        cluster.wait(lambda: len(data(cluster)), lambda count: count == FAKES - 1, what="the second one works")
+        assert all(before[node] == text for node, text in data(cluster).items())
+        third = OperatorProcess(cluster, "operator-2").start()
+        second.stop()
+        third.wait_leading(deadline=14)  # given back, the lease is free at once and not only after 15 s
+        third.stop()
+    finally:
+        for one in (first, second):
+            if one.process.poll() is None:
+                one.kill()
+
+
+def test_five_hundred_nodes_are_served_and_then_left_alone(cluster: Cluster) -> None:
+    many = 500
+    cluster.control.add_fake_nodes(many, first=1000)
+    try:
+        with operating(cluster) as operator:
+            selector = {"matchExpressions": [{"key": "ipmp.test/node", "operator": "In", "values": ["fake"]}]}
+            whole = {"name": "v4", "ranges": ["198.18.8.0/22"]}
+            cluster.apply(group("many", nodeSelector=selector, dataAddresses={"pools": [whole]}))
+            cluster.wait(
+                lambda: len(cluster.kubectl("get", "ipmpnodegroups", "-o", "name").splitlines()),
+                lambda count: count == many + FAKES,
+                what=f"{many + FAKES} node groups",
+                deadline=120,
+            )
+            addresses = [text for node in wait_data(cluster, many + FAKES, "many").values() for text in node]
+            assert len(set(addresses)) == many + FAKES
+            # The agents' pods start one after the other, and each may change the counts: wait for the last.
+            cluster.wait(
+                lambda: [
+                    agents(cluster).get("status", {}).get(key) for key in ("numberReady", "desiredNumberScheduled")
+                ],
+                lambda seen: seen[0] == seen[1] == many + FAKES,
+                what="an agent's pod on every node",
+                deadline=180,
+            )
+            status = cluster.wait(
+                lambda: cluster.get("ipmpgroup", "many"),
+                lambda seen: seen.get("status", {}).get("nodes", {}).get("selected") == many + FAKES,
+                what="all nodes counted",
+            )["status"]
+            assert len(status["troubledNodes"]) == 10
+            assert len(json.dumps(status)) < 4096, "its size does not grow with the cluster"
+            cluster.wait(
+                lambda: operator.metric("ipmp_operator_queue_depth"),
+                lambda depth: depth is not None and depth <= 1,
+                what="rest",
+            )
+            versions = {
+                one["metadata"]["name"]: one["metadata"]["resourceVersion"] for one in cluster.get("ipmpnodegroups")
+            }
+            group_version = cluster.get("ipmpgroup", "many")["metadata"]["resourceVersion"]
+            cluster.kubectl("annotate", "node", "fake-1000", "ipmp.test/touched=1")
+            cluster.kubectl("label", "node", "fake-1001", "ipmp.test/touched=1")
+            steps = operator.metric('ipmp_operator_reconcile_duration_seconds_count{result="success"}')
+            assert steps is not None
+            cluster.wait(
+                lambda: operator.metric('ipmp_operator_reconcile_duration_seconds_count{result="success"}'),
+                lambda now: now is not None and now > steps,
+                what="the next pass",
+                deadline=90,
+            )
+            assert versions == {
+                one["metadata"]["name"]: one["metadata"]["resourceVersion"] for one in cluster.get("ipmpnodegroups")
+            }
+            assert group_version == cluster.get("ipmpgroup", "many")["metadata"]["resourceVersion"]
+    finally:
+        names = [f"node/fake-{number:04}" for number in range(1000, 1000 + many)]
+        cluster.kubectl("delete", *names, "--wait=false")
+
+
+@pytest.mark.parametrize(
+    ("verb", "thing", "where"),
+    [
+        ("get", "secrets", "--all-namespaces"),
+        ("list", "configmaps", "--all-namespaces"),
+        ("patch", "nodes", ""),
+        ("update", "nodes/status", ""),
+        ("update", "ipmpgroups.ipmp.dev", ""),
+        ("create", "pods", NAMESPACE),
+        ("create", "daemonsets.apps", "default"),
+    ],
+)
+@pytest.mark.parametrize("who", ["operator", "agent"])
+def test_neither_may_do_what_it_need_not(cluster: Cluster, who: str, verb: str, thing: str, where: str) -> None:
+    account = f"--as=system:serviceaccount:{NAMESPACE}:{RELEASE}-{who}"
+    place = [where] if where.startswith("--") else ["--namespace", where] if where else []
+    assert cluster.try_kubectl("auth", "can-i", verb, thing, account, *place).stdout.strip() == "no"
