@@ -63,6 +63,7 @@ class ControlSocket:
         self._configurator = configurator
         self._clients: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
+        self._closing = asyncio.Event()
         self._listener = self._listen()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self._thread.start()
@@ -78,26 +79,29 @@ class ControlSocket:
         finally:
             os.umask(previous)
         self.path.chmod(0o660)
+        listener.listen(CLIENTS)  # who connects from now on waits for the thread, and is not refused
         return listener
 
     def close(self) -> None:
         """Stop serving and remove the socket."""
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(PATIENCE)
         self.path.unlink(missing_ok=True)
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(
-            asyncio.start_unix_server(self._accept, sock=self._listener, limit=LINE_LIMIT)
-        )
-        self._loop.run_forever()
+        try:
+            self._loop.run_until_complete(self._listen_until_closed())
+        finally:
+            self._loop.close()
+
+    async def _listen_until_closed(self) -> None:
+        server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=LINE_LIMIT)
+        await self._closing.wait()
         server.close()
         for client in self._clients:
             client.cancel()
-        self._loop.run_until_complete(asyncio.gather(*self._clients, return_exceptions=True))
-        self._loop.close()
+        await asyncio.gather(*self._clients, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

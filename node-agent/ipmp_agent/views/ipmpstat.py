@@ -99,9 +99,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _options(arguments)
-    # A stream ends like any Unix filter: quietly, when its reader goes or the user has seen enough.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if arguments is None:
+        # As a command, it ends like any Unix filter: quietly, when its reader goes or the user has seen enough.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         with Client(runtime_directory(options.runtime_dir)) as client:
             if options.mode == "p":

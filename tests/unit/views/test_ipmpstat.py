@@ -86,7 +86,6 @@ class Agent:
 def agent(monkeypatch: pytest.MonkeyPatch) -> Agent:
     stand_in = Agent()
     monkeypatch.setattr(ipmpstat, "Client", stand_in.connect)
-    monkeypatch.setattr(ipmpstat.signal, "signal", lambda *_: None)
     monkeypatch.setattr(ipmpstat.time, "monotonic", lambda: 50.0)
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.delenv("LINES", raising=False)

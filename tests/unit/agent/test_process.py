@@ -1,0 +1,299 @@
+"""What surrounds the data plane: directories, log, health pages, the command line, withdrawal."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client.registry import CollectorRegistry
+
+from ipmp_agent import cli, state
+from ipmp_agent.agent import StartError, alive, ready, require_capabilities
+from ipmp_agent.directories import Directory, InUseError, holder
+from ipmp_agent.health import STALE, HealthServer
+from ipmp_agent.logs import Log
+from ipmp_agent.state import SavedGroup, State
+from ipmp_agent.testing import FakeKernel
+from ipmp_agent.withdrawal import withdraw
+from tests.unit.agent.building import node_group
+from tests.unit.views.pictures import interface, publication, view
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ipmp_agent.publication import Publication
+
+
+# --- directories
+
+
+def test_directory_belongs_to_one_agent_and_the_other_is_named(tmp_path: Path) -> None:
+    mine = Directory(tmp_path / "run", "--runtime-dir", 0o755)
+    assert holder(tmp_path / "run") == os.getpid()
+    with pytest.raises(InUseError, match=rf"another agent \(pid {os.getpid()}\) runs with --runtime-dir .*/run"):
+        Directory(tmp_path / "run", "--runtime-dir", 0o755)
+    mine.release()
+    assert holder(tmp_path / "run") is None
+    Directory(tmp_path / "run", "--runtime-dir", 0o755).release()
+
+
+def test_lock_of_a_killed_agent_does_not_last(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, signal, pathlib; from ipmp_agent.directories import Directory;"
+        "Directory(pathlib.Path(sys.argv[1]), '--state-dir', 0o700); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    Directory(tmp_path, "--state-dir", 0o700).release()
+
+
+def test_missing_capability_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_capabilities()  # the tests run as root
+    monkeypatch.setattr("pathlib.Path.read_text", lambda *_, **__: "Name:\tx\nCapEff:\t0000000000001000\n")
+    with pytest.raises(StartError, match=r"needs CAP_NET_RAW: .*securityContext\.capabilities\.add"):
+        require_capabilities()
+
+
+# --- log
+
+
+def logged(style: str, *records: tuple[str, dict[str, Any]]) -> list[str]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    out = Log(style, "info", stream=stream)
+    try:
+        for message, extra in records:
+            logging.getLogger("ipmp_agent.test").error(message, extra=extra)
+        out.close(30)
+    finally:
+        root.handlers = before
+        root.setLevel(level)
+        logging.raiseExceptions = True
+    return stream.getvalue().splitlines()
+
+
+FAILURE = ("failure of nic0 detected", {"group": "lab", "interface": "nic0", "reason": "LinkDown"})
+
+
+def test_text_log_names_group_interface_and_reason() -> None:
+    (line,) = logged("text", FAILURE)
+    assert line.endswith("Z ERROR   lab nic0: failure of nic0 detected [LinkDown]")
+
+
+def test_json_log_is_one_object_a_line() -> None:
+    line, plain = logged("json", FAILURE, ("two\nlines", {}))
+    entry = json.loads(line)
+    assert entry.pop("time").endswith("Z")
+    assert entry == {
+        "level": "error",
+        "message": "failure of nic0 detected",
+        "group": "lab",
+        "interface": "nic0",
+        "reason": "LinkDown",
+        "logger": "ipmp_agent.test",
+    }
+    assert json.loads(plain)["message"] == "two\nlines"
+
+
+def test_reader_that_stands_still_costs_records_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipmp_agent.logs.BACKLOG", 10)
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    release, dropped = threading.Event(), []
+
+    class Stuck(io.StringIO):
+        def write(self, text: str) -> int:
+            assert release.wait(30)
+            return super().write(text)
+
+    stream = Stuck()
+    out = Log("text", "info", lambda: dropped.append(1), stream)
+    try:
+        for number in range(100):
+            logging.getLogger("ipmp_agent.test").error("%d", number)
+        assert len(dropped) >= 85
+        release.set()
+        out.close(30)
+    finally:
+        root.handlers = before
+        root.setLevel(level)
+        logging.raiseExceptions = True
+    assert len(stream.getvalue().splitlines()) == 100 - len(dropped)
+
+
+# --- health
+
+
+class Empty:
+    def collect(self) -> Iterator[Any]:
+        return iter(())
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[HealthServer, dict[str, tuple[bool, str]]]]:
+    answers = {"alive": (True, "ok"), "ready": (False, "no configuration yet")}
+    running = HealthServer("127.0.0.1", 0, Empty(), lambda: answers["alive"], lambda: answers["ready"])  # type: ignore[arg-type]
+    yield running, answers
+    running.close()
+
+
+def fetch(server: HealthServer, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.address[1]}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_health_pages(server: tuple[HealthServer, dict[str, tuple[bool, str]]]) -> None:
+    running, answers = server
+    assert fetch(running, "/healthz") == (200, "ok\n")
+    assert fetch(running, "/readyz") == (503, "no configuration yet\n")
+    answers["alive"] = (False, "the data plane has not turned for 31 s")
+    assert fetch(running, "/healthz?verbose") == (503, "the data plane has not turned for 31 s\n")
+    assert fetch(running, "/metrics")[0] == 200
+    assert fetch(running, "/")[0] == 404
+
+
+def test_client_that_says_nothing_does_not_keep_others_out(
+    server: tuple[HealthServer, dict[str, tuple[bool, str]]],
+) -> None:
+    running, _ = server
+    with socket.create_connection(running.address, timeout=30):
+        assert fetch(running, "/healthz") == (200, "ok\n")
+
+
+def test_address_in_use_is_an_error_of_the_start(server: tuple[HealthServer, dict[str, tuple[bool, str]]]) -> None:
+    running, _ = server
+    with pytest.raises(OSError, match="in use"):
+        HealthServer("127.0.0.1", running.address[1], CollectorRegistry(), lambda: (True, ""), lambda: (True, ""))  # type: ignore[arg-type]
+
+
+class Plane:
+    def __init__(self, shown: Publication) -> None:
+        self.publication = shown
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (publication(configured=False), (False, "no configuration yet")),
+        (publication(), (True, "ok")),
+        (publication(view(interface("nic0"))), (True, "ok")),
+        (publication(view(interface("nic0"), name="a", ready=False)), (False, "not in the kernel: a")),
+    ],
+)
+def test_ready_when_every_group_is_in_the_kernel(shown: Publication, expected: tuple[bool, str]) -> None:
+    assert ready(Plane(shown)) == expected  # type: ignore[arg-type]
+
+
+def test_alive_while_publications_come() -> None:
+    assert alive(Plane(publication(monotonic=time.monotonic()))) == (True, "ok")  # type: ignore[arg-type]
+    well, words = alive(Plane(publication(monotonic=time.monotonic() - STALE - 1)))  # type: ignore[arg-type]
+    assert not well
+    assert "has not turned for 31 s" in words
+
+
+# --- command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "the following arguments are required"),
+        (["run", "--metrics-address", "9478"], 2, "'9478' is not HOST:PORT, such as"),
+        (["run", "--metrics-address", "h:99999"], 2, "is not HOST:PORT"),
+        (["run"], 2, "name this node with --node-name or $NODE_NAME"),
+        (["run", "--node-name", "n"], 2, "outside a cluster give --kubeconfig or --file"),
+        (["run", "--node-name", "n", "--kubeconfig", "/nonexistent/config"], 2, "cannot use --kubeconfig"),
+        (["check"], 2, "--file"),
+        (["run", "--log-level", "loud"], 2, "invalid choice"),
+    ],
+)
+def test_wrong_options_end_with_2_and_say_why(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NODE_NAME", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    try:
+        found = cli.main(arguments)
+    except SystemExit as ended:
+        found = ended.code  # type: ignore[assignment]
+    assert found == code
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("127.0.0.1:9478", ("127.0.0.1", 9478)), ("[::1]:0", ("::1", 0)), (":9478", ("", 9478)), ("h:1", ("h", 1))],
+)
+def test_metrics_address_is_read(text: str, expected: tuple[str, int]) -> None:
+    assert cli._address(text) == expected
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["check", "--help"], ["withdraw", "--help"]])
+def test_help_states_the_exit_codes(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 0
+    assert "Exit status: 0 when told to stop; 1 when something failed" in capsys.readouterr().out
+
+
+# --- withdrawal
+
+
+def kernel_with(faults: dict[str, list[Exception]]) -> tuple[list[FakeKernel], Any]:
+    made: list[FakeKernel] = []
+
+    def make(sink: Any) -> FakeKernel:
+        kernel = FakeKernel(sink)
+        kernel.faults = faults
+        made.append(kernel)
+        return kernel
+
+    return made, make
+
+
+async def test_withdrawal_takes_every_saved_group_out_of_the_kernel(tmp_path: Path) -> None:
+    state.save(tmp_path, State({name: SavedGroup(node_group(name)) for name in ("a", "b")}))
+    made, make = kernel_with({})
+    assert await withdraw(tmp_path, make) == State()
+    assert [call for call in made[0].calls if call[0] == "withdraw"] == [("withdraw", "a"), ("withdraw", "b")]
+    assert not made[0].is_open
+    assert state.load(tmp_path) == State()
+
+
+async def test_group_that_cannot_be_withdrawn_stays_in_the_file(tmp_path: Path) -> None:
+    saved = State({name: SavedGroup(node_group(name)) for name in ("a", "b")})
+    state.save(tmp_path, saved)
+    _, make = kernel_with({"withdraw": [OSError(16, "busy")]})
+    left = await withdraw(tmp_path, make)
+    assert set(left.groups) == {"a"}
+    assert state.load(tmp_path) == left
+
+
+def test_withdrawal_beside_a_running_agent_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    state.save(tmp_path, State({"a": SavedGroup(node_group("a"))}))
+    agent = Directory(tmp_path, "--state-dir", 0o700)
+    before = logging.getLogger().handlers[:]
+    try:
+        assert cli.main(["withdraw", "--state-dir", str(tmp_path)]) == 1
+    finally:
+        agent.release()
+        logging.getLogger().handlers = before
+        logging.raiseExceptions = True
+    assert f"the agent (pid {os.getpid()}) still runs: stop it first" in capfd.readouterr().err
+    assert set(state.load(tmp_path).groups) == {"a"}
