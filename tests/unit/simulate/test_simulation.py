@@ -1,10 +1,12 @@
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from ipmp_agent.core.actions import ProbeProtocol, SendProbe
-from ipmp_agent.core.events import Family, ProbeKind
+from ipmp_agent.core.actions import Action, ProbeProtocol, SendProbe
+from ipmp_agent.core.events import Event, Family, ProbeAnswered, ProbeKind
+from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.simulate import simulation
 from ipmp_agent.simulate.network import Network
 from ipmp_agent.simulate.script import (
@@ -24,8 +26,8 @@ from ipmp_agent.simulate.script import (
     TargetPower,
 )
 from ipmp_agent.simulate.simulation import Simulation
-from ipmp_agent.simulate.timeline import AddressChange, GroupChange, InterfaceChange, Passing, Told, to_json
-from ipmp_api.types import Policies, ProbeMethod
+from ipmp_agent.simulate.timeline import AddressChange, Entry, GroupChange, InterfaceChange, Passing, Told, to_json
+from ipmp_api.types import Policies, ProbeMethod, TargetSources
 from tests.unit.simulate.playing import NEIGHBOUR, ROUTER, TARGETS, make_group, moves, play, states
 
 DEATH_OF_ALL: list[tuple[float, Happening]] = [
@@ -106,7 +108,7 @@ def test_a_standing_agent_judges_nothing_and_hears_the_replies_that_waited() -> 
     assert states(entries, "nic0") == [(0, "ok", True)]
 
 
-def test_replies_that_waited_count_with_the_time_they_took_in_the_network() -> None:
+def test_replies_that_waited_count() -> None:
     slow = tuple(Target(target.address, 0.05) for target in TARGETS)
     suspended = tuple(Fault(2 + 1.37 * i, Suspend(1)) for i in range(30))
     simulated = Simulation(make_group(), FaultScript(50, 1, slow, suspended))
@@ -116,7 +118,21 @@ def test_replies_that_waited_count_with_the_time_they_took_in_the_network() -> N
         assert prober.missed > 100
         assert (prober.discarded, prober.lost) == (0, 0)
         assert prober.answered == prober.sent - prober.outstanding
-        assert all(0.04 < target.crtt < 0.06 for target in prober.targets)
+
+
+def test_a_reply_that_waited_took_its_time_in_the_network_and_longer_to_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[ProbeAnswered] = []
+    handle = Multipathing.handle
+
+    def listening(self: Multipathing, event: Event, now: float) -> list[Action]:
+        if isinstance(event, ProbeAnswered):
+            answers.append(event)
+        return handle(self, event, now)
+
+    monkeypatch.setattr(Multipathing, "handle", listening)
+    play([(2 + 1.37 * i, Suspend(1)) for i in range(30)], targets=(Target(ROUTER, 0.05), Target(NEIGHBOUR, 0.05)))
+    assert {round(answer.network_rtt, 6) for answer in answers} == {0.05}
+    assert 0.5 < max(answer.rtt for answer in answers) <= 1.05
 
 
 def test_what_happens_while_the_agent_stands_is_seen_when_it_wakes() -> None:
@@ -196,17 +212,33 @@ def test_the_same_script_gives_the_same_timeline_and_another_seed_another() -> N
     assert play(faults, seed=5) != play(faults, seed=6)
 
 
-def test_no_change_is_missed_between_the_moments_at_which_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    faults: list[tuple[float, Happening]] = [
-        (5, Loss("nic0", 40)),
-        (20, TargetPower(ROUTER, up=False)),
-        (25, Latency(NEIGHBOUR, 400)),
-        (60, Silent("nic1", on=True)),
-        (80, TargetPower(NEIGHBOUR, up=False)),
-        (100, TargetPower(ROUTER, up=True)),
-    ]
-    quick = [entry for entry in play(faults, duration=200) if isinstance(entry, InterfaceChange | GroupChange)]
+MANY: list[tuple[float, Happening]] = [
+    (5, Loss("nic0", 40)),
+    (20, TargetPower(ROUTER, up=False)),
+    (25, Latency(NEIGHBOUR, 400)),
+    (60, Silent("nic1", on=True)),
+    (80, TargetPower(NEIGHBOUR, up=False)),
+    (100, TargetPower(ROUTER, up=True)),
+]
+AMONG_MEMBERS: list[tuple[float, Happening]] = [(10, Silent("nic1", on=True)), (20, Silent("nic1", on=False))]
+
+
+@pytest.mark.parametrize(
+    ("faults", "targets", "changes"), [(MANY, TARGETS, 8), (AMONG_MEMBERS, (), 8)], ids=["targets", "among members"]
+)
+def test_no_change_is_missed_between_the_moments_at_which_it_looks(
+    faults: list[tuple[float, Happening]], targets: tuple[Target, ...], changes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = make_group()
+    if not targets:
+        group = replace(group, policies=replace(group.policies, targets=TargetSources()))
+    duration = faults[-1][0] + 20
+
+    def seen() -> list[Entry]:
+        entries = play(faults, duration=duration, group=group, targets=targets)
+        return [entry for entry in entries if isinstance(entry, InterfaceChange | GroupChange)]
+
+    quick = seen()
     monkeypatch.setattr(simulation, "may_change_state", lambda _: True)
-    thorough = [entry for entry in play(faults, duration=200) if isinstance(entry, InterfaceChange | GroupChange)]
-    assert quick == thorough
-    assert len(quick) >= 8
+    assert quick == seen()
+    assert len(quick) >= changes
