@@ -1,0 +1,113 @@
+"""The chart's values: schema, defaults and comments say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema  # type: ignore[import-untyped]  # its stubs would be one more package
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[3]
+CHART = ROOT / "helm/ipmp"
+TEXT = (CHART / "values.yaml").read_text(encoding="utf-8")
+VALUES = yaml.safe_load(TEXT)
+SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+
+def documented(values: Any, schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Paths of the values that the chart names: a map of free content is one value."""
+    for key, value in values.items():
+        inner = schema["properties"].get(key, {})
+        here = f"{path}{key}"
+        if isinstance(value, dict) and "required" in inner:
+            yield from documented(value, inner, f"{here}.")
+        else:
+            yield here
+
+
+def stated(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    for key, inner in schema["properties"].items():
+        if "required" in inner:
+            yield from stated(inner, f"{path}{key}.")
+        elif f"{path}{key}" != "global":  # helm's own
+            yield f"{path}{key}"
+
+
+def opened(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Paths of the objects that take whatever they are given."""
+    if schema.get("type") == "object" and "additionalProperties" not in schema:
+        yield path
+    for key, inner in schema.get("properties", {}).items():
+        yield from opened(inner, f"{path}.{key}" if path else key)
+    for key, inner in schema.get("$defs", {}).items():
+        yield from opened(inner, key)
+    if "items" in schema:
+        yield from opened(schema["items"], f"{path}[]")
+
+
+def test_schema_and_values_name_the_same() -> None:
+    assert sorted(documented(VALUES, SCHEMA)) == sorted(stated(SCHEMA))
+
+
+def test_defaults_are_valid() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(VALUES, SCHEMA)
+
+
+def test_no_part_of_the_chart_takes_a_value_that_it_does_not_know() -> None:
+    theirs = {f"operator.affinity.{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")}
+    assert set(opened(SCHEMA)) == theirs | {"global"}, "Kubernetes and helm check these"
+    wrong = {**VALUES, "agent": {**VALUES["agent"], "hostNetwrok": True}}
+    with pytest.raises(jsonschema.ValidationError, match="hostNetwrok"):
+        jsonschema.validate(wrong, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("image.pullPolicy", "Sometimes"),
+        ("log.level", "loud"),
+        ("agent.metrics.port", 0),
+        ("agent.metrics.port", "9471"),
+        ("agent.stateDir", "relative"),
+        ("agent.maxUnavailable", "110%"),
+        ("operator.replicas", -1),
+        ("operator.withdrawTimeoutSeconds", 0),
+    ],
+)
+def test_wrong_value_is_refused(path: str, value: Any) -> None:
+    whole = json.loads(json.dumps(VALUES))
+    *parents, last = path.split(".")
+    inner = whole
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(whole, SCHEMA)
+
+
+def test_every_value_is_explained_by_its_full_name() -> None:
+    explained = set(re.findall(r"^ *# ([a-zA-Z.]+) ", TEXT, re.MULTILINE))
+    missing = [path for path in documented(VALUES, SCHEMA) if path not in explained]
+    assert missing == []
+
+
+def test_crds_of_the_chart_are_the_generated_ones() -> None:
+    link = CHART / "files/crds"
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / "crds"
+
+
+def test_chart_and_package_have_one_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{chart["appVersion"]}"' in project
+    assert chart["version"] == chart["appVersion"]
+    assert chart["kubeVersion"] == ">=1.32.0-0"
