@@ -228,9 +228,10 @@ class DataAddresses:
         return address in self._configured
 
     def holder(self, address: Address) -> str | None:
-        """The member that has a data address."""
+        """The member that has a data address, and is there."""
         configured = self._configured.get(address)
-        return self.placement.get(configured) if configured is not None and configured in self.held else None
+        key = self.placement.get(configured) if configured is not None and configured in self.held else None
+        return key if self._index(key) is not None else None
 
     def has_any(self, key: str, version: int) -> bool:
         """Whether a member has a data address of this IP version."""
@@ -243,7 +244,8 @@ class DataAddresses:
 
     def source(self, destination: Network) -> Address | None:
         """The first data address there is that belongs to a prefix, else the first of its IP version."""
-        here = [a for a in self._configured.values() if a in self.held and a.version == destination.version]
+        version = destination.version
+        here = [a for ip, a in self._configured.items() if ip.version == version and self.holder(ip) is not None]
         for address in here:
             if self._lengths.get(address, address).network == destination:
                 return address.ip

@@ -136,6 +136,7 @@ class Group:
             self._data.close()
             if self.observing or self._configuration.policies.deletion_policy is DeletionPolicy.RETAIN:
                 return
+            self._shadows.read(await self._routes())
             requests = self._data.withdraw(await self._installed())
             requests += self._shadows.withdraw()
             requests += self._tests.withdraw()
@@ -244,7 +245,12 @@ class Group:
     def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:
         """An address of a member came or went; returns whether the kernel is not as it should be."""
         missing = self._tests.heard(kind, each, member.key)
-        return self._data.heard(kind, each, member) or missing
+        missing = self._data.heard(kind, each, member) or missing
+        if missing and kind == netlink.RTM_DELADDR and member.carrier is not None and not member.carrier.ask():
+            # An interface that goes down, or away, loses addresses by the kernel's own hand.
+            self.reconciler.soon()
+            return False
+        return missing
 
     def _addresses_changed(self, left: set[str], addresses: set[Address]) -> None:
         self._shadows.endanger(left, addresses)

@@ -175,11 +175,10 @@ class Shadows:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def set_outbound(self) -> bool:
-        """Give every group its legs at once; returns whether a comparison must follow, since routes came or went."""
-        ways = list(self._ways)
-        without = [way for way in ways if not self._legs.is_installed(way)]
-        failures = self._host.send(self._legs.differences(ways), expected=TRANSIENT)
-        return bool(failures) or any(self._legs.is_installed(way) for way in without)
+        """Give every group its legs at once; returns whether a comparison must follow, since a group is new."""
+        ready = [way for way in self._ways if self._legs.is_installed(way)]
+        failures = self._host.send(self._legs.differences(ready), expected=TRANSIENT)
+        return bool(failures) or len(ready) < len(self._ways)
 
     def differences(self, found: Sequence[Route], nexthops: Sequence[Nexthop], indexes: set[int]) -> list[bytes]:
         """Requests that turn the main table and the nexthop objects into what is wanted, in the order they need.
@@ -208,13 +207,13 @@ class Shadows:
                 self._installed[route.destination] = shadow
             else:
                 requests.append(routes.delete(route.body))
-        requests += self._apply(self._wanted)
+        requests += self._apply(self._wanted, list(self._ways))
         requests += self._foreign.restore()
         unused = stale + self._legs.unused(self._ways)
         return requests + [routes.delete_nexthop(identifier) for identifier in unused]
 
-    def _apply(self, destinations: Iterable[Network]) -> list[bytes]:
-        """Requests that bring these destinations from what is installed to what is wanted.
+    def _apply(self, destinations: Iterable[Network], ways: Sequence[Way] = ()) -> list[bytes]:
+        """Requests that bring these destinations, and these ways, from what is installed to what is wanted.
 
         Prefixes first: an IPv6 gateway is accepted only where its prefix is known.
         """
@@ -222,7 +221,8 @@ class Shadows:
         requests: list[bytes] = []
         for by_gateway in (False, True):
             now = [d for d in todo if d in self._wanted and self._wanted[d].way.has_gateway is by_gateway]
-            requests += self._legs.differences({self._wanted[d].way for d in now})
+            needed = {self._wanted[d].way for d in now}
+            requests += self._legs.differences(needed.union(w for w in ways if w.has_gateway is by_gateway))
             for destination in now:
                 if self._legs.is_installed(self._wanted[destination].way):
                     requests += self._exchange(destination, self._wanted[destination])
@@ -254,9 +254,15 @@ class Shadows:
         return routes.delete_shadow(destination, metric, group, source, gateway=shadow.way.has_gateway)
 
     def withdraw(self) -> list[bytes]:
-        """Requests that put back what is missing and then remove everything of ours."""
-        requests = self._foreign.restore(everything=True)
-        requests += [self._delete(destination, shadow) for destination, shadow in self._installed.items()]
+        """Requests that put back what is missing and remove everything of ours.
+
+        A shadow of a prefix hides the prefix on members that it does not leave by: a lookup bound to an interface goes
+        no further than the first route of its key. So these go before a route by a gateway is put back.
+        """
+        by_gateway = {d for d, shadow in self._installed.items() if shadow.way.has_gateway}
+        requests = [self._delete(d, s) for d, s in self._installed.items() if d not in by_gateway]
+        requests += self._foreign.restore(everything=True)
+        requests += [self._delete(destination, self._installed[destination]) for destination in by_gateway]
         requests += [routes.delete_nexthop(identifier) for identifier in self._legs.unused(())]
         self._installed.clear()
         self._wanted.clear()

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.core.actions import ProbeProtocol, SendProbe, SetOutbound
-from ipmp_agent.core.events import IP_FAMILIES, Family, ProbeAnswered, ProbeKind, ProbeNotSent, TestAddressChanged
+from ipmp_agent.core.events import (
+    IP_FAMILIES,
+    Family,
+    MacAddress,
+    ProbeAnswered,
+    ProbeKind,
+    ProbeNotSent,
+    TestAddressChanged,
+)
 from ipmp_agent.linux import frames
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import wait_for
@@ -156,10 +164,16 @@ def test_link_layer_probes_need_no_test_address(
 ) -> None:
     lab.host.namespace.sysctl({"ipv6/conf/nic0/disable_ipv6": 1} if family == "ipv4" else {})
     kernel.configure(node_group())
-    for number in range(3):
-        kernel.forget()
-        kernel.perform(order(getattr(lab.peer(1), family), protocol, sequence=number))
-        assert kernel.await_event(ProbeAnswered).sequence == number
+    target = getattr(lab.peer(1), family)
+
+    def probe() -> list[ProbeAnswered]:
+        kernel.perform(order(target, protocol))
+        return kernel.events(ProbeAnswered)
+
+    wait_for(probe, what="the first answer of a young peer", interval=0.1)
+    for number in range(100, 103):
+        kernel.perform(order(target, protocol, sequence=number))
+        kernel.await_event(ProbeAnswered, lambda e, n=number: e.sequence == n)
 
 
 def test_a_target_whose_mac_changed_answers_arp_again_after_one_loss(lab: Lab, kernel: RunningKernel) -> None:
@@ -288,3 +302,50 @@ def test_drain_reads_what_is_pending(lab: Lab, probing: RunningKernel) -> None:
         return len(probing.events(ProbeAnswered))
 
     assert probing.call(held_up) == 1
+
+
+def transitive(lab: Lab, source: str, target: str, **changes: Any) -> SendProbe:
+    mac = MacAddress(lab.host.nic(target).mac)
+    return SendProbe(
+        source, Family.LINK, mac, changes.get("sequence", 5), ProbeKind.DETECTION, ProbeProtocol.TRANSITIVE
+    )
+
+
+def test_members_answer_each_other_on_the_link_layer(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    kernel.perform(transitive(lab, "nic0", "nic1"), transitive(lab, "nic1", "nic0"))
+    wait_for(lambda: kernel.events(ProbeAnswered), lambda answers: len(answers) == 2)
+    answers = {(e.interface, e.target, e.family, e.sequence) for e in kernel.events(ProbeAnswered)}
+    assert answers == {
+        ("nic0", lab.host.nic("nic1").mac, Family.LINK, 5),
+        ("nic1", lab.host.nic("nic0").mac, Family.LINK, 5),
+    }
+
+
+def test_a_transitive_probe_tells_a_cut_between_members(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    lab.uplink.unplug()
+    kernel.perform(transitive(lab, "nic0", "nic1"))
+    time.sleep(0.2)
+    assert kernel.events(ProbeAnswered) == []
+
+
+def test_a_stranger_gets_no_transitive_answer_and_his_answers_do_not_count(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    nic, stranger = lab.host.nic("nic0"), frames.mac_bytes(lab.peer(0).only.mac)
+
+    def speak() -> list[bytes]:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(frames.ETH_P_TRANSITIVE)) as wire:
+            wire.bind(("eth0", frames.ETH_P_TRANSITIVE))
+            wire.settimeout(0.3)
+            for question in (True, False):
+                said = frames.Transitive(stranger, question=question, kind=1, sequence=5, bits=12345)
+                wire.send(frames.transitive(frames.mac_bytes(nic.mac), said))
+            try:
+                return [wire.recv(2048)]
+            except TimeoutError:
+                return []
+
+    assert lab.peer(0).namespace.call(speak) == []
+    assert counters(kernel)["replies_unknown"] == 1
+    assert kernel.events(ProbeAnswered) == []
