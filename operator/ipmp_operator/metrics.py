@@ -11,7 +11,20 @@ from ipmp_operator import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-ERROR_REASONS = ("Unreachable", "Conflict", "Forbidden", "Invalid", "NotFound", "TooManyRequests", "Internal")
+ERROR_REASONS = (
+    "AnswerBroken",
+    "Conflict",
+    "Forbidden",
+    "InternalError",
+    "Invalid",
+    "NotFound",
+    "Other",
+    "ServiceUnavailable",
+    "Timeout",
+    "TooManyRequests",
+    "Unauthorized",
+    "Unreachable",
+)
 GROUP_STATES = ("ready", "notready", "degraded", "notaccepted")
 
 
@@ -54,4 +67,4 @@ class Metrics:
         """Count one step; `reason` is None for success."""
         self.reconcile_seconds.labels("success" if reason is None else "error").observe(seconds)
         if reason is not None:
-            self.errors.labels(reason if reason in ERROR_REASONS else "Internal").inc()
+            self.errors.labels(reason if reason in ERROR_REASONS else "Other").inc()

@@ -170,12 +170,13 @@ class Reconciler:
 
     def _attempted(self, _key: Key, seconds: float, error: Exception | None) -> None:
         self._last_end = time.monotonic()
-        reason = None if error is None else getattr(error, "reason", "Internal")
+        reason = None if error is None else getattr(error, "reason", "Other")
         self.metrics.attempted(seconds, reason)
 
     def _work(self, key: Key) -> None:
         if not self._leading():
-            return  # the process is about to end: whoever leads now starts from the same objects
+            self._queue.add(key, 1.0)  # the lease may yet be renewed; if not, the process ends
+            return
         match key:
             case Pass():
                 self._pass()

@@ -84,16 +84,19 @@ class Reflector(Generic[K, V]):
             except _Interrupted as interrupted:
                 version = interrupted.version
                 failures = 1 if interrupted.progress else failures + 1
-                low, high = _BACKOFF_SECONDS
-                delay = interrupted.retry_after or min(high, low * 2 ** (failures - 1)) * random.uniform(0.5, 1)  # noqa: S311
-                log.log(
-                    logging.WARNING if failures > 1 else logging.INFO,
-                    "watching %s failed (%s); again in %.1f s",
-                    self._path,
-                    interrupted.__cause__,
-                    delay,
-                )
-                self._stop.wait(delay)
+                self._pause(failures, interrupted.retry_after, interrupted.__cause__)
+            except Exception as error:
+                version = ""  # what an object that could not be read left out is in the next list
+                failures += 1
+                log.exception("reading %s failed", self._path)
+                self._pause(failures, None, error)
+
+    def _pause(self, failures: int, retry_after: float | None, cause: BaseException | None) -> None:
+        low, high = _BACKOFF_SECONDS
+        delay = retry_after or min(high, low * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1)  # noqa: S311
+        level = logging.WARNING if failures > 1 else logging.INFO  # once is any server's restart
+        log.log(level, "watching %s failed (%s); again in %.1f s", self._path, cause, delay)
+        self._stop.wait(delay)
 
     def _list(self) -> str:
         try:
