@@ -280,7 +280,7 @@ class VirtualNode:
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
         """Let time pass, at most until `until` holds; returns whether it did."""
         end = self.now + seconds
-        ticks = 0
+        ticks, ticked_at = 0, -inf
         while until is None or not until():
             deadline = self.core.next_deadline()
             wake = inf if deadline is None else max(deadline, self._asleep_until, self.now)
@@ -297,7 +297,7 @@ class VirtualNode:
                 self._asleep_until = max(self._asleep_until, deadline + self.lateness())
                 self._schedule(self._asleep_until, self._wake)
                 continue
-            ticks = ticks + 1 if wake == self.now else 0
+            ticks, ticked_at = (ticks + 1 if wake == ticked_at else 0), wake
             if ticks > _TICKS_AT_ONE_MOMENT:
                 raise AssertionError(f"busy loop at {self.now}: next deadline {self.core.next_deadline()}")
             self.now = wake

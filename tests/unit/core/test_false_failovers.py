@@ -1,0 +1,177 @@
+"""What must never cause a failover: loss, starvation, suspension, dead targets, strange replies.
+
+A few seeds here; benchmarks/ does the same for hours.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from ipmp_agent.core import timers
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.core.snapshot import GroupState
+from ipmp_agent.simulated import VirtualNode, node_group
+from ipmp_api.types import ProbeMethod
+
+INTERVAL = timers.probe_interval(1.0)
+PINS = ("198.18.0.1", "198.18.0.2", "198.18.0.3")
+
+
+def running(seed: int = 0, active: int = 2, standby: int = 0, **fields: object) -> VirtualNode:
+    node = VirtualNode(node_group(active, standby, **fields), seed=seed)  # type: ignore[arg-type]
+    node.start()
+    node.run(3)
+    return node
+
+
+def unmoved(node: VirtualNode) -> None:
+    assert node.failovers == [], f"seed {node.seed}: {node.notices}"
+    assert node.verdicts == [], f"seed {node.seed}: {node.notices}"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_ten_minutes_of_two_percent_loss_on_every_member(seed: int) -> None:
+    node = running(seed, standby=1)
+    for nic in node.network.nics.values():
+        nic.loss = 0.01  # there, and back
+    node.run(600)
+    assert sum(p.lost for i in node.snapshot().interfaces for p in i.probers) > 100
+    unmoved(node)
+
+
+@pytest.mark.parametrize("limit", [None, 0, 1], ids=["replies-kept", "replies-lost", "one-kept"])
+@pytest.mark.parametrize("seed", range(3))
+def test_agent_suspended_for_five_seconds_twenty_times(seed: int, limit: int | None) -> None:
+    node = running(seed)
+    node.inbox_limit = limit
+    for _ in range(20):
+        node.suspend(5.0)
+        node.run(5.0 + node.random.uniform(0.0, 1.0))
+    unmoved(node)
+    assert len(node.told(Reason.AGENT_SUSPENDED)) == 20
+    assert all(i.probers[0].missed >= 20 * 34 for i in node.snapshot().interfaces)
+
+
+@pytest.mark.parametrize("limit", [None, 0], ids=["replies-kept", "replies-lost"])
+def test_agent_suspended_for_moments_again_and_again(limit: int | None) -> None:
+    """Replies that arrive while it does not run never reach it; it is never late enough to notice for long."""
+    node = running()
+    node.inbox_limit = limit
+    for _ in range(300):
+        node.suspend(node.random.uniform(0.1, 1.5) * INTERVAL)
+        node.run(node.random.uniform(1.6, 3.0) * INTERVAL)
+    unmoved(node)
+
+
+@pytest.mark.parametrize(("shortest", "longest"), [(0.0, 0.3), (0.3, 0.6), (0.5, 2.0)])
+def test_ticks_that_come_late(shortest: float, longest: float) -> None:
+    node = running()
+    node.lateness = lambda: node.random.uniform(shortest, longest) * INTERVAL
+    node.run(120)
+    unmoved(node)
+
+
+def test_suspension_tells_nothing_about_a_fault_that_began_meanwhile() -> None:
+    node = running()
+    node.suspend(5.0)
+    node.run(2.0)
+    node.silence("nic0")
+    node.run(3.0)
+    unmoved(node)
+    assert node.run(1.1, lambda: node.active == ["nic1"]), "and it is found in time afterwards"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_targets_dead_and_back_again_and_again(seed: int) -> None:
+    node = running(seed, standby=1, pins=PINS)
+    for _ in range(6):
+        node.all_targets(up=False)
+        node.run(node.random.uniform(0.3, 6.0))
+        node.all_targets(up=True)
+        node.run(node.random.uniform(4.0, 8.0))
+    assert node.snapshot().state is GroupState.OK
+    assert node.failovers == []
+    assert node.told(Reason.PROBES_LOST) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("dead", [1, 2])
+def test_dead_targets_among_several(seed: int, dead: int) -> None:
+    node = running(seed, pins=PINS)
+    for pin in PINS[:dead]:
+        node.target(pin, up=False)
+    node.run(60)
+    unmoved(node)
+
+
+def test_target_that_dies_and_comes_back_every_second() -> None:
+    node = running(pins=PINS)
+    for _ in range(60):
+        node.target(PINS[0], up=False)
+        node.run(0.6)
+        node.target(PINS[0], up=True)
+        node.run(0.4)
+    unmoved(node)
+
+
+@pytest.mark.parametrize("intervals", [0.9, 1.5, 2.5, 4.0])
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_late_replies(intervals: float, adaptive: bool) -> None:
+    node = running(adaptive=adaptive)
+    node.delay = lambda _: intervals * INTERVAL
+    node.run(60)
+    unmoved(node)
+
+
+def test_replies_in_disorder() -> None:
+    node = running(adaptive=False)
+    node.delay = lambda _: node.random.uniform(0.0, 3.0) * INTERVAL
+    node.run(60)
+    unmoved(node)
+
+
+def test_duplicate_replies() -> None:
+    node = running()
+    node.copies = 3
+    node.run(30)
+    unmoved(node)
+    for interface in node.snapshot().interfaces:
+        (prober, *_) = interface.probers
+        assert prober.answered <= prober.sent
+
+
+def test_duplicate_replies_neither_hide_a_failure_nor_speed_up_a_repair() -> None:
+    node = running()
+    node.copies = 3
+    node.silence("nic0")
+    assert node.run(1.0, lambda: node.active == ["nic1"])
+    node.silence("nic0", on=False)
+    assert not node.run(1.2, lambda: "nic0" in node.active)
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_restarts_in_the_middle_of_everything(times: int) -> None:
+    node = running()
+    for _ in range(times):
+        node.delay = lambda _: 0.3  # replies of the earlier life arrive in the next
+        node.run(1.0)
+        node.restart()
+        node.delay = None
+        node.run(2.0)
+    assert node.failovers == []
+
+
+def test_busy_hour_of_an_idle_group_asks_for_no_tick_in_vain() -> None:
+    node = VirtualNode(node_group(2, pins=(), probe_method=ProbeMethod.DISABLED))
+    node.start()
+    ticks = 0
+    tick = node.core.tick
+
+    def counted(now: float) -> object:
+        nonlocal ticks
+        ticks += 1
+        return tick(now)
+
+    node.core.tick = counted  # type: ignore[assignment, method-assign]
+    node.run(3600)
+    assert ticks <= 4
