@@ -107,7 +107,7 @@ def token(match: InterfaceMatch) -> bytes:
     """Bytes that any message about a matching interface contains: decoding the others is not worth the time."""
     if match.mac_address is not None:
         return bytes.fromhex(match.mac_address.replace(":", ""))
-    return (match.name or match.pci_address or "").encode()
+    return (match.name or (match.pci_address or "").lower()).encode()
 
 
 def decode(body: bytes) -> Link:

@@ -1,0 +1,92 @@
+"""Netlink messages, packed and read by hand."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_interface
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipmp_agent.linux import addresses, netlink
+
+
+@pytest.mark.parametrize(
+    ("payload", "packed"),
+    [
+        (b"", "04000100"),
+        (b"\x01", "0500010001000000"),
+        (b"\x01\x02\x03\x04", "0800010001020304"),
+        (b"\x01\x02\x03\x04\x05", "090001000102030405000000"),
+    ],
+)
+def test_an_attribute_is_padded_and_its_length_is_not(payload: bytes, packed: str) -> None:
+    assert netlink.attribute(1, payload) == bytes.fromhex(packed)
+
+
+@given(st.dictionaries(st.integers(1, 0x3FFF), st.binary(max_size=40)))
+def test_attributes_are_read_as_they_were_packed(wanted: dict[int, bytes]) -> None:
+    data = b"head" + b"".join(netlink.attribute(kind, payload) for kind, payload in wanted.items())
+    assert netlink.attributes(data, 4) == wanted
+
+
+@given(st.binary(max_size=200))
+def test_garbage_ends_the_reading_and_nothing_else(data: bytes) -> None:
+    netlink.attributes(data, 0)
+    list(netlink.messages(data))
+
+
+def test_of_a_repeated_attribute_the_last_counts() -> None:
+    assert netlink.attributes(netlink.u32(8, 1) + netlink.u32(8, 2), 0) == {8: struct.pack("=I", 2)}
+
+
+def test_nesting_is_marked() -> None:
+    packed = netlink.nested(26, netlink.u32(1, 5))
+    assert struct.unpack_from("=HH", packed) == (12, 26 | netlink.NLA_F_NESTED)
+    assert netlink.attributes(packed, 0) == {26: netlink.u32(1, 5)}
+
+
+def test_a_message_says_its_length_and_asks() -> None:
+    packed = netlink.message(netlink.RTM_NEWADDR, netlink.NLM_F_CREATE, b"12345678", netlink.u32(1, 7))
+    (message,) = netlink.messages(packed)
+    assert (message.kind, message.flags) == (netlink.RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_REQUEST)
+    assert message.body == b"12345678" + netlink.u32(1, 7)
+
+
+@pytest.mark.parametrize("text", ["198.18.0.1/24", "198.18.0.1/32", "2001:db8::1/64", "2001:db8::1/128"])
+def test_an_address_request_reads_back(text: str) -> None:
+    address = ip_interface(text)
+    (message,) = netlink.messages(addresses.add(7, address, scope=addresses.RT_SCOPE_LINK))
+    read = addresses.decode(message.body)
+    assert read is not None
+    assert (read.index, read.address, read.scope, read.owned) == (7, address, addresses.RT_SCOPE_LINK, True)
+    assert bool(read.flags & addresses.IFA_F_NOPREFIXROUTE)
+    assert bool(read.flags & addresses.IFA_F_NODAD) == (address.version == 6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "protocol", "leased"),
+    [
+        (addresses.IFA_F_PERMANENT, 0, False),
+        (0, 0, True),
+        (addresses.IFA_F_PERMANENT, addresses.IFAPROT_KERNEL_RA, True),
+        (addresses.IFA_F_PERMANENT | addresses.IFA_F_MANAGETEMPADDR, 0, True),
+    ],
+)
+def test_an_address_given_for_a_time_is_leased(flags: int, protocol: int, *, leased: bool) -> None:
+    installed = addresses.InstalledAddress(1, ip_interface("198.18.0.1/24"), 0, flags, protocol, b"")
+    assert installed.leased is leased
+
+
+def test_a_foreign_ipv6_address_comes_back_without_detection_and_then_with_its_own_flags() -> None:
+    body = struct.pack("=BBBBI", 10, 64, 0x80, 0, 3) + netlink.attribute(1, ip_interface("2001:db8::1/64").packed)
+    body += netlink.u32(addresses.IFA_FLAGS, addresses.IFA_F_PERMANENT)
+    flags = []
+    for request in addresses.restore(9, body):
+        (message,) = netlink.messages(request)
+        read = addresses.decode(message.body)
+        assert read is not None
+        assert read.index == 9
+        flags.append(bool(read.flags & addresses.IFA_F_NODAD))
+    assert flags == [True, False]
