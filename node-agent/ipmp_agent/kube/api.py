@@ -136,7 +136,7 @@ class ApiServer:
         *,
         body: Object | None = None,
         kind: str | None = None,
-        read_timeout: float = REQUEST_TIMEOUT,
+        read_timeout: float | None = None,
     ) -> urllib3.BaseHTTPResponse:
         url = f"{self._configuration.host}{path}?{urlencode(query)}"
         headers = {"Accept": "application/json", "User-Agent": f"ipmp-agent/{ipmp_agent.__version__}"}
@@ -151,7 +151,7 @@ class ApiServer:
                 url,
                 body=None if body is None else json.dumps(body).encode(),
                 headers=headers,
-                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=read_timeout),
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=read_timeout or REQUEST_TIMEOUT),
                 preload_content=False,
                 retries=False,
             )

@@ -34,8 +34,14 @@ SPACING = 1.0
 EVENT_BACKLOG = 256
 """Events that may wait for the server; the oldest are dropped."""
 
+EVENT_ROUND = 8
+"""Events posted between two looks at the statuses."""
+
 EVENT_ATTEMPTS = 5
 """Times that one event is tried."""
+
+FAULT_PAUSE = 1.0
+"""Seconds after a fault of our own: it must not become a busy loop."""
 
 TOO_MANY_REQUESTS = 429
 
@@ -139,6 +145,8 @@ class Reporter:
                 self._post_events(objects)
             except Exception:
                 log.exception("could not report to the API server; going on")
+                with self._wake:
+                    self._wake.wait_for(lambda: self._closing, FAULT_PAUSE)
             if closing:
                 return
 
@@ -159,6 +167,10 @@ class Reporter:
     ) -> Iterator[tuple[str, NodeGroupStatus]]:
         """What each node group's status should be now."""
         self._reported = {name: known for name, known in self._reported.items() if name in objects}
+        now = time.monotonic()
+        for known in self._reported.values():
+            if known.not_before <= now:
+                known.not_before = 0.0  # due now: wait for it no longer, whatever becomes of it
         if publication is None or not publication.configured:
             return
         for name, obj in objects.items():
@@ -246,9 +258,11 @@ class Reporter:
     # --- events
 
     def _post_events(self, objects: dict[str, Object]) -> None:
-        """Post what waits, until the server has had enough."""
+        """Post some of what waits; a status that changes meanwhile comes before the rest."""
         by_group = {str((obj.get("spec") or {}).get("groupName")): obj for obj in objects.values()}
-        while self._waiting and time.monotonic() >= self._events_not_before:
+        for _ in range(EVENT_ROUND):
+            if not self._events_due():
+                return
             occurrence = self._waiting[0]
             regarding = by_group.get(occurrence.group)
             if regarding is not None:

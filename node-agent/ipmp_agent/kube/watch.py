@@ -52,6 +52,8 @@ class NodeGroupWatch:
         while not self._stopping.is_set():
             before, began = version, time.monotonic()
             version, fault = self._follow(version)
+            if self._stopping.is_set():
+                return
             if version not in ("", before):
                 backoff.success()  # it worked for a while
             elif fault is None and time.monotonic() - began < SHORTEST_WATCH:

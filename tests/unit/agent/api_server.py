@@ -1,0 +1,192 @@
+"""A small API server over real HTTP: node groups with list and watch, statuses by apply, events; and its faults."""
+
+from __future__ import annotations
+
+import copy
+import json
+import queue
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+from ipmp_api.parse import node_group_manifest
+from tests.unit.agent.building import node_group
+
+Object = dict[str, Any]
+GROUPS = "/apis/ipmp.dev/v1alpha1/ipmpnodegroups"
+EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
+
+
+def manifest(name: str = "lab", **changes: Any) -> Object:
+    """An IPMPNodeGroup as the operator writes it."""
+    obj = node_group_manifest(node_group(name))
+    obj["metadata"] |= {"uid": f"uid-{name}", "generation": 1, **changes.pop("metadata", {})}
+    return obj | changes
+
+
+class FakeApiServer:
+    """Runs until closed. `faults` are statuses to answer with before anything else, in order, by method."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Object] = {}
+        self.requests: list[tuple[str, str, dict[str, str], dict[str, str], Any]] = []
+        self.events: list[Object] = []
+        self.faults: dict[str, list[int]] = {}
+        self.hanging = threading.Event()  # set: requests get no answer
+        self.released = threading.Event()
+        self._version = 100
+        self._watchers: list[queue.Queue[Object | None]] = []
+        self._lock = threading.Lock()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def _serve(self) -> None:
+                fake._serve(self)
+
+            do_GET = do_POST = do_PATCH = _serve  # noqa: N815 - the base class calls them so
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self.released.set()
+        self.end_watches()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def kubeconfig(self, token: str = "secret") -> str:
+        """A kubeconfig that leads here."""
+        return yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": self.url}}],
+                "users": [{"name": "u", "user": {"token": token}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+
+    # --- what the test does
+
+    def put(self, obj: Object, kind: str = "MODIFIED") -> None:
+        with self._lock:
+            self._version += 1
+            obj["metadata"]["resourceVersion"] = str(self._version)
+            self.objects[obj["metadata"]["name"]] = obj
+            self._send({"type": kind, "object": copy.deepcopy(obj)})
+
+    def delete(self, name: str, *, silently: bool = False) -> None:
+        with self._lock:
+            self._version += 1
+            obj = self.objects.pop(name)
+            obj["metadata"]["resourceVersion"] = str(self._version)
+            if not silently:
+                self._send({"type": "DELETED", "object": obj})
+
+    def send(self, event: Object) -> None:
+        """Send any watch event."""
+        with self._lock:
+            self._send(event)
+
+    def _send(self, event: Object) -> None:
+        for watcher in self._watchers:
+            watcher.put(event)
+
+    def end_watches(self) -> None:
+        with self._lock:
+            for watcher in self._watchers:
+                watcher.put(None)
+
+    @property
+    def watches(self) -> int:
+        """How many watches are open."""
+        return len(self._watchers)
+
+    def seen(self, method: str, path: str = "") -> list[tuple[str, str, dict[str, str], dict[str, str], Any]]:
+        return [request for request in list(self.requests) if request[0] == method and request[1].startswith(path)]
+
+    # --- what it answers
+
+    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+        url = urlsplit(handler.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        length = int(handler.headers.get("Content-Length") or 0)
+        body = json.loads(handler.rfile.read(length)) if length else None
+        headers = {key.lower(): value for key, value in handler.headers.items()}
+        self.requests.append((handler.command, url.path, query, headers, body))
+        if self.hanging.is_set():
+            self.released.wait()
+            handler.close_connection = True
+            return
+        faults = self.faults.get("WATCH" if "watch" in query else handler.command)
+        if faults:
+            self._answer(handler, faults.pop(0), {"message": "told to fail"})
+        elif "watch" in query:
+            self._watch(handler)
+        elif handler.command == "GET":
+            with self._lock:
+                listing = {"items": list(self.objects.values()), "metadata": {"resourceVersion": str(self._version)}}
+            self._answer(handler, 200, copy.deepcopy(listing))
+        elif handler.command == "POST":
+            self.events.append(body)
+            self._answer(handler, 201, body)
+        else:
+            self._patch(handler, url.path, body)
+
+    def _patch(self, handler: BaseHTTPRequestHandler, path: str, body: Any) -> None:
+        if path.startswith(EVENTS):
+            known = [event for event in self.events if path.endswith(event["metadata"]["name"])]
+            for event in known:
+                event.update(body)
+            self._answer(handler, 200 if known else 404, body)
+            return
+        name = path.removeprefix(GROUPS + "/").removesuffix("/status")
+        with self._lock:
+            obj = self.objects.get(name)
+            if obj is not None:
+                obj["status"] = body["status"]
+        self._answer(handler, 404 if obj is None else 200, obj or {"message": "not found"})
+
+    @staticmethod
+    def _answer(handler: BaseHTTPRequestHandler, code: int, body: Any) -> None:
+        text = json.dumps(body).encode()
+        handler.send_response(code)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", str(len(text)))
+        handler.end_headers()
+        handler.wfile.write(text)
+
+    def _watch(self, handler: BaseHTTPRequestHandler) -> None:
+        events: queue.Queue[Object | None] = queue.Queue()
+        with self._lock:
+            self._watchers.append(events)
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.flush()
+        try:
+            while (event := events.get()) is not None:
+                text = json.dumps(event).encode() + b"\n"
+                handler.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
+                handler.wfile.flush()
+            handler.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            handler.close_connection = True  # the client went
+        finally:
+            with self._lock:
+                self._watchers.remove(events)

@@ -1,0 +1,516 @@
+"""The agent and its API server, over real HTTP: what is handed in, what goes out, and what no fault may do."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kubernetes.config import incluster_config
+
+from ipmp_agent.core.actions import Severity
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.kube import api, backoff, report
+from ipmp_agent.kube.api import ApiError, ApiServer, CredentialsError
+from ipmp_agent.kube.backoff import Backoff
+from ipmp_agent.kube.source import ClusterSource
+from ipmp_agent.publication import Occurrence
+from ipmp_agent.state import SavedGroup, State
+from ipmp_agent.views import status
+from tests.unit.agent.api_server import EVENTS, GROUPS, FakeApiServer, manifest
+from tests.unit.agent.building import WALL, node_group
+from tests.unit.views.pictures import failed, interface, publication, view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from ipmp_agent.kube.report import Reporter
+    from ipmp_api.types import NodeGroup
+
+FINE = view(interface("nic0"), interface("nic1"), name="lab")
+BROKEN = view(interface("nic0"), failed("nic1"), name="lab")
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait milliseconds where the agent waits seconds."""
+    monkeypatch.setattr(backoff, "MINIMUM", 0.001)
+    monkeypatch.setattr(backoff, "MAXIMUM", 0.01)
+    monkeypatch.setattr(report, "SPACING", 0.001)
+    monkeypatch.setattr(report, "FAULT_PAUSE", 0.001)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeApiServer]:
+    running = FakeApiServer()
+    yield running
+    running.close()
+
+
+class Agent:
+    """The kube side of an agent; what it wants is in `wanted`."""
+
+    def __init__(self, kubeconfig: Path, saved: State | None = None) -> None:
+        self.source = ClusterSource("node1", kubeconfig, status)
+        self.wanted: list[tuple[NodeGroup, ...]] = []
+        self.reporter: Reporter = self.source.start(self.wanted.append, saved or State())
+
+    @property
+    def names(self) -> list[str]:
+        return [group.group_name for group in self.wanted[-1]] if self.wanted else []
+
+
+@pytest.fixture
+def kubeconfig(server: FakeApiServer, tmp_path: Path) -> Path:
+    path = tmp_path / "kubeconfig"
+    path.write_text(server.kubeconfig())
+    return path
+
+
+@pytest.fixture
+def start(server: FakeApiServer, kubeconfig: Path) -> Iterator[Callable[..., Agent]]:
+    agents: list[Agent] = []
+
+    def begin(saved: State | None = None) -> Agent:
+        agents.append(Agent(kubeconfig, saved))
+        return agents[-1]
+
+    yield begin
+    for agent in agents:
+        agent.source.close()
+
+
+def until(condition: Callable[[], Any], what: Callable[[], Any] = lambda: "") -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.002)
+
+
+def conditions(server: FakeApiServer, name: str = "lab.node1") -> dict[str, dict[str, Any]]:
+    return {c["type"]: c for c in (server.objects[name].get("status") or {}).get("conditions", ())}
+
+
+# --- configuration in
+
+
+def test_own_node_groups_are_listed_and_watched(server: FakeApiServer, start: Callable[..., Agent]) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"] and server.watches)
+    assert agent.wanted[-1] == (node_group(),)
+    method, path, query, headers, _ = server.requests[0]
+    assert (method, path) == ("GET", GROUPS)
+    assert query["fieldSelector"] == "spec.nodeName=node1"
+    assert headers["authorization"] == "Bearer secret"
+    watch = next(request for request in server.requests if "watch" in request[2])
+    assert watch[2]["resourceVersion"] == "101"
+    assert watch[2]["allowWatchBookmarks"] == "true"
+    server.put(manifest("b"), "ADDED")
+    until(lambda: agent.names == ["lab", "b"])
+    server.delete("lab.node1")
+    until(lambda: agent.names == ["b"])
+
+
+def test_group_that_is_being_deleted_is_no_longer_wanted(server: FakeApiServer, start: Callable[..., Agent]) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"] and server.watches)
+    server.put(manifest(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}))
+    until(lambda: agent.wanted[-1] == ())
+
+
+def test_deletion_during_a_broken_watch_is_noticed(server: FakeApiServer, start: Callable[..., Agent]) -> None:
+    server.put(manifest())
+    server.put(manifest("b"))
+    agent = start()
+    until(lambda: agent.names == ["lab", "b"] and server.watches)
+    server.delete("b.node1", silently=True)
+    server.send({"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}})
+    until(lambda: agent.names == ["lab"])
+    assert len([r for r in server.seen("GET", GROUPS) if "watch" not in r[2]]) == 2
+
+
+def test_watch_goes_on_where_it_ended(server: FakeApiServer, start: Callable[..., Agent]) -> None:
+    agent = start()
+    until(lambda: server.watches)
+    bookmark = {"metadata": {"resourceVersion": "555", "name": ""}}
+    server.send({"type": "BOOKMARK", "object": bookmark})
+    server.end_watches()
+    until(lambda: len([r for r in server.requests if "watch" in r[2]]) >= 2)
+    assert [r for r in server.requests if "watch" in r[2]][1][2]["resourceVersion"] == "555"
+    assert agent.wanted == [()], "a bookmark is no change"
+
+
+@pytest.mark.parametrize("fault", [500, 503, 429, 401, 403])
+def test_failing_server_is_tried_until_it_answers(
+    server: FakeApiServer, start: Callable[..., Agent], fault: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.put(manifest())
+    server.faults["GET"] = [fault] * 5
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    assert caplog.text.count("watching node groups failed") == 1
+
+
+def test_server_that_ends_every_watch_at_once_meets_patience(
+    server: FakeApiServer, start: Callable[..., Agent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten watches a second would be an attack by a cluster of a thousand nodes."""
+    monkeypatch.setattr(backoff, "MINIMUM", 3600.0)
+    monkeypatch.setattr(backoff, "MAXIMUM", 3600.0)
+    start()
+    until(lambda: server.watches)
+    server.end_watches()
+    until(lambda: len(server.requests) == 3 and server.watches == 1)
+    server.end_watches()
+    until(lambda: not server.watches)
+    count = len(server.requests)
+    threading.Event().wait(0.1)
+    assert len(server.requests) == count
+
+
+def test_agent_starts_from_what_it_knew_while_the_server_hangs(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    server.hanging.set()
+    agent = start(State({"lab": SavedGroup(node_group())}))
+    assert agent.wanted == [(node_group(),)]
+    agent.reporter.published(publication(FINE))
+    agent.reporter.occurred(occurrence())
+
+
+def test_group_that_was_deleted_while_the_agent_was_down_goes_with_the_first_list(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    agent = start(State({"lab": SavedGroup(node_group())}))
+    until(lambda: agent.wanted == [(node_group(),), ()])
+
+
+def test_spec_that_cannot_be_used_leaves_the_last_good_one_and_is_reported(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    server.put(manifest())
+    server.put(manifest("b"))
+    agent = start()
+    until(lambda: agent.names == ["lab", "b"] and server.watches)
+    agent.reporter.published(publication(FINE))
+    until(lambda: conditions(server).get("Programmed", {}).get("status") == "True")
+    broken = manifest(metadata={"generation": 2})
+    broken["spec"]["failureDetection"]["timeMilliseconds"] = -1
+    broken["status"] = server.objects["lab.node1"]["status"]
+    server.put(broken)
+    until(lambda: conditions(server)["Programmed"]["reason"] == "InvalidSpec", lambda: conditions(server))
+    assert "spec.failureDetection.timeMilliseconds" in conditions(server)["Programmed"]["message"]
+    assert server.objects["lab.node1"]["status"]["observedGeneration"] == 1
+    assert agent.wanted[-1][0] == node_group()
+
+
+# --- status out
+
+
+def test_status_is_applied_once_and_again_only_when_it_changes(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    server.put(manifest(metadata={"generation": 4}))
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    for moment in range(20):
+        agent.reporter.published(publication(FINE, time=WALL + moment))
+    until(lambda: server.seen("PATCH"))
+    agent.reporter.published(publication(BROKEN, time=WALL + 60))
+    until(lambda: server.objects["lab.node1"]["status"]["state"] == "degraded")
+    patches = server.seen("PATCH")
+    assert len(patches) == 2
+    _, path, query, headers, body = patches[0]
+    assert path == f"{GROUPS}/lab.node1/status"
+    assert query == {"fieldManager": "ipmp-agent/node1", "force": "true"}
+    assert headers["content-type"] == "application/apply-patch+yaml"
+    assert body["metadata"] == {"name": "lab.node1", "uid": "uid-lab"}
+    assert body["status"]["observedGeneration"] == 4
+    first, second = (
+        {c["type"]: c["lastTransitionTime"] for c in patch[4]["status"]["conditions"]} for patch in patches
+    )
+    assert second["Ready"] == first["Ready"]
+    assert second["Degraded"] == "2023-11-14T22:14:20Z"
+
+
+def test_status_that_is_there_already_is_not_written_again_after_a_restart(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    server.put(manifest())
+    first = start()
+    first.reporter.published(publication(FINE))
+    until(lambda: server.seen("PATCH"))
+    until(lambda: "status" in server.objects["lab.node1"])
+    second = start()
+    second.reporter.published(publication(FINE, time=WALL + 3600))
+    second.reporter.published(publication(BROKEN, time=WALL + 3600))
+    until(lambda: server.objects["lab.node1"]["status"]["state"] == "degraded")
+    assert len(server.seen("PATCH")) == 2
+
+
+def test_status_written_after_faults_is_the_newest(server: FakeApiServer, start: Callable[..., Agent]) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    server.faults["PATCH"] = [500, 503, 409, 429]
+    agent.reporter.published(publication(FINE))
+    until(lambda: len(server.seen("PATCH")) >= 2)
+    agent.reporter.published(publication(BROKEN))
+    until(lambda: server.objects["lab.node1"].get("status", {}).get("state") == "degraded")
+
+
+def test_nothing_is_reported_before_the_data_plane_has_a_configuration(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    """Else an agent that starts would call a group withdrawn that it has not looked at yet."""
+    server.put(manifest(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}))
+    agent = start()
+    until(lambda: agent.wanted == [()])
+    agent.reporter.published(publication(configured=False))
+    agent.reporter.published(publication(pending=("lab",)))
+    agent.reporter.occurred(occurrence())
+    until(lambda: server.events)
+    assert server.seen("PATCH") == []
+    agent.reporter.published(publication())
+    until(lambda: conditions(server).get("Withdrawn", {}).get("status") == "True")
+
+
+def test_withdrawn_is_said_beside_the_last_status(server: FakeApiServer, start: Callable[..., Agent]) -> None:
+    server.put(manifest())
+    agent = start()
+    agent.reporter.published(publication(FINE))
+    until(lambda: server.objects["lab.node1"].get("status"))
+    until(lambda: server.watches)
+    leaving = manifest(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
+    leaving["status"] = server.objects["lab.node1"]["status"]
+    server.put(leaving)
+    agent.reporter.published(publication())
+    until(lambda: conditions(server).get("Withdrawn", {}).get("status") == "True")
+    assert conditions(server)["Ready"]["status"] == "True"
+    assert server.objects["lab.node1"]["status"]["state"] == "ok"
+
+
+def test_put_off_status_of_a_group_on_its_way_out_is_no_busy_loop(
+    server: FakeApiServer, start: Callable[..., Agent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.put(manifest())
+    agent = start()
+    agent.reporter.published(publication(FINE))
+    until(lambda: server.objects["lab.node1"].get("status"))
+    until(lambda: server.watches)
+    server.put(manifest(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}))
+    until(lambda: agent.wanted[-1] == ())
+    agent.reporter.published(publication(pending=("lab",)))
+    until(lambda: agent.reporter._patience() is None)
+
+
+def test_object_deleted_under_the_hand_is_not_written_forever(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"] and server.watches)
+    server.delete("lab.node1", silently=True)
+    agent.reporter.published(publication(FINE))
+    until(lambda: server.seen("PATCH"))
+    agent.reporter.published(publication(FINE))
+    agent.reporter.occurred(occurrence())
+    until(lambda: server.events)
+    assert len(server.seen("PATCH")) == 1
+
+
+def test_publishing_never_waits_for_a_server_that_hangs(server: FakeApiServer, start: Callable[..., Agent]) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    server.hanging.set()
+    agent.reporter.published(publication(FINE))
+    until(lambda: server.seen("PATCH"))
+    for moment in range(10_000):
+        agent.reporter.published(publication(BROKEN, time=WALL + moment))
+        agent.reporter.occurred(occurrence(f"number {moment}"))
+    assert len(agent.reporter._waiting) == report.EVENT_BACKLOG
+    assert len(server.seen("PATCH")) == 1
+    server.hanging.clear()
+    server.released.set()
+    until(lambda: server.objects["lab.node1"].get("status", {}).get("state") == "degraded")
+
+
+# --- events out
+
+
+def occurrence(message: str = "failure of nic1 detected", moment: float = WALL, group: str = "lab") -> Occurrence:
+    return Occurrence(moment, group, Reason.LINK_DOWN, message, Severity.ERROR, "nic1")
+
+
+def test_event_names_group_reason_and_node(server: FakeApiServer, start: Callable[..., Agent]) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    agent.reporter.occurred(occurrence())
+    until(lambda: server.events)
+    (event,) = server.events
+    assert event["metadata"].pop("name").startswith("lab.node1.")
+    assert event == {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"namespace": "default"},
+        "eventTime": "2023-11-14T22:13:20.000000Z",
+        "reportingController": "ipmp.dev/node-agent",
+        "reportingInstance": "node1",
+        "type": "Warning",
+        "action": "Multipathing",
+        "reason": "LinkDown",
+        "note": "failure of nic1 detected",
+        "regarding": {
+            "apiVersion": "ipmp.dev/v1alpha1",
+            "kind": "IPMPNodeGroup",
+            "name": "lab.node1",
+            "uid": "uid-lab",
+        },
+        "related": {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "name": "lab"},
+    }
+    assert server.seen("POST")[0][1] == EVENTS
+
+
+def test_repeated_event_becomes_a_series_and_a_later_one_is_new(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    for moment in (0, 10, 20, 2000):
+        agent.reporter.occurred(occurrence(moment=WALL + moment))
+    agent.reporter.occurred(occurrence("repair of nic1 detected"))
+    until(lambda: len(server.events) == 3)
+    assert server.events[0]["series"] == {"count": 3, "lastObservedTime": "2023-11-14T22:13:40.000000Z"}
+    assert "series" not in server.events[1]
+
+
+def test_event_outlives_a_server_that_fails_and_one_that_is_refused_does_not_block(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    server.faults["POST"] = [503, 500, 403]
+    agent.reporter.occurred(occurrence("refused in the end"))
+    agent.reporter.occurred(occurrence("posted"))
+    until(lambda: server.events)
+    assert [event["note"] for event in server.events] == ["posted"]
+    assert [request[4]["note"] for request in server.seen("POST")] == ["refused in the end"] * 3 + ["posted"]
+
+
+# --- credentials and time
+
+
+def test_rotated_token_is_read_anew(server: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, authority = tmp_path / "token", tmp_path / "ca.crt"
+    token.write_text("first")
+    authority.write_text("-")
+    host, port = server.url.removeprefix("http://").split(":")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(authority))
+    now = [incluster_config.datetime.datetime(2026, 1, 1)]
+
+    class Clock(incluster_config.datetime.datetime):  # type: ignore[name-defined, misc]
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return now[0]
+
+    monkeypatch.setattr(incluster_config.datetime, "datetime", Clock)
+    in_pod = ApiServer.connect(None)
+    assert in_pod._configuration.host == f"https://{host}:{port}"
+    found: list[str] = []
+
+    def request(*_: object, headers: dict[str, str], **__: object) -> Any:
+        found.append(headers["authorization"])
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(in_pod._pool, "request", request)
+
+    def ask() -> None:
+        with pytest.raises(ApiError, match="nobody there"):
+            in_pod.list(GROUPS, {})
+
+    ask()
+    token.write_text("second")
+    ask()
+    now[0] += incluster_config.datetime.timedelta(minutes=2)
+    ask()
+    assert found == ["bearer first", "bearer first", "bearer second"]
+
+
+def test_no_credentials_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(CredentialsError, match="outside a cluster give --kubeconfig or --file"):
+        ApiServer.connect(None)
+    with pytest.raises(CredentialsError, match="cannot use --kubeconfig"):
+        ApiServer.connect(tmp_path / "none")
+
+
+def test_silent_server_is_given_up(server: FakeApiServer, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "REQUEST_TIMEOUT", 0.05)
+    monkeypatch.setattr(api, "WATCH_SILENCE", 0.05)
+    connected = ApiServer.connect(kubeconfig)
+    with pytest.raises(ApiError, match="the watch broke"):
+        list(connected.watch(GROUPS, {}, "1", 60))
+    server.hanging.set()
+    with pytest.raises(ApiError) as caught:
+        connected.list(GROUPS, {})
+    assert caught.value.status == 0
+
+
+def test_long_list_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch, kubeconfig: Path) -> None:
+    pages = iter(
+        [
+            {"items": [{"n": 1}], "metadata": {"continue": "more", "resourceVersion": "7"}},
+            {"items": [{"n": 2}], "metadata": {"resourceVersion": "7"}},
+        ]
+    )
+    connected = ApiServer.connect(kubeconfig)
+    asked: list[dict[str, str]] = []
+
+    def answer(_method: str, _path: str, query: dict[str, str]) -> Any:
+        asked.append(dict(query))
+        return next(pages)
+
+    monkeypatch.setattr(connected, "_json", answer)
+    assert connected.list(GROUPS, {"fieldSelector": "x"}) == ([{"n": 1}, {"n": 2}], "7")
+    assert asked[1]["continue"] == "more"
+    assert asked[1]["fieldSelector"] == "x"
+
+
+def test_waits_grow_to_a_limit_start_anew_and_obey_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "MINIMUM", 0.5)
+    monkeypatch.setattr(backoff, "MAXIMUM", 30.0)
+    waiting = Backoff()
+    waits = [waiting.failure() for _ in range(100)]
+    for wait, longest in zip(waits, [0.5, 1, 2, 4, 8, 16, *[30] * 94], strict=True):
+        assert longest / 2 <= wait <= longest
+    waiting.success()
+    assert waiting.failure() <= 0.5
+    assert waiting.failure(asked=60.0) == 60.0
+
+
+def test_fault_in_the_report_itself_does_not_end_it(
+    server: FakeApiServer, start: Callable[..., Agent], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    object.__setattr__(FINE, "since", dict(FINE.since))
+    broken = view(interface("nic0"), name="lab")
+    object.__setattr__(broken, "since", {})
+    with caplog.at_level(logging.ERROR):
+        agent.reporter.published(publication(broken))
+        until(lambda: "could not report" in caplog.text)
+    agent.reporter.published(publication(FINE))
+    until(lambda: server.objects["lab.node1"].get("status"))
