@@ -10,7 +10,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import consistency, events, group
-from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, SetNominee, SetOutbound, Severity
+from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, SetNominee, SetOutbound, Severity
 from ipmp_agent.core.detection import Detection
 from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent
 from ipmp_agent.core.placement import Placement
@@ -55,6 +55,8 @@ class Multipathing:
         _HANDLERS[type(event)](self, event, now)
         if type(event) is not events.ProbeAnswered:
             self._look_at = now
+        elif event.kind is not events.ProbeKind.DISCOVERY and all(type(a) is ProbeClosed for a in self._actions):
+            return self._take_actions()  # most events are replies that change nothing: verdicts are for the tick
         self._settle(now)
         return self._take_actions()
 

@@ -15,7 +15,6 @@ from ipmp_agent.core.snapshot import InterfaceWord, ProbeWord, TargetMode
 from ipmp_agent.simulated import TARGET, VirtualNode, mac, node_group
 from ipmp_api.types import ProbeMethod
 
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
