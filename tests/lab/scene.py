@@ -135,16 +135,21 @@ class Scene:
         for stream in self.streams.values():
             stream.wait_received(deadline=30)
 
-    def settle(self, deadline: float = 5.0) -> GroupView:
-        """Wait until the invariants of a group at rest hold (I1, I3, I6), and demand I7; returns the view."""
+    def settle(self) -> GroupView:
+        """Wait until the invariants of a group at rest hold; returns the view."""
+        return settle(self.agent)
 
-        def look() -> invariants.ViolatedError | None:
-            try:
-                invariants.settled(self.view(), self.agent.dump())
-            except invariants.ViolatedError as violated:
-                return violated
-            return None
 
-        wait_for(look, lambda violated: violated is None, deadline=deadline, what="a settled group", interval=0.2)
-        invariants.no_unhandled_exception(self.agent.log_path.read_text(encoding="utf-8", errors="replace"))
-        return self.view()
+def settle(agent: Agent, deadline: float = 5.0) -> GroupView:
+    """Wait until the invariants of a group at rest hold (I1, I3, I6), and demand I7; returns the view."""
+
+    def look() -> invariants.ViolatedError | None:
+        try:
+            invariants.settled(group_view(agent.status()), agent.dump())
+        except invariants.ViolatedError as violated:
+            return violated
+        return None
+
+    wait_for(look, lambda violated: violated is None, deadline=deadline, what="a settled group", interval=0.2)
+    invariants.no_unhandled_exception(agent.log_path.read_text(encoding="utf-8", errors="replace"))
+    return group_view(agent.status())

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests import invariants
 from tests.lab import Agent, Lab, wait_for
-from tests.lab.scene import OTHER_V4, V4, V6, Scene, usual_group
+from tests.lab.scene import OTHER_V4, V4, V6, Scene, settle, usual_group
 from tests.lab.status import group_view, interface_status
 
 
@@ -104,7 +103,7 @@ def test_unfit_member_is_refused_with_its_reason_and_harms_no_other(lab: Lab, ma
         assert served(lab, agent, V4) == ["nic0"]
         member = agent.wait_for(lambda status: interface_status(status, "nic1")["reason"] == reason, what=reason)
         assert group_view(member).state != "failed"
-        invariants.every_address_has_one_home(group_view(agent.status()), agent.dump())
+        settle(agent)
 
 
 def test_duplicate_mac_is_reported_and_one_member_stays_in_use(lab: Lab) -> None:
@@ -116,7 +115,7 @@ def test_duplicate_mac_is_reported_and_one_member_stays_in_use(lab: Lab) -> None
             what="DuplicateMAC",
         )
         assert len(group_view(status).usable) == 1
-        invariants.settled(group_view(status), agent.dump())
+        settle(agent)
 
 
 def test_standby_takes_over_for_a_nic_that_was_missing_from_the_start() -> None:
