@@ -68,8 +68,9 @@ image: venv ## The container image, as an archive in the cache
 	@$(BIN)/python -m tests.cluster image
 
 .PHONY: crds
-crds: venv ## Generate crds/*.yaml from ipmp_api
+crds: venv ## Generate crds/*.yaml and docs/api.md from ipmp_api
 	$(BIN)/python -m ipmp_api.crd crds
+	$(BIN)/python -m ipmp_api.reference docs/api.md
 
 .PHONY: bench
 bench: venv ## Every benchmark, each against a peer in the same run

@@ -40,7 +40,8 @@ def is_shaped(value: str) -> str:
 
 def is_pair(value: str) -> str:
     """Whether a string is two addresses joined by '-'."""
-    return f"({value}.split('-').size() == 2 && {value}.split('-').all(part, isIP(part)))"
+    # A third part is enough to see that there are too many.
+    return f"({value}.split('-', 3).size() == 2 && {value}.split('-', 3).all(part, isIP(part)))"
 
 
 def address(value: str) -> str:
@@ -83,8 +84,8 @@ def bounds(value: str, *, hosts: bool) -> str:
         "last[1] + powers[bits < 48 ? 48 : bits < 96 ? 96 - bits : 0] - 1, "
         f"last[2] + powers[bits < 96 ? 32 : 128 - bits] - 1{down}]]"
     )
-    alone = let("net", f"{value}.split('/', 2)[0]", "[net, net]")
-    ends = f"({value}.contains('-') ? {value}.split('-', 2) : {alone}).map(end, {address('end')})"
+    ends = f"[parts[0], parts[parts.size() - 1]].map(end, {address('end')})"
+    ends = let("net", f"{value}.split('/', 2)[0]", let("parts", "net.split('-', 2)", ends))
     length = f"{value}.contains('/') ? cidr({value}).prefixLength() + (cidr({value}).ip().family() == 4 ? 96 : 0) : 128"
     block = let("powers", _POWERS, let("first", "ends[0]", let("last", "ends[1]", block)))
     return let("bits", length, let("ends", ends, block))

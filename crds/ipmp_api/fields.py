@@ -105,9 +105,12 @@ _MATCHERS = {
     "macAddress": Text("Permanent or present MAC address.", 17, rules=(rules.MAC_ADDRESS,)),
 }
 _ROLE = choice("Standby: carries data addresses only while another interface cannot.", Role, Role.ACTIVE)
+_RANGES_SAY = (
+    "addresses, CIDR blocks, or first-last. A block stands for its hosts: without its network and broadcast address "
+    "(IPv4) or its subnet-router anycast address (IPv6)."
+)
 _RANGE = Text(
-    "An address, a CIDR block, or first-last. A block stands for its hosts: without its network and broadcast address "
-    "(IPv4) or its subnet-router anycast address (IPv6).",
+    "An address, a CIDR block, or first-last.",
     RANGE_MAX,
     rules=(
         pool_rules.RANGE,
@@ -134,7 +137,11 @@ _POOL = Struct(
             "Name of the pool, for the allocations to last while ranges change.", 63, rules=(rules.DNS_LABEL,)
         ),
         "ranges": Sequence(
-            "What the pool holds, all of one family.", _RANGE, pool_rules.RANGES_MAX, min_items=1, unique=True
+            "What the pool holds, all of one family: " + _RANGES_SAY,
+            _RANGE,
+            pool_rules.RANGES_MAX,
+            min_items=1,
+            unique=True,
         ),
         "perNode": Number("How many addresses each node gets.", 1, rules.PER_NODE_MAX, Pool("", ()).per_node),
         "prefixLength": Number("Prefix length of each address; absent: 32 or 128, by family.", 1, 128),
@@ -153,7 +160,7 @@ _TEST_POOL = Struct(
     "One address for each interface on each node.",
     {
         "ranges": Sequence(
-            "What the pool holds.",
+            "What the pool holds: " + _RANGES_SAY,
             Text(_RANGE.description, RANGE_MAX, rules=(*_RANGE.rules, pool_rules.RANGE_IPV4)),
             pool_rules.RANGES_MAX,
             min_items=1,
