@@ -118,8 +118,10 @@ class Agent:
                 self._surround(stack, plane, configurator, saved)
                 await self._until_stopped(plane, configurator)
             finally:
-                plane.stop()
-                await plane.kernel.close()
+                try:
+                    plane.stop()
+                finally:
+                    await plane.kernel.close()
         log.info("stopped; addresses and routes stay as they are")
 
     def _data_plane(self, stack: contextlib.ExitStack, saved: State) -> tuple[DataPlane, Configurator]:
