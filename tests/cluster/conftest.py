@@ -46,7 +46,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
         build()
-        session.config.stash[IMAGE] = build_image()
+        if any("image" in item.fixturenames for item in session.items if isinstance(item, pytest.Function)):
+            session.config.stash[IMAGE] = build_image()
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

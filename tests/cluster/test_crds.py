@@ -176,7 +176,7 @@ def test_the_arithmetic_of_pools_is_the_same_in_both_languages(api: Cluster) -> 
     assert {True, False} == set(verdicts), f"seed {seed}: only one verdict in 60"
 
 
-def test_every_refusal_names_its_field_once_more_for_people(api: Cluster) -> None:
+def test_several_faults_are_told_at_once(api: Cluster) -> None:
     """Several faults at once: the API server tells all that the parser tells."""
     values = {"metadata.name": "a.b", "spec.interfaces": [{"name": "a/b"}, {"macAddress": "52"}]}
     manifest = changed(GROUP, values)
