@@ -131,7 +131,7 @@ class Group:
 
     async def withdraw(self) -> None:
         """Take out of the kernel what this agent put there, and put back what it moved."""
-        self.reconciler.close()
+        await self.reconciler.close()
         async with self._turn:
             self._data.close()
             if self.observing or self._configuration.policies.deletion_policy is DeletionPolicy.RETAIN:
@@ -144,9 +144,9 @@ class Group:
             self._host.send(requests, expected=TRANSIENT)
             self._host.send(self._shadows.settle(await self._routes()), expected=TRANSIENT)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop what is under way; the kernel stays as it is."""
-        self.reconciler.close()
+        await self.reconciler.close()
         self._data.close()
 
     async def _dismiss(self) -> None:

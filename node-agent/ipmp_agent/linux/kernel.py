@@ -58,7 +58,7 @@ class Kernel:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for group in self._groups.values():
-            group.close()
+            await group.close()
         self._monitor.close()
         self._host.close()
 

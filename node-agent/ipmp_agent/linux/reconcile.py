@@ -40,6 +40,7 @@ class Reconciler:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         self._suspicious = False
         self._repairs: deque[float] = deque()
         self.foreign_changes = 0
@@ -67,12 +68,14 @@ class Reconciler:
         )
         return [Finding(Reason.FOREIGN_CHANGE, message)]
 
-    def close(self) -> None:
-        """Compare no more."""
+    async def close(self) -> None:
+        """Compare no more; a comparison under way is broken off."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def _recent(self) -> int:
         horizon = self._loop.time() - WINDOW
@@ -81,6 +84,8 @@ class Reconciler:
         return len(self._repairs)
 
     def _schedule(self, wait: float) -> None:
+        if self._closed:
+            return
         due = self._loop.time() + wait
         if self._timer is not None:
             if self._timer.when() <= due:

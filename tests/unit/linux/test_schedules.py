@@ -225,6 +225,24 @@ async def test_a_comparison_that_fails_is_followed_by_the_next(caplog: pytest.Lo
 async def test_a_closed_reconciler_compares_no_more() -> None:
     fight = Fight()
     fight.reconciler.soon()
-    fight.reconciler.close()
+    await fight.reconciler.close()
+    fight.reconciler.changed()
     await asyncio.sleep(1)
     assert fight.at == []
+
+
+async def test_a_comparison_under_way_has_ended_when_close_returns() -> None:
+    ended: list[str] = []
+
+    async def slow() -> int:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            ended.append("broken off")
+        return 0
+
+    reconciler = Reconciler("data", slow)
+    reconciler.soon()
+    await asyncio.sleep(1)
+    await reconciler.close()
+    assert ended == ["broken off"]
