@@ -10,11 +10,11 @@ from tests.cluster.product import group, install_chart, targets, wait_group_read
 
 NAME = "play"
 GROUP = "data"
-TRY = """
-Three commands to play with (PYTHON is .venv/bin/python):
-  PYTHON -m tests.cluster kubectl get ipmp,ipmpn
-  PYTHON -m tests.cluster unplug n1 net0        # and plug; silence and restore for a silent failure
-  PYTHON -m tests.cluster ipmpstat n1 -i
+TRY = """\
+Three commands to play with:
+  .venv/bin/python -m tests.cluster kubectl get ipmp,ipmpn
+  .venv/bin/python -m tests.cluster unplug n1 net0        # and plug; silence and restore for a silent failure
+  .venv/bin/python -m tests.cluster ipmpstat n1 -i
 `make cluster-down` removes everything.
 """
 

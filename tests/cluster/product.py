@@ -107,7 +107,7 @@ class Applied:
 
     def __enter__(self) -> Self:
         self.nodes = self.nodes or tuple(self.cluster.nodes)
-        self._before = {node: self.kernel(node) for node in self.nodes}
+        self._before = {node: self._kernel_at_rest(node) for node in self.nodes}
         self._stack = contextlib.ExitStack()
         self.began = time.time()
         self.cluster.apply(group(self.name, targets(self.cluster), **self.spec))
@@ -129,6 +129,15 @@ class Applied:
         if kind is None:  # a first failure is not to be hidden by one that follows from it
             for node, before in self._before.items():
                 invariants.as_it_was_found(before, self.kernel(node))
+
+    def _kernel_at_rest(self, node: str) -> KernelDump:
+        """What the kernel holds once duplicate address detection is over: a NIC may be a second old."""
+        dump: KernelDump = self.cluster.wait(
+            lambda: self.kernel(node),
+            lambda dump: not any('"tentative"' in line for line in dump.addresses),
+            what=f"no tentative address on {node}",
+        )
+        return dump
 
     def _delete(self) -> None:
         self.cluster.kubectl("delete", "ipmpgroup", self.name, "--timeout=60s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -305,22 +306,39 @@ def test_api_server_that_restarts_is_survived(cluster: Cluster) -> None:
 
 
 def test_api_server_that_is_away_for_longer_than_the_lease_is_survived(cluster: Cluster) -> None:
-    """The lease is lost, so this operator ends; the kubelet's next one goes on where it was."""
-    leader = OperatorProcess(cluster, "operator-0").start().wait_leading()
-    cluster.apply(group())
-    before = wait_data(cluster, FAKES)
-    cluster.control.processes.stop(API_SERVER)
-    assert leader.process.wait(60) == 1, leader.said()
-    cluster.control.processes.start(API_SERVER)
-    cluster.control.wait_ready()
-    with operating(cluster):
+    with operating(cluster) as operator:
+        cluster.apply(group())
+        before = wait_data(cluster, FAKES)
+        cluster.control.processes.stop(API_SERVER)
+        try:
+            cluster.wait(lambda: operator.metric("ipmp_operator_leader"), lambda leads: leads == 0, what="no lease")
+        finally:
+            cluster.control.processes.start(API_SERVER)
+            cluster.control.wait_ready()
+        operator.wait_leading()  # nobody else took the lease, so it is the same process
         cluster.apply(group(failback="Disabled"))
         cluster.wait(
             lambda: {one["spec"]["failback"] for one in node_groups(cluster).values()},
             lambda seen: seen == {"Disabled"},
-            what="the next operator works",
+            what="it goes on",
         )
         assert data(cluster) == before
+
+
+def test_operator_that_slept_while_another_took_the_lease_ends(cluster: Cluster) -> None:
+    sleeper = OperatorProcess(cluster, "operator-0").start().wait_leading()
+    successor = OperatorProcess(cluster, "operator-1", port=9101).start()
+    try:
+        sleeper.process.send_signal(signal.SIGSTOP)
+        successor.wait_leading()
+        sleeper.process.send_signal(signal.SIGCONT)
+        assert sleeper.process.wait(30) == 1, sleeper.said()
+        assert "another leads" in sleeper.said()
+        successor.stop()
+    finally:
+        for one in (sleeper, successor):
+            if one.process.poll() is None:
+                one.kill()
 
 
 def test_of_two_operators_one_leads_and_the_other_takes_over(cluster: Cluster) -> None:
