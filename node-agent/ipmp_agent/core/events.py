@@ -165,8 +165,9 @@ class SavedInterface:
     interface: str
     failed: bool
     inactive: bool
-    offline: bool
+    offline: bool  # because somebody asked the agent
     reason: Reason | None = None
+    heeded: bool = False  # offline because spec.offline asks for it
 
 
 @dataclass(frozen=True, slots=True)

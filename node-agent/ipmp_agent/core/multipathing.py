@@ -93,6 +93,7 @@ class Multipathing:
                 inactive=interface.inactive,
                 offline=Reason.OFFLINE in interface.offline_reasons,
                 reason=interface.cause,
+                heeded=Reason.CONFIGURED in interface.offline_reasons,
             )
             for interface in self._interfaces.values()
             if interface.present or Reason.OFFLINE in interface.offline_reasons
@@ -216,6 +217,9 @@ class Multipathing:
             self.tell(Reason.INTERFACE_APPEARED, f"{interface.name} is here", interface)
         if saved and saved.offline:
             interface.offline_reasons.add(Reason.OFFLINE)
+        heeded = saved.heeded if saved else self._read and group.may_go_offline(interface, self._members)
+        if heeded and self._asked_offline(interface):
+            interface.offline_reasons.add(Reason.CONFIGURED)
         if group.mac_holder(interface, self._members):
             interface.offline_reasons.add(Reason.DUPLICATE_MAC)
             self.tell(
@@ -361,18 +365,22 @@ class Multipathing:
 
     def _heed_spec_offline(self, now: float) -> consistency.Findings:
         """Do what spec.offline asks, as soon as redundancy allows. Returns what cannot be done yet."""
-        wanted = set(self._configuration.offline)
         refused: consistency.Findings = {}
+        if not self._read:
+            return refused
         for interface in self._members:
-            asked = interface.key in wanted or interface.name in wanted
+            asked = self._asked_offline(interface)
             heeded = Reason.CONFIGURED in interface.offline_reasons
-            if asked and not heeded and self._may_go_offline(interface):
+            if asked and not heeded and interface.present and self._may_go_offline(interface):
                 self._offline(interface, Reason.CONFIGURED, now)
-            elif asked and not heeded:
+            elif asked and not heeded and interface.present:
                 refused[interface.key, Reason.MINIMUM_REDUNDANCY] = _no_redundancy(interface)
             elif heeded and not asked:
                 self._online(interface, Reason.CONFIGURED, now)
         return refused
+
+    def _asked_offline(self, interface: Interface) -> bool:
+        return interface.key in self._configuration.offline or interface.name in self._configuration.offline
 
     # --- addresses ---
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
@@ -213,8 +214,7 @@ class Prober:
     def begin_tick(self, now: float, interval: float) -> list[ProbeClosed]:
         """Give up what is overdue and schedule the next tick."""
         closed = self.expire(now, interval)
-        pending = [probe for probe in self._history if probe.state is ProbeState.PENDING]
-        for probe in pending[: 1 - timers.PROBES_OUTSTANDING]:
+        for probe in self._pending()[: 1 - timers.PROBES_OUTSTANDING]:
             closed.append(self._lose(probe))
         self._base += interval
         self._next_at = self._base + self._jitter(interval)
@@ -224,8 +224,8 @@ class Prober:
         """Give up pending probes whose time is over."""
         return [
             self._lose(probe)
-            for probe in self._history
-            if probe.state is ProbeState.PENDING and now >= probe.sent_at + self._patience(probe.target, interval)
+            for probe in self._pending()
+            if now >= probe.sent_at + self._patience(probe.target, interval)
         ]
 
     @staticmethod
@@ -240,7 +240,7 @@ class Prober:
         return self._closed(probe, None, None)
 
     def _discard_pending(self) -> None:
-        pending = [probe for probe in self._history if probe.state is ProbeState.PENDING]
+        pending = self._pending()
         for probe in pending:
             self._history.remove(probe)
         self.discarded_count += len(pending)
@@ -281,7 +281,7 @@ class Prober:
 
     def answered(self, event: ProbeAnswered, interval: float, *, measure: bool) -> ProbeClosed | None:
         """Take a reply to a detection probe; late ones count too: they break a streak of losses. None: ignored."""
-        probe = next((p for p in self._history if p.sequence == event.sequence), None)
+        probe = self._sent_as(event.sequence)
         if probe is None or probe.target.address != event.target or self.targets.find(event.target) is not probe.target:
             self.duplicates += 1
             return None
@@ -305,7 +305,7 @@ class Prober:
 
     def not_sent(self, sequence: int, now: float) -> None:
         """The kernel refused to send: no loss, unless it goes on for the whole detection time."""
-        probe = next((p for p in self._history if p.sequence == sequence), None)
+        probe = self._sent_as(sequence)
         if probe is None or probe.state is not ProbeState.PENDING:
             return
         self._history.remove(probe)
@@ -380,4 +380,12 @@ class Prober:
     @property
     def outstanding(self) -> int:
         """Probes in flight."""
-        return sum(probe.state is ProbeState.PENDING for probe in self._history)
+        return len(self._pending())
+
+    def _pending(self) -> list[Probe]:
+        """The probes in flight, the oldest first: always among the newest."""
+        newest = list(islice(reversed(self._history), timers.PROBES_OUTSTANDING))
+        return [probe for probe in reversed(newest) if probe.state is ProbeState.PENDING]
+
+    def _sent_as(self, sequence: int) -> Probe | None:
+        return next((probe for probe in reversed(self._history) if probe.sequence == sequence), None)

@@ -178,6 +178,38 @@ def test_spec_offline_waits_for_redundancy_and_says_so_once() -> None:
     assert node.told(Reason.MINIMUM_REDUNDANCY)[-1].startswith("no longer: ")
 
 
+def test_restart_obeys_spec_offline_as_far_as_it_was_obeyed_before() -> None:
+    node = group_of(2, offline=("nic0", "nic1"))
+    assert (node.interface("nic0").offline, node.active) == (True, ["nic1"])
+    node.restart()
+    assert (node.interface("nic0").offline, node.active) == (True, ["nic1"])
+    node.link("nic1", up=False)
+    node.restart()
+    assert (node.interface("nic0").offline, node.failed) == (True, True)
+
+
+def test_member_asked_offline_while_it_is_absent_is_never_used_when_it_comes() -> None:
+    node = group_of(1, 2)
+    node.remove("nic0")
+    asked(node, "nic0")
+    before, moves = node.active, len(node.moves)
+    node.add("nic0")
+    assert node.interface("nic0").offline
+    assert (node.active, len(node.moves)) == (before, moves)
+    assert node.told(Reason.STANDBY_RELEASED) == []
+
+
+def test_last_member_asked_offline_is_used_all_the_same() -> None:
+    node = VirtualNode(node_group(1, offline=("nic0",), **UNPROBED))  # type: ignore[arg-type]
+    node.start()
+    assert node.active == ["nic0"]
+    node.restart()
+    assert node.active == ["nic0"]
+    node.remove("nic0")
+    node.add("nic0")
+    assert node.active == ["nic0"]
+
+
 def test_person_and_spec_must_both_let_go() -> None:
     node = group_of(2)
     node.offline("nic0")
