@@ -27,7 +27,7 @@ status. Talks to the API server of its pod's service account, or else of the cur
 context of the kubeconfig."""
 
 EXIT_CODES = """\
-exit status: 0 ended by a signal, 1 fault or leadership lost (start it again),
+exit status: 0 ended by a signal, 1 fault or another leads (start it again),
 2 bad option or template"""
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ipmp_operator.handlers import GroupWatch
 from ipmp_operator.health import HealthServer
 from ipmp_operator.kube.client import ApiError, ApiServer
 from ipmp_operator.kube.daemonset import TemplateError, load_template
-from ipmp_operator.kube.lease import LEASE_SECONDS, RENEW_DEADLINE_SECONDS, LeaderLease
+from ipmp_operator.kube.lease import LeaderLease
 from ipmp_operator.reconciler import Reconciler
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Run until a signal (0), or until a fault or the loss of the lease (1). Raises StartError."""
+    """Run until a signal (0), or until a fault or another leader (1). Raises StartError."""
     return _Operator(options).run()
 
 
@@ -70,6 +69,7 @@ class _Operator:
         if options.lease_name:
             self._lease = LeaderLease(self._api, options.namespace, options.lease_name, options.identity, self._lost)
         self._reconciler = Reconciler(self._api, template, options.identity, self._may_write, options.withdraw_seconds)
+        self._reconciler.metrics.leader.set_function(lambda: float(self._may_write()))
         self._watch = GroupWatch(self._reconciler.group_event)
         self._leads = False
 
@@ -100,7 +100,6 @@ class _Operator:
 
     def _lead(self) -> None:
         self._leads = True
-        self._reconciler.metrics.leader.set(1)
         try:
             self._reconciler.start(self._owner())
             self._watch.run()
@@ -111,7 +110,6 @@ class _Operator:
             log.critical("watching the groups ended by a fault", exc_info=True)
         finally:
             self._leads = False
-            self._reconciler.metrics.leader.set(0)
             if not self._reconciler.stop(_STOP_SECONDS):
                 log.warning("a request is still under way; it is left to end by itself")
             if self._lease is not None and not self._failed:
@@ -138,13 +136,10 @@ class _Operator:
         return self._leads and (self._lease is None or self._lease.held)
 
     def _lost(self) -> None:
-        """End before anybody else may lead: what is under way now could undo what the next leader writes."""
+        """End: another leads, and our memory of what was planned is of no use any more."""
         self._failed = True
         self._stop.set()
         self._watch.stop()
-        watchdog = threading.Timer(LEASE_SECONDS - RENEW_DEADLINE_SECONDS - 1, os._exit, (1,))
-        watchdog.daemon = True
-        watchdog.start()
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         log.info("%s: stopping", signal.Signals(number).name)
@@ -159,4 +154,6 @@ class _Operator:
     def _ready(self) -> Check:
         if not self._leads:
             return True, "ready to lead"  # a standby that were not ready would hold up every rollout
+        if not self._may_write():
+            return False, "the lease cannot be renewed"
         return (True, "leading") if self._reconciler.synced else (False, "filling the caches")

@@ -1,7 +1,8 @@
 """Leader election on a coordination.k8s.io Lease.
 
-The rules are client-go's: whoever sees a lease unchanged for its whole duration, by the own clock, may take it; the
-leader that cannot renew it within the shorter renewal deadline stops before anybody else may start.
+The times are client-go's: whoever sees a lease unchanged for its whole duration, by the own clock, may take it; a
+leader that could not renew it within the shorter renewal deadline writes no more, so before anybody else may start. If
+it then finds the lease still its own (the API server was away for everybody), nobody led meanwhile and it goes on.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class Election:
             return True
         return now >= self.seen_at + float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
 
+    def holds(self, spec: Object, term: int) -> bool:
+        """Tell whether the lease has been ours, and nobody else's, since we took it with that many transitions."""
+        return spec.get("holderIdentity") == self.identity and spec.get("leaseTransitions") == term
+
     def claim(self, spec: Object, at: datetime) -> Object:
         """Return the lease's spec with us as its holder."""
         stamp = at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -60,7 +65,7 @@ class Election:
 
 
 class LeaderLease:
-    """Takes and keeps a lease from a thread; `lost` is called when it could not be kept."""
+    """Takes and keeps a lease from a thread; `lost` is called, once, when another has it."""
 
     def __init__(self, api: ApiServer, namespace: str, name: str, identity: str, lost: Callable[[], None]) -> None:
         self._api = api
@@ -71,6 +76,8 @@ class LeaderLease:
         self._lost = lost
         self._stop = threading.Event()
         self._renewed_at = float("-inf")
+        self._term: int | None = None  # which change of holder made us the leader
+        self._taken = False
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def acquire(self, stop: threading.Event) -> bool:
@@ -103,11 +110,16 @@ class LeaderLease:
             log.info("the lease was not given back, it runs out by itself: %s", error)
 
     def _keep(self) -> None:
+        held = True
         while not self._stop.wait(RETRY_SECONDS):
-            if not self._try() and not self.held:
-                log.error("the lease could not be renewed within %.0f s: no longer leading", RENEW_DEADLINE_SECONDS)
+            self._try()
+            if self._taken:
+                log.error("another leads: the lease could not be renewed in time")
                 self._lost()
                 return
+            if self.held != held:
+                held = self.held
+                log.warning("the lease is renewed" if held else "the lease cannot be renewed: nothing is written")
 
     def _try(self) -> bool:
         started = time.monotonic()
@@ -126,14 +138,19 @@ class LeaderLease:
         except ApiError as error:
             if not error.not_found:
                 raise
-            self._api.create(self._path, self._manifest())
+            lease = self._api.create(self._path, self._manifest())
+            self._term = lease["spec"]["leaseTransitions"]
             return True
         spec = lease.get("spec") or {}
-        if not self._election.may_take(spec, time.monotonic()):
-            self._renewed_at = float("-inf")  # if it was ours it was taken: there is nothing to wait for
+        if self._term is not None and not self._election.holds(spec, self._term):
+            self._taken = True
+            self._renewed_at = float("-inf")
+            return False
+        if self._term is None and not self._election.may_take(spec, time.monotonic()):
             return False
         lease["spec"] = self._election.claim(spec, datetime.now(UTC))
         self._api.replace(f"{self._path}/{self._name}", lease)
+        self._term = lease["spec"]["leaseTransitions"]
         return True
 
     def _manifest(self) -> Object:

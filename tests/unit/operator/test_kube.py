@@ -239,6 +239,12 @@ class TestElection:
         assert (renewed["leaseTransitions"], renewed["acquireTime"]) == (5, taken["acquireTime"])
         assert renewed["renewTime"] > taken["renewTime"]
 
+    @pytest.mark.parametrize(
+        ("holder", "transitions", "ours"), [("me", 5, True), ("other", 6, False), ("", 6, False), ("me", 7, False)]
+    )
+    def test_lease_is_held_only_if_nobody_had_it_in_between(self, holder: str, transitions: int, ours: bool) -> None:
+        assert Election("me").holds(self.lease(holder, leaseTransitions=transitions), 5) is ours
+
 
 class TestTemplate:
     def manifest(self) -> dict[str, Any]:
