@@ -159,6 +159,7 @@ _POOL = Struct(
 _TEST_POOL = Struct(
     "One address for each interface on each node.",
     {
+        "name": Text("Name of the pool, for people.", 63, rules=(rules.DNS_LABEL,)),
         "ranges": Sequence(
             "What the pool holds: " + _RANGES_SAY,
             Text(_RANGE.description, RANGE_MAX, rules=(*_RANGE.rules, pool_rules.RANGE_IPV4)),
@@ -166,10 +167,10 @@ _TEST_POOL = Struct(
             min_items=1,
             unique=True,
         ),
-        "prefixLength": Number("Prefix length of the link; a target outside it cannot be probed.", 1, 32),
+        "prefixLength": Number("Prefix length of the link; absent: 32. Probes do not depend on it.", 1, 32),
         "exclude": _EXCLUDE,
     },
-    required=("ranges", "prefixLength"),
+    required=("ranges",),
     rules=(pool_rules.RANGES_APART, pool_rules.EXCLUDE_APART),
 )
 _SELECTOR = Struct(

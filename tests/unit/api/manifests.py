@@ -287,7 +287,7 @@ REFUSED = (
     ),
     # test addresses
     _test_pool("IPv6 test pool", {"ranges": ["2001:db8::/120"]}, ".ranges[0]", "2001:db8::/120 is not IPv4"),
-    _test_pool("test pool without prefix length", {"prefixLength": None}, ".prefixLength", "Required value"),
+    _test_pool("test pool without ranges", {"ranges": None}, ".ranges", "Required value"),
     _test_pool(
         "test pool too small",
         {"ranges": ["198.18.3.1"]},
@@ -487,6 +487,10 @@ ACCEPTED = (
         ),
     ),
     ("link-local target", changed(GROUP, {TARGETS: ["fe80::1", "198.18.0.1"]})),
+    (
+        "test pool with a name and no prefix length",
+        changed(GROUP, {TEST_POOL: {"name": "t", "ranges": ["198.18.3.0/30"]}}),
+    ),
     ("test pool", changed(GROUP, {TEST_POOL: {"ranges": ["198.18.3.0/30"], "prefixLength": 24}})),
     ("node group", NODE_GROUP),
     (
