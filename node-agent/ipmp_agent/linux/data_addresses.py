@@ -53,6 +53,7 @@ class DataAddresses:
         self.held: set[InterfaceAddress] = set()  # on the link through us or found there: no check before a move
         self._foreign: dict[InterfaceAddress, tuple[str, bytes]] = {}  # found, not ours: its home and what it is
         self._lengths: dict[InterfaceAddress, InterfaceAddress] = {}  # found with another prefix length than configured
+        self._remembered: dict[InterfaceAddress, str] = {}  # where an earlier run had its own
         self._retries: dict[InterfaceAddress, asyncio.TimerHandle] = {}
 
     # -- configuration and memory ------------------------------------------------------------------------------------
@@ -76,49 +77,48 @@ class DataAddresses:
         known = {str(address): address for address in self._configured.values()}
         for text, key in memory.get("placement", {}).items():
             if text in known:
-                self.placement[known[text]] = key
+                self._remembered[known[text]] = key
         for text, original in memory.get("foreign", {}).items():
             if text in known:
                 self._foreign[known[text]] = (original["member"], bytes.fromhex(original["message"]))
 
     def find(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
-        """Compare with what is on the members now (by key), and tell which data addresses are there already."""
-        remembered = dict(self.placement)
-        # What is being checked is not there yet and keeps its place; what was only remembered has to be found.
-        self.placement = {a: key for a, key in self.placement.items() if a in self.held or a in self._host.checks}
+        """Tell which data addresses are on the members (by key) without an order of ours."""
         # Of two members that have an address, the one remembered is right: a move was cut short.
         for first in (True, False):
             for key, found in installed.items():
                 for each in found:
                     address = self._configured.get(each.address.ip)
-                    if address is None or (address in self.placement and address in self.held):
+                    if address is None or address in self.held:
                         continue
-                    if not first or remembered.get(address) == key:
-                        self._found(address, key, each, remembered=address in remembered)
+                    if self.placement.get(address, key) == key and (not first or self._remembered.get(address) == key):
+                        self._found(address, key, each)
+        self._remembered.clear()
 
-    def _found(self, address: InterfaceAddress, key: str, each: InstalledAddress, *, remembered: bool) -> None:
-        if self.placement.get(address) == key and address in self.held:
-            return
+    def _found(self, address: InterfaceAddress, key: str, each: InstalledAddress) -> None:
         self._host.checks.cancel(address)
         self.placement[address] = key
         self.held.add(address)
         if each.address != address:
             self._lengths[address] = each.address
         # Kernels before 5.18 do not keep the tag: there the memory says what is ours.
-        if not each.owned and not remembered:
+        if not each.owned and address not in self._remembered:
             self._foreign[address] = (key, each.body)
         self._sink(AddressFound(address, key))
 
     def heard(self, kind: int, each: InstalledAddress, member: Member) -> bool:
-        """Somebody, perhaps we, changed an address of a member; returns whether it now differs from what is wanted."""
+        """Somebody, perhaps we, changed an address of a member; returns whether it may differ from what is wanted.
+
+        A notification tells of a moment that later orders may have overtaken: the comparison that follows decides.
+        """
         address = self._configured.get(each.address.ip)
         if address is None:
             return False
         here = self.placement.get(address) == member.key
         if kind == netlink.RTM_DELADDR:
             return here and address in self.held
-        if address not in self.placement or (here and address not in self.held):
-            self._found(address, member.key, each, remembered=False)
+        if address not in self.held:
+            self._changed(set(), set())
             return False
         return not here
 

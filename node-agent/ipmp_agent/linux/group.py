@@ -66,6 +66,7 @@ class Group:
         self.reconciler = Reconciler(self.name, self.reconcile)
         self._turn = asyncio.Lock()
         self._orders = 0  # that changed the kernel
+        self._configured = False
         self._data = DataAddresses(self.name, host, members, self._sink, self._addresses_changed)
         self._tests = TestAddresses(self.name, host, members, self._sink)
         self._settings = InterfaceSettings(host.counters)
@@ -95,6 +96,7 @@ class Group:
             self._tests.read(installed)
             self._data.find(installed)
             self._shadows.read(await self._routes())
+            self._configured = True
         await self.reconcile()
         self._sink(KernelRead())
 
@@ -110,6 +112,8 @@ class Group:
     async def reconcile(self) -> int:
         """Compare with the kernel and send the smallest batch that makes it right; returns how many requests."""
         async with self._turn:
+            if not self._configured:
+                return 0
             while True:
                 orders = self._orders
                 installed = await self._installed()
@@ -118,6 +122,7 @@ class Group:
                 if orders == self._orders:
                     break  # else what was read first is no longer true
             self._tests.read(installed)
+            self._data.find(installed)
             self._shadows.read(table)
             if self.observing:
                 return 0
@@ -246,6 +251,9 @@ class Group:
         """An address of a member came or went; returns whether the kernel is not as it should be."""
         missing = self._tests.heard(kind, each, member.key)
         missing = self._data.heard(kind, each, member) or missing
+        if not self._data.is_data(each.address.ip):
+            # A member carries outbound traffic only while it has an address, and may have lost routes with it.
+            self.reconciler.soon()
         if missing and kind == netlink.RTM_DELADDR and member.carrier is not None and not member.carrier.ask():
             # An interface that goes down, or away, loses addresses by the kernel's own hand.
             self.reconciler.soon()

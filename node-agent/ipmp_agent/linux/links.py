@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from typing import TYPE_CHECKING
 
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import netlink
+from ipmp_agent.linux.settings import IDENTIFIERS, IFLA_AF_SPEC, IFLA_INET_CONF
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 IFF_UP, IFF_BROADCAST, IFF_LOOPBACK, IFF_POINTOPOINT = 0x1, 0x2, 0x8, 0x10
 IFF_NOARP, IFF_MULTICAST, IFF_LOWER_UP = 0x80, 0x1000, 0x10000
 ARPHRD_ETHER = 1
-IFLA_IFNAME = 3
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
+IFLA_PROP_LIST, IFLA_ALT_IFNAME, IFLA_PERM_ADDRESS, IFLA_PARENT_DEV_NAME = 52, 53, 54, 56
+IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND = 1, 4
+IFLA_INET6_CONF = 2
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 
 DERIVED_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "bridge", "bond", "team", "vrf"})
@@ -34,7 +37,6 @@ _PORT_REFUSALS = {
 }
 
 _INTERFACE_MESSAGE = struct.Struct("=BxHiII")  # family, device type, index, flags, change mask
-_MESSAGE_HEADER = struct.Struct("=IHHII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Link:
     flags: int
     media: int  # ARPHRD_*
     mtu: int
-    settings: tuple[tuple[str, int], ...]  # net.ipv4.conf.<name>
+    settings: tuple[tuple[str, int], ...]  # net.ipv4.conf.<name> of those we set
     forwards_ipv6: bool
 
     @property
@@ -94,8 +96,7 @@ def family_of(body: bytes) -> int:
 
 def name_of(body: bytes) -> str:
     """Interface name in the body of an RTM_NEWLINK message, without decoding the rest."""
-    payload = netlink.attributes(body, _INTERFACE_MESSAGE.size).get(IFLA_IFNAME, b"")
-    return payload.partition(b"\0")[0].decode(errors="replace")
+    return _text(netlink.attributes(body, _INTERFACE_MESSAGE.size).get(IFLA_IFNAME, b""))
 
 
 def is_bus_address(parent: str) -> bool:
@@ -112,38 +113,49 @@ def token(match: InterfaceMatch) -> bytes:
 
 def decode(body: bytes) -> Link:
     """Read the body of an RTM_NEWLINK message."""
-    header = _MESSAGE_HEADER.pack(_MESSAGE_HEADER.size + len(body), netlink.RTM_NEWLINK, 0, 0, 0)
-    decoded = ifinfmsg(header + body)
-    decoded.decode()
-    information = _attributes(decoded.get("IFLA_LINKINFO"))
-    specific = _attributes(decoded.get("IFLA_AF_SPEC"))
-    ipv6 = _attributes(specific.get("AF_INET6")).get("IFLA_INET6_CONF") or {}
-    port_of = str(information.get("IFLA_INFO_SLAVE_KIND") or "")
-    if not port_of and decoded.get("IFLA_MASTER"):
+    _, media, index, flags, _ = _INTERFACE_MESSAGE.unpack_from(body)
+    found = netlink.attributes(body, _INTERFACE_MESSAGE.size)
+    information = netlink.attributes(found.get(IFLA_LINKINFO, b""), 0)
+    specific = netlink.attributes(found.get(IFLA_AF_SPEC, b""), 0)
+    port_of = _text(information.get(IFLA_INFO_SLAVE_KIND, b""))
+    if not port_of and netlink.number(found.get(IFLA_MASTER, b"")):
         port_of = "unknown"
+    names = netlink.repeated(found.get(IFLA_PROP_LIST, b""), IFLA_ALT_IFNAME)
     return Link(
-        index=decoded["index"],
-        name=decoded.get("IFLA_IFNAME"),
-        alternative_names=_every(decoded.get("IFLA_PROP_LIST"), "IFLA_ALT_IFNAME"),
-        mac=str(decoded.get("IFLA_ADDRESS") or "").lower(),
-        permanent_mac=str(decoded.get("IFLA_PERM_ADDRESS") or "").lower(),
-        parent=str(decoded.get("IFLA_PARENT_DEV_NAME") or "").lower(),
-        kind=str(information.get("IFLA_INFO_KIND") or ""),
+        index=index,
+        name=_text(found.get(IFLA_IFNAME, b"")),
+        alternative_names=tuple(_text(name) for name in names),
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        permanent_mac=found.get(IFLA_PERM_ADDRESS, b"").hex(":"),
+        parent=_text(found.get(IFLA_PARENT_DEV_NAME, b"")).lower(),
+        kind=_text(information.get(IFLA_INFO_KIND, b"")),
         port_of=port_of,
-        flags=decoded["flags"],
-        media=decoded["ifi_type"],
-        mtu=decoded.get("IFLA_MTU") or 0,
-        settings=tuple((specific.get("AF_INET") or {}).items()),
-        forwards_ipv6=bool(ipv6.get("forwarding")),
+        flags=flags,
+        media=media,
+        mtu=netlink.number(found.get(IFLA_MTU, b"")),
+        settings=_settings(specific.get(socket.AF_INET, b"")),
+        forwards_ipv6=_forwards_ipv6(specific.get(socket.AF_INET6, b"")),
     )
 
 
-def _attributes(nested: Any) -> dict[str, Any]:
-    return {name: value for name, value, *_ in nested["attrs"]} if nested else {}
+def _text(payload: bytes) -> str:
+    """Read a name; names are bytes to the kernel, and need not be UTF-8."""
+    return payload.partition(b"\0")[0].decode(errors="replace")
 
 
-def _every(nested: Any, wanted: str) -> tuple[str, ...]:
-    return tuple(value for name, value, *_ in nested["attrs"] if name == wanted) if nested else ()
+def _settings(inet: bytes) -> tuple[tuple[str, int], ...]:
+    """Read the values of net.ipv4.conf.<interface> that we know: the kernel's array begins with number 1."""
+    values = netlink.attributes(inet, 0).get(IFLA_INET_CONF, b"")
+    return tuple(
+        (name, netlink.number(values[4 * number - 4 : 4 * number]))
+        for name, number in IDENTIFIERS.items()
+        if len(values) >= 4 * number
+    )
+
+
+def _forwards_ipv6(inet6: bytes) -> bool:
+    """Read net.ipv6.conf.<interface>.forwarding, the first of its array."""
+    return netlink.number(netlink.attributes(inet6, 0).get(IFLA_INET6_CONF, b"")[:4]) != 0
 
 
 def find(match: InterfaceMatch, links: Iterable[Link]) -> Link | None:

@@ -124,6 +124,20 @@ def attributes(data: bytes, offset: int) -> dict[int, bytes]:
     return found
 
 
+def repeated(data: bytes, wanted: int) -> list[bytes]:
+    """Unpack every attribute of one kind, in order."""
+    found = []
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < 4:
+            break
+        if kind & NLA_TYPE_MASK == wanted:
+            found.append(data[offset + 4 : offset + length])
+        offset += (length + 3) & ~3
+    return found
+
+
 def number(payload: bytes) -> int:
     """Unpack an attribute that is an unsigned number in host order."""
     return int.from_bytes(payload, sys.byteorder)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 IFLA_AF_SPEC, IFLA_INET_CONF = 26, 1
 
 IDENTIFIERS = {"rp_filter": 8, "arp_announce": 18, "arp_ignore": 19, "promote_secondaries": 20}
-"""IPV4_DEVCONF_* of the kernel; pyroute2 cannot set them."""
+"""IPV4_DEVCONF_* of the kernel."""
 
 WANTED = {
     "arp_ignore": 1,  # a NIC answers for its own addresses only, else both NICs answer for every address

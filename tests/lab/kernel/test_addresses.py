@@ -204,6 +204,33 @@ def test_a_check_follows_its_address_to_another_member(lab: Lab, kernel: Running
     wait_for(lambda: where(lab, V4), lambda seen: seen == ["nic1"])
 
 
+def test_a_check_under_way_survives_a_new_configuration(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group(addresses=(V4,)))
+    kernel.perform(moves(V4, source=None, destination="nic0"))
+    kernel.configure(node_group(addresses=(V4, V6)))
+    wait_for(lambda: where(lab, V4), lambda seen: seen == ["nic0"])
+    assert kernel.events(AddressFound) == []
+
+
+@pytest.mark.parametrize("address", [V4, V6], ids=["ipv4", "ipv6"])
+def test_an_address_withdrawn_before_its_arrival_was_told_stays_away(
+    lab: Lab, kernel: RunningKernel, address: Any
+) -> None:
+    kernel.configure(node_group(addresses=(address,)))
+    place(lab, kernel, address)
+
+    def at_once(facade: Any) -> None:
+        """The notifications of all this wait in the socket until it is over."""
+        facade.perform(GROUP, moves(address, source="nic0", destination="nic1"))
+        facade.perform(GROUP, moves(address, source="nic1", destination=None))
+
+    kernel.call(at_once)
+    time.sleep(0.3)
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert where(lab, address) == []
+    assert kernel.events(AddressFound) == []
+
+
 # -- announcements ----------------------------------------------------------------------------------------------------
 
 

@@ -171,6 +171,13 @@ def test_a_member_without_an_ipv4_address_carries_no_ipv4(lab: Lab, kernel: Runn
     wait_for(lambda: shadow(lab, "default"), lambda legs: legs == {"nic1"})
 
 
+def test_a_member_carries_as_soon_as_its_test_address_is_there(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(configuration())
+    kernel.perform(SetOutbound(BOTH, BOTH))  # the core is faster than the check for duplicates
+    assert shadow(lab, "default") <= {"nic0"}
+    wait_for(lambda: shadow(lab, "default"), lambda legs: legs == set(BOTH), deadline=5)
+
+
 def test_an_empty_order_leaves_the_groups_as_they_are(lab: Lab, group: RunningKernel) -> None:
     group.perform(SetOutbound((), ()))
     group.run(lambda k: k.reconcile(GROUP))
