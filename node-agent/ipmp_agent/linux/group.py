@@ -16,6 +16,7 @@ from ipmp_agent.linux import addresses, links, netlink, routes, settings
 from ipmp_agent.linux.data_addresses import DataAddresses
 from ipmp_agent.linux.findings import Finding
 from ipmp_agent.linux.host import Port
+from ipmp_agent.linux.multicast import Multicast
 from ipmp_agent.linux.reconcile import Reconciler
 from ipmp_agent.linux.settings import InterfaceSettings
 from ipmp_agent.linux.shadows import TRANSIENT, Shadows
@@ -71,6 +72,7 @@ class Group:
         self._tests = TestAddresses(self.name, host, members, self._sink)
         self._settings = InterfaceSettings(host.counters)
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
+        self._multicast = Multicast()
         self._shadows = Shadows(host, self._surroundings, self._sink)
 
     @property
@@ -131,6 +133,7 @@ class Group:
             requests += self._data.differences(installed)
             requests += self._shadows.differences(table, nexthops, self._surroundings.indexes())
             self._host.send(requests, expected=TRANSIENT)
+            self._follow_multicast()
             await self._dismiss()
             return len(requests)
 
@@ -139,6 +142,7 @@ class Group:
         await self.reconciler.close()
         async with self._turn:
             self._data.close()
+            self._multicast.close()
             if self.observing or self._configuration.policies.deletion_policy is DeletionPolicy.RETAIN:
                 return
             self._shadows.read(await self._routes())
@@ -153,6 +157,7 @@ class Group:
         """Stop what is under way; the kernel stays as it is."""
         await self.reconciler.close()
         self._data.close()
+        self._multicast.close()
 
     async def _dismiss(self) -> None:
         """Put the interfaces of former members back to what they were, once the core has emptied them."""
@@ -281,6 +286,17 @@ class Group:
             self._surroundings.outbound = {4: order.ipv4, 6: order.ipv6}
             if self._shadows.set_outbound():
                 self.reconciler.soon()
+            self._follow_multicast()
+        elif isinstance(order, SetNominee):
+            self._surroundings.nominees = {4: order.ipv4, 6: order.ipv6}
+            self._follow_multicast()
+
+    def _follow_multicast(self) -> None:
+        around = self._surroundings
+        for version, key in around.nominees.items():
+            nominee = around.member(key) if key is not None else None
+            index = nominee.index if nominee is not None else None
+            self._multicast.follow(version, index, around.idle(version))
 
     def _probe(self, order: SendProbe) -> None:
         port = self._host.ports.get((self.name, order.interface))

@@ -1,0 +1,121 @@
+"""Multicast follows the nominated member, for programs that know nothing of it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ipmp_agent.core.actions import SetNominee, SetOutbound
+from ipmp_agent.linux.multicast import memberships
+from tests.lab import wait_for
+from tests.lab.kernel.running import GROUP, node_group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lab import Lab
+    from tests.lab.kernel.running import RunningKernel
+
+GROUPS = {4: "239.1.2.3", 6: "ff15::1:2:3"}
+PORT = 47474
+
+
+def joined(lab: Lab, nic: str) -> set[str]:
+    read = [lab.host.namespace.run("cat", f"/proc/thread-self/net/{name}") for name in ("igmp", "igmp6")]
+    return {str(group) for group in memberships(*read).get(nic, set())}
+
+
+@pytest.fixture(params=[4, 6])
+def program(request: Any, lab: Lab) -> Iterator[tuple[int, socket.socket]]:
+    """A program of the host that joined a group on nic0, long ago."""
+    version = request.param
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    lab.host.namespace.batch(["address add 198.18.0.50/24 dev nic0", "address add 198.18.0.51/24 dev nic1"])
+    with lab.host.namespace.socket(family, socket.SOCK_DGRAM) as listener:
+        index = lab.host.nic("nic0").index
+        packed = socket.inet_pton(family, GROUPS[version])
+        if version == 4:
+            listener.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, struct.pack("=4s4si", packed, b"", index))
+        else:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, struct.pack("=16si", packed, index))
+        listener.bind(("", PORT))
+        listener.settimeout(0.2)
+        yield version, listener
+
+
+def say(lab: Lab, version: int, words: bytes) -> None:
+    """A neighbour says something to the group."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with lab.peer(1).namespace.socket(family, socket.SOCK_DGRAM) as speaker:
+        speaker.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        speaker.sendto(words, (GROUPS[version], PORT))
+
+
+def hears(lab: Lab, version: int, listener: socket.socket) -> int:
+    """How often one packet arrives."""
+    say(lab, version, b"hello")
+    count = 0
+    while True:
+        try:
+            listener.recv(100)
+        except TimeoutError:
+            return count
+        count += 1
+
+
+def nominate(kernel: RunningKernel, nominee: str, active: tuple[str, ...]) -> None:
+    kernel.perform(SetOutbound(active, active), SetNominee(nominee, nominee))
+
+
+def test_a_program_that_joined_on_a_failed_member_hears_again(
+    lab: Lab, kernel: RunningKernel, program: tuple[int, socket.socket]
+) -> None:
+    version, listener = program
+    kernel.configure(node_group())
+    nominate(kernel, "nic0", ("nic0", "nic1"))
+    wait_for(lambda: hears(lab, version, listener))
+    lab.host.nic("nic0").silence()
+    assert hears(lab, version, listener) == 0
+    nominate(kernel, "nic1", ("nic1",))
+    assert GROUPS[version] in joined(lab, "nic1")
+    wait_for(lambda: hears(lab, version, listener))
+    assert hears(lab, version, listener) == 1
+    lab.host.nic("nic0").restore()
+    nominate(kernel, "nic1", ("nic1", "nic0"))
+    assert GROUPS[version] not in joined(lab, "nic1")
+    wait_for(lambda: hears(lab, version, listener) == 1)
+
+
+def test_a_group_joined_on_an_idle_member_later_is_followed_and_left_with_it(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    nominate(kernel, "nic1", ("nic1",))
+    late = lab.host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    packed = socket.inet_aton("239.9.9.9")
+    late.setsockopt(
+        socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, struct.pack("=4s4si", packed, b"", lab.host.nic("nic0").index)
+    )
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert "239.9.9.9" in joined(lab, "nic1")
+    late.close()
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert "239.9.9.9" not in joined(lab, "nic1")
+
+
+def test_more_groups_than_one_socket_may_join_are_followed(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    programs = [lab.host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
+    wanted = [f"239.7.{i}.{j}" for i in range(3) for j in range(18)]
+    for i, group in enumerate(wanted):
+        request = struct.pack("=4s4si", socket.inet_aton(group), b"", lab.host.nic("nic0").index)
+        programs[i // 18].setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+    nominate(kernel, "nic1", ("nic1",))
+    assert joined(lab, "nic1") >= set(wanted)
+    kernel.run(lambda k: k.withdraw(GROUP))
+    time.sleep(0.05)
+    assert not joined(lab, "nic1") & set(wanted)
+    for program in programs:
+        program.close()
