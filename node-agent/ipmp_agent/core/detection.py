@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipmp_agent.core import consistency, group, timers, transitive
+from ipmp_agent.core import consistency, group, sources, timers, transitive
 from ipmp_agent.core.actions import InterfaceVerdict, Severity
 from ipmp_agent.core.events import IP_FAMILIES, Family, ProbeKind
 from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent, State
@@ -17,8 +17,7 @@ from ipmp_agent.core.probing import Prober, choose_protocol
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.rtt import DetectionTime
 from ipmp_agent.core.snapshot import GroupState, TargetState
-from ipmp_agent.core.targets import TargetOrigin
-from ipmp_api.types import ProbeMethod, TestAddressIPv6
+from ipmp_api.types import ProbeMethod
 
 if TYPE_CHECKING:
     import random
@@ -155,14 +154,7 @@ class Detection:
     def _choose_protocols(self, interface: Interface, twice: set[Address], now: float) -> None:
         policies = self._configuration.policies
         for family, prober in interface.probers.items():
-            source = interface.test_addresses.get(family)
-            if source in twice or family in interface.duplicates:
-                source = None
-            if family is Family.IPV4:
-                addressed = interface.member.test_ipv4 is not None
-            else:
-                addressed = policies.test_ipv6 is TestAddressIPv6.LINK_LOCAL
-                source = source if addressed else None
+            source, addressed = sources.usable_test_address(interface, family, self._configuration, twice)
             protocol, why = choose_protocol(family, policies.probe_method, source, addressed=addressed)
             prober.use(protocol, source, why)
             prober.want_hosts = bool(policies.targets.discovery)
@@ -190,15 +182,8 @@ class Detection:
         self.review_all(now)
 
     def _offer_targets(self, interface: Interface, now: float) -> None:
-        sources = self._configuration.policies.targets
         own = self._own_addresses()
-        named: dict[Address, TargetOrigin] = dict.fromkeys(sources.addresses, TargetOrigin.PIN)
-        for enabled, addresses, origin in (
-            (sources.routers, self._routers, TargetOrigin.ROUTER),
-            (sources.peers, self._configuration.peers, TargetOrigin.PEER),
-        ):
-            for address in addresses if enabled else ():
-                named.setdefault(address, origin)
+        named = sources.named_targets(self._configuration, self._routers)
         for family, prober in interface.probers.items():
             wanted = [(a, o) for a, o in named.items() if a.version == family.value and a not in own]
             prober.targets.offer(wanted, now, keep_routers=self._group_failed)
@@ -206,9 +191,7 @@ class Detection:
                 self._copy_hosts(prober, now)
 
     def _own_addresses(self) -> set[Address]:
-        own = {a.address.ip for a in self._configuration.data_addresses}
-        own |= {address for member in self._members for address in member.test_addresses.values()}
-        return own | {member.test_ipv4.ip for member in self._configuration.members if member.test_ipv4}
+        return sources.own_addresses(self._configuration, self._members)
 
     def _copy_hosts(self, prober: Prober, now: float) -> None:
         for sibling in self._members:
@@ -502,7 +485,7 @@ class Detection:
     def _adapt(self, interface: Interface, prober: Prober, target: Target, now: float) -> None:
         crtt = target.rtt.crtt
         if self.time.too_slow(crtt):
-            if self._is_exception(prober, target):
+            if prober.targets.is_exceptional(target, self.time.interval):
                 self._group.tell(
                     Reason.TARGET_SLOW,
                     f"target {target.address} is much slower than the others of {interface.name}: set aside",
@@ -527,11 +510,6 @@ class Detection:
                 f"targets are fast again: failure detection time is now {self.time.value * 1000:.0f} ms",
                 interface,
             )
-
-    def _is_exception(self, prober: Prober, target: Target) -> bool:
-        others = [other for other in prober.targets.active if other is not target]
-        limit = self.time.interval / timers.EXCEPTIONAL_TARGET_FACTOR
-        return len(others) >= timers.EXCEPTIONAL_TARGET_OTHERS and all(o.rtt.crtt <= limit for o in others)
 
     def _all_fast(self) -> bool:
         return all(

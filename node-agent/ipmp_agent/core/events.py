@@ -124,10 +124,26 @@ class OnlineRequested:
 
 @dataclass(frozen=True, slots=True)
 class AddressFound:
-    """A data address sits on this member already: at start, by adoption, or put there by somebody."""
+    """A data address sits on this member already: at start, or put there by somebody."""
 
     address: InterfaceAddress
     interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressAdopted:
+    """A static address that the host had on a member is taken into the group: it stays until its member fails."""
+
+    address: InterfaceAddress
+    home: str  # the member it was found on first
+    interface: str | None  # where it is now; None: nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class AddressReleased:
+    """An adopted address is the host's alone again, where it was found."""
+
+    address: InterfaceAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +207,8 @@ Event = (
     | OfflineRequested
     | OnlineRequested
     | AddressFound
+    | AddressAdopted
+    | AddressReleased
     | AddressRefused
     | AddressCleared
     | ConfigurationChanged

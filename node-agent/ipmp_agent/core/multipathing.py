@@ -10,14 +10,16 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import consistency, events, group
-from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, SetNominee, SetOutbound, Severity
+from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, Severity
 from ipmp_agent.core.detection import Detection
-from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent
+from ipmp_agent.core.interface import Interface, InterfaceEvent
+from ipmp_agent.core.outbound import Outbound
 from ipmp_agent.core.placement import Placement
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.core.recovery import Recovery
 from ipmp_agent.core.report import take_snapshot
 from ipmp_agent.core.snapshot import GroupState
-from ipmp_api.types import Mode, Role
+from ipmp_api.types import Existing, Mode, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,9 +44,8 @@ class Multipathing:
         self._look_at = 0.0  # when to look for findings again, with the next tick
         self._read = False  # the kernel has been read once
         self._state: GroupState | None = None  # as last told; None: nothing yet
-        self._recovering_until: float | None = None  # a failed group is coming back, one member after the other
-        self._outbound: SetOutbound | None = None
-        self._nominee: str | None = None
+        self._recovery = Recovery()
+        self._outbound = Outbound()
         self._configured = False
 
     # --- the contract ---
@@ -69,7 +70,7 @@ class Multipathing:
 
     def next_deadline(self) -> float | None:
         """When tick wants to be called; None: only an event can change anything."""
-        deadlines = [self._detection.next_deadline(), self._placement.next_deadline(), self._recovering_until]
+        deadlines = [self._detection.next_deadline(), self._placement.next_deadline(), self._recovery.until]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def snapshot(self) -> GroupSnapshot:
@@ -80,7 +81,6 @@ class Multipathing:
             self._detection.time,
             self._placement,
             self._outbound,
-            self._nominee,
             tuple((self._name(key), reason, detail) for (key, reason), detail in self._findings.items()),
         )
 
@@ -122,7 +122,7 @@ class Multipathing:
     @property
     def recovering(self) -> bool:
         """Whether a failed group is coming back, one member after the other."""
-        return self._recovering_until is not None
+        return self._recovery.until is not None
 
     # --- members ---
 
@@ -150,7 +150,8 @@ class Multipathing:
             interface.member = member
             self._interfaces[member.key] = interface
         self._configuration = configuration
-        withdrawn = self._placement.configure([a.address for a in configuration.data_addresses])
+        homes = self._interfaces if configuration.policies.existing is Existing.ADOPT else ()
+        withdrawn = self._placement.configure([a.address for a in configuration.data_addresses], homes=homes)
         if configuration.policies.mode is Mode.MANAGE:
             self._move(withdrawn)
         self._detection.configure(configuration, now)
@@ -172,7 +173,7 @@ class Multipathing:
                 self._interfaces[key].offline_reasons.add(Reason.OFFLINE)
         self._saved.clear()
         if first_time:
-            self._recovering_until = now + self._detection.time.value
+            self._recovery.begin(now, self._detection.time.value)
         self._detection.review_all(now)
         self._note_use(group.settle(self._members))
 
@@ -215,6 +216,21 @@ class Multipathing:
             interface.gone = False
         if self._read:
             self.tell(Reason.INTERFACE_APPEARED, f"{interface.name} is here", interface)
+        self._find_offline_reasons(interface, saved)
+        if interface.offline_reasons:
+            self._detection.go_offline(interface, next(iter(interface.offline_reasons)), now)
+        if saved and saved.failed:
+            self._detection.restore_failed(interface, saved.reason or Reason.RESTORED, now)
+        if link is not True:
+            self._detection.link_changed(interface, link, now)
+        if not interface.functioning:
+            interface.inactive = False
+        elif self._read:
+            self._gain(interface, reclaim=True)
+        else:  # who is used is settled when all have been found
+            interface.inactive = saved.inactive if saved else interface.role is Role.STANDBY
+
+    def _find_offline_reasons(self, interface: Interface, saved: events.SavedInterface | None) -> None:
         if saved and saved.offline:
             interface.offline_reasons.add(Reason.OFFLINE)
         heeded = saved.heeded if saved else self._read and group.may_go_offline(interface, self._members)
@@ -228,18 +244,6 @@ class Multipathing:
                 interface,
                 Severity.ERROR,
             )
-        if interface.offline_reasons:
-            self._detection.go_offline(interface, next(iter(interface.offline_reasons)), now)
-        if saved and saved.failed:
-            self._detection.restore_failed(interface, saved.reason or Reason.RESTORED, now)
-        if link is not True:
-            self._detection.link_changed(interface, link, now)
-        if not interface.functioning:
-            interface.inactive = False
-        elif self._read:
-            self._gain(interface, reclaim=True)
-        else:  # who is used is settled when all have been found
-            interface.inactive = saved.inactive if saved else interface.role is Role.STANDBY
 
     def _mac_changed(self, interface: Interface, now: float) -> None:
         if not interface.offline and group.mac_holder(interface, self._members):
@@ -369,14 +373,15 @@ class Multipathing:
         if not self._read:
             return refused
         for interface in self._members:
-            asked = self._asked_offline(interface)
-            heeded = Reason.CONFIGURED in interface.offline_reasons
-            if asked and not heeded and interface.present and self._may_go_offline(interface):
-                self._offline(interface, Reason.CONFIGURED, now)
-            elif asked and not heeded and interface.present:
-                refused[interface.key, Reason.MINIMUM_REDUNDANCY] = _no_redundancy(interface)
-            elif heeded and not asked:
+            if Reason.CONFIGURED in interface.offline_reasons and not self._asked_offline(interface):
                 self._online(interface, Reason.CONFIGURED, now)
+        for interface in self._members:
+            if Reason.CONFIGURED in interface.offline_reasons or not self._asked_offline(interface):
+                continue
+            if interface.present and self._may_go_offline(interface):
+                self._offline(interface, Reason.CONFIGURED, now)
+            elif interface.present:
+                refused[interface.key, Reason.MINIMUM_REDUNDANCY] = _no_redundancy(interface)
         return refused
 
     def _asked_offline(self, interface: Interface) -> bool:
@@ -388,6 +393,19 @@ class Multipathing:
         del now
         if event.interface in self._interfaces:
             self._placement.found(event.address, event.interface)
+
+    def _on_address_adopted(self, event: events.AddressAdopted, now: float) -> None:
+        del now
+        home = self._interfaces.get(event.home)
+        if home is None or self._configuration.policies.existing is not Existing.ADOPT:
+            return
+        self._placement.adopt(event.address, event.home, event.interface)
+        if self._configuration.policies.mode is Mode.MANAGE:
+            self.tell(Reason.ADDRESS_ADOPTED, f"{event.address} was found on {home.name} and moves when it fails", home)
+
+    def _on_address_released(self, event: events.AddressReleased, now: float) -> None:
+        del now
+        self._placement.release(event.address)
 
     def _on_address_refused(self, event: events.AddressRefused, now: float) -> None:
         del now
@@ -411,10 +429,11 @@ class Multipathing:
         if not self._read:
             return
         self._tell_state(now)
-        waiting = self._still_recovering(now)
+        waiting = self._recovery.waiting(self._members, now)
         if self._configuration.policies.mode is Mode.MANAGE:
             self._move(self._placement.place(active, now, self._why_left, waiting=waiting))
-            self._set_outbound(active)
+            spreading = bool(self._configuration.policies.outbound_spreading)
+            self._actions += self._outbound.changes(active, spreading=spreading)
         else:
             self._placement.rest()
         if now >= self._look_at or any(key not in self._findings for key in refused):
@@ -447,21 +466,6 @@ class Multipathing:
         active = [i for i in self._members if i.active_since is not None]
         return [i.key for i in sorted(active, key=lambda i: i.active_since or 0)]
 
-    def _still_recovering(self, now: float) -> set[str]:
-        """Members that failed with their group only, and have a moment left to prove themselves.
-
-        When targets come back, the members prove it one after the other: the first must not empty the others.
-        """
-        if self._recovering_until is None:
-            return set()
-        doubtful = {
-            i.key for i in self._members if i.state in BROKEN and i.cause is Reason.GROUP_FAILED and i.link.usable
-        }
-        if now >= self._recovering_until or not doubtful:
-            self._recovering_until = None
-            return set()
-        return doubtful
-
     def _why_left(self, key: str) -> Reason:
         interface = self._interfaces.get(key)
         if interface is None:
@@ -483,19 +487,6 @@ class Multipathing:
         for key, addresses in arrived.items():
             self.act(Announce(key, tuple(addresses)))
 
-    def _set_outbound(self, active: list[str]) -> None:
-        nominee = self._nominee if self._nominee in active else next(iter(active), None)
-        if nominee != self._nominee:
-            self._nominee = nominee
-            self.act(SetNominee(nominee, nominee))
-        if not active:
-            return  # a failed group keeps its routes
-        carriers = tuple(active) if self._configuration.policies.outbound_spreading else (active[0],)
-        outbound = SetOutbound(carriers, carriers)
-        if outbound != self._outbound:
-            self._outbound = outbound
-            self.act(outbound)
-
     def _tell_state(self, now: float) -> None:
         state = group.group_state(self._members)
         if state is self._state:
@@ -504,7 +495,7 @@ class Multipathing:
         if state is GroupState.FAILED:
             self.tell(Reason.GROUP_FAILED, "all interfaces are now unusable", severity=Severity.ERROR)
         elif previous is GroupState.FAILED:
-            self._recovering_until = now + self._detection.time.value
+            self._recovery.begin(now, self._detection.time.value)
             self.tell(
                 Reason.GROUP_DEGRADED if state is GroupState.DEGRADED else Reason.GROUP_OK,
                 "at least 1 interface is now usable",
@@ -575,6 +566,8 @@ _HANDLERS: dict[type, Callable[[Multipathing, Any, float], None]] = {
     events.OfflineRequested: Multipathing._on_offline,  # noqa: SLF001
     events.OnlineRequested: Multipathing._on_online,  # noqa: SLF001
     events.AddressFound: Multipathing._on_address_found,  # noqa: SLF001
+    events.AddressAdopted: Multipathing._on_address_adopted,  # noqa: SLF001
+    events.AddressReleased: Multipathing._on_address_released,  # noqa: SLF001
     events.AddressRefused: Multipathing._on_address_refused,  # noqa: SLF001
     events.AddressCleared: Multipathing._on_address_cleared,  # noqa: SLF001
     events.ConfigurationChanged: Multipathing._on_configuration,  # noqa: SLF001

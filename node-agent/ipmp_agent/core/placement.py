@@ -3,6 +3,8 @@
 Each family is spread on its own: an address goes to the active member with the fewest, a member that becomes active
 takes the most recently bound ones of the fullest member until it has its share, one that loses an address for good
 takes one from a member that has two more, and nothing else moves. With no active member everything stays where it is.
+
+An adopted address has a home, the member that the host put it on. It stays there while that works, standby or not; when its home becomes active again it goes there first, whatever the shares; and it is never lent to another.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ _MOVES_BEFORE_FAILBACK_WAITS = timers.MOVE_BUDGET - 1
 class Placement:
     """The binding of data addresses to members, in the order they were bound."""
 
-    __slots__ = ("_bound", "_held", "_moved_at", "_relieved", "_retry_at", "claims", "refused")
+    __slots__ = ("_bound", "_held", "_homes", "_moved_at", "_relieved", "_retry_at", "claims", "refused")
 
     def __init__(self) -> None:
         self._bound: dict[InterfaceAddress, str | None] = {}
         self._held: dict[tuple[str, int], dict[InterfaceAddress, None]] = {}  # by member and family, in binding order
+        self._homes: dict[InterfaceAddress, str] = {}  # of the adopted ones
         self._moved_at: dict[InterfaceAddress, deque[float]] = {}
         self._relieved: list[tuple[str, int]] = []  # members that lost an address of this family for good
         self._retry_at: float | None = None  # when what waits for the move budget may go on
@@ -46,24 +49,56 @@ class Placement:
         """The addresses of a member, by family, the most recently bound last."""
         return [address for family in _FAMILIES for address in self._held.get((member, family), ())]
 
+    def is_adopted(self, address: InterfaceAddress) -> bool:
+        """Whether the host brought the address, and not the configuration."""
+        return address in self._homes
+
     @property
     def all(self) -> list[InterfaceAddress]:
         """Every data address, in the order of the configuration."""
         return list(self._bound)
 
-    def configure(self, wanted: Sequence[InterfaceAddress]) -> list[Move]:
-        """Take the complete list of data addresses: new ones are bound later, those gone are withdrawn now."""
+    def configure(self, wanted: Sequence[InterfaceAddress], *, homes: Collection[str] = ()) -> list[Move]:
+        """Take the complete list of data addresses: new ones are bound later, those gone are withdrawn now.
+
+        `homes`: the members whose adopted addresses stay adopted. One that the configuration now names is no longer.
+        """
+        named = {address.ip: address for address in wanted}
+        renamed = [(a, named[a.ip]) for a in self._homes if a.ip in named and a != named[a.ip]]
+        self._homes = {a: home for a, home in self._homes.items() if home in homes and a.ip not in named}
+        wanted = [*wanted, *self._homes]
+        bound = self._bound
+        self._bound = {**bound, **{new: None for _, new in renamed if new not in bound}}
+        for old, new in renamed:  # with another prefix length
+            if (holder := self.unbind(old)) is not None:
+                self._bind(new, holder)
         wanted_set = set(wanted)
         moves = []
         for address in [a for a in self._bound if a not in wanted_set]:
             if holder := self.unbind(address):
                 self._relieved.append((holder, address.version))
                 moves.append(Move(address, holder, None, Reason.ADDRESS_REMOVED))
-            del self._bound[address]
-            self._moved_at.pop(address, None)
-            self.refused.pop(address, None)
+            self._forget(address)
         self._bound = {address: self._bound.get(address) for address in wanted}
         return moves
+
+    def _forget(self, address: InterfaceAddress) -> None:
+        del self._bound[address]
+        self._moved_at.pop(address, None)
+        self.refused.pop(address, None)
+
+    def adopt(self, address: InterfaceAddress, home: str, member: str | None) -> None:
+        """Take an address that the host has on a member."""
+        self._homes[address] = home
+        self._bound.setdefault(address, None)
+        if member is not None:
+            self.found(address, member)
+
+    def release(self, address: InterfaceAddress) -> None:
+        """Leave an adopted address where it is, to the host."""
+        if self._homes.pop(address, None) is not None:
+            self.unbind(address)
+            self._forget(address)
 
     def found(self, address: InterfaceAddress, member: str) -> bool:
         """An address is on this member, says the kernel; True when it is a data address of ours."""
@@ -129,12 +164,15 @@ class Placement:
             ]
             for address, holder in homeless:
                 reason = why(holder) if holder else Reason.ADDRESS_ADDED
-                if reason is Reason.FAILBACK and not self._ready(address, now):
+                home = self._homes.get(address)
+                if reason is Reason.FAILBACK and (holder == home or not self._ready(address, now)):
                     continue
-                target = min(active, key=counts.__getitem__)  # ties: the earliest activated
+                # Ties: the earliest activated.
+                target = home if home in counts else min(active, key=counts.__getitem__)
                 counts[target] += 1
                 moves.append(self._move(address, target, reason, now))
             if not waiting:
+                moves += self._return_home(counts, family, now)
                 moves += self._share(active, counts, family, now)
                 moves += self._rebalance(active, counts, family, now)
         if not waiting:
@@ -143,11 +181,29 @@ class Placement:
                 self.claims.clear()
         return moves
 
+    def _return_home(self, counts: dict[str, int], family: int, now: float) -> list[Move]:
+        """Members that are active again get the adopted addresses back that were found on them."""
+        moves = []
+        for address, home in self._homes.items():
+            holder = self._bound[address]
+            if address.version != family or home not in self.claims or holder == home or holder not in counts:
+                continue
+            if self._ready(address, now):
+                counts[holder] -= 1
+                counts[home] += 1
+                moves.append(self._move(address, home, Reason.FAILBACK, now))
+        return moves
+
+    def _fullest(self, active: Sequence[str], counts: dict[str, int], family: int) -> str:
+        """The member with the most addresses among those that can lend one."""
+        lenders = [m for m in active if any(a not in self._homes for a in self._held.get((m, family), ()))]
+        return max(lenders or active, key=counts.__getitem__)
+
     def _share(self, active: Sequence[str], counts: dict[str, int], family: int, now: float) -> list[Move]:
         moves = []
         for claimant in self.claims:
             while True:
-                fullest = max(active, key=counts.__getitem__)
+                fullest = self._fullest(active, counts, family)
                 if counts[claimant] + 1 >= counts[fullest]:
                     break
                 address = self._most_recent_movable(fullest, family, now)
@@ -162,7 +218,7 @@ class Placement:
         """A member that lost an address takes one from the fullest, if that has at least two more."""
         moves = []
         for member in [m for m, version in self._relieved if version == family and m in counts]:
-            fullest = max(active, key=counts.__getitem__)
+            fullest = self._fullest(active, counts, family)
             if counts[fullest] >= counts[member] + 2:
                 address = self._most_recent_movable(fullest, family, now)
                 if address is not None:
@@ -172,7 +228,8 @@ class Placement:
         return moves
 
     def _most_recent_movable(self, member: str, family: int, now: float) -> InterfaceAddress | None:
-        return next((a for a in reversed(self._held[member, family]) if self._ready(a, now)), None)
+        held = self._held.get((member, family), {})
+        return next((a for a in reversed(held) if a not in self._homes and self._ready(a, now)), None)
 
     def _ready(self, address: InterfaceAddress, now: float) -> bool:
         """Whether a move that nothing forces is within the budget; if not, it is looked at again in time."""

@@ -214,8 +214,7 @@ class Prober:
     def begin_tick(self, now: float, interval: float) -> list[ProbeClosed]:
         """Give up what is overdue and schedule the next tick."""
         closed = self.expire(now, interval)
-        for probe in self._pending()[: 1 - timers.PROBES_OUTSTANDING]:
-            closed.append(self._lose(probe))
+        closed += [self._lose(probe) for probe in self._pending() if probe is not self._history[-1]]
         self._base += interval
         self._next_at = self._base + self._jitter(interval)
         return closed
@@ -383,7 +382,7 @@ class Prober:
         return len(self._pending())
 
     def _pending(self) -> list[Probe]:
-        """The probes in flight, the oldest first: always among the newest."""
+        """The probes in flight, the oldest first: at each tick all but the newest are given up."""
         newest = list(islice(reversed(self._history), timers.PROBES_OUTSTANDING))
         return [probe for probe in reversed(newest) if probe.state is ProbeState.PENDING]
 

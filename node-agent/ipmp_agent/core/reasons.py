@@ -58,6 +58,7 @@ class Reason(StrEnum):
 
     # addresses
     ADDRESS_ADDED = "AddressAdded"
+    ADDRESS_ADOPTED = "AddressAdopted"
     ADDRESS_REMOVED = "AddressRemoved"
     FAILOVER = "Failover"
     FAILBACK = "Failback"

@@ -15,11 +15,11 @@ from ipmp_agent.core.snapshot import (
     TargetMode,
     TargetSnapshot,
 )
-from ipmp_api.types import Role
+from ipmp_api.types import Origin, Role
 
 if TYPE_CHECKING:
-    from ipmp_agent.core.actions import SetOutbound
     from ipmp_agent.core.interface import Interface
+    from ipmp_agent.core.outbound import Outbound
     from ipmp_agent.core.placement import Placement
     from ipmp_agent.core.probing import Prober
     from ipmp_agent.core.rtt import DetectionTime
@@ -31,11 +31,11 @@ def take_snapshot(
     interfaces: tuple[Interface, ...],
     time: DetectionTime,
     placement: Placement,
-    outbound: SetOutbound | None,
-    nominee: str | None,
+    outbound: Outbound,
     findings: tuple[tuple[str, Reason, str], ...],
 ) -> GroupSnapshot:
     """The state of the group as a value."""
+    origins = {data.address: data.origin for data in configuration.data_addresses}
     present = {interface.key for interface in interfaces if interface.present}
     return GroupSnapshot(
         group=configuration.group_name,
@@ -43,20 +43,21 @@ def take_snapshot(
         detection_time=time.value,
         detection_time_configured=time.configured,
         probing=any(interface.probe_word is not ProbeWord.DISABLED for interface in interfaces),
-        interfaces=tuple(_interface(interface, nominee) for interface in interfaces),
+        interfaces=tuple(_interface(interface, outbound.nominee) for interface in interfaces),
         addresses=tuple(
             AddressSnapshot(
                 address=address,
                 interface=holder if (holder := placement.holder(address)) in present else None,
                 refusal=placement.refused.get(address, (None, ""))[0],
                 detail=placement.refused.get(address, (None, ""))[1],
+                origin=Origin.ADOPTED if placement.is_adopted(address) else origins[address],
             )
             for address in placement.all
         ),
-        outbound_ipv4=outbound.ipv4 if outbound else (),
-        outbound_ipv6=outbound.ipv6 if outbound else (),
-        nominee_ipv4=nominee,
-        nominee_ipv6=nominee,
+        outbound_ipv4=outbound.carriers.ipv4 if outbound.carriers else (),
+        outbound_ipv6=outbound.carriers.ipv6 if outbound.carriers else (),
+        nominee_ipv4=outbound.nominee,
+        nominee_ipv6=outbound.nominee,
         findings=findings,
     )
 

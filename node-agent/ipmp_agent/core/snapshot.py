@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ipmp_api.types import Origin
+
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import ProbeProtocol
     from ipmp_agent.core.events import Family, MacAddress
@@ -130,6 +132,7 @@ class AddressSnapshot:
     interface: str | None  # the member that holds it; None: on none
     refusal: Reason | None
     detail: str = ""
+    origin: Origin = Origin.ASSIGNED
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,12 @@ class Targets:
         self.promote(now)
         return False
 
+    def is_exceptional(self, target: Target, interval: float) -> bool:
+        """Whether this one is slow while enough others answer within half an interval: it, not the network, is slow."""
+        others = [other for other in self.active if other is not target]
+        limit = interval / timers.EXCEPTIONAL_TARGET_FACTOR
+        return len(others) >= timers.EXCEPTIONAL_TARGET_OTHERS and all(o.rtt.crtt <= limit for o in others)
+
     def promote(self, now: float) -> None:
         """Let rested targets recover, and use the first five of those that are fit, in the order of preference."""
         for target in self._all:

@@ -188,6 +188,14 @@ def test_restart_obeys_spec_offline_as_far_as_it_was_obeyed_before() -> None:
     assert (node.interface("nic0").offline, node.failed) == (True, True)
 
 
+def test_maintenance_may_go_on_from_one_member_to_the_next_in_one_change() -> None:
+    node = group_of(2, offline=("nic0",))
+    assert node.active == ["nic1"]
+    asked(node, "nic1")
+    assert node.active == ["nic0"]
+    assert node.snapshot().findings == ()
+
+
 def test_member_asked_offline_while_it_is_absent_is_never_used_when_it_comes() -> None:
     node = group_of(1, 2)
     node.remove("nic0")

@@ -417,3 +417,14 @@ def test_a_new_detection_time_takes_effect_at_once() -> None:
 
 def test_target_of_the_scene_is_the_pinned_one() -> None:
     assert str(node_group().policies.targets.addresses[0]) == TARGET
+
+
+def test_older_probe_is_given_up_at_the_next_tick_even_if_newer_ones_are_answered() -> None:
+    alone = Alone()
+    alone.prober.targets.active[0].rtt.average = 10.0  # nothing times out by itself
+    alone.play("xa")
+    assert alone.prober.outstanding == 1
+    alone.play("a")
+    assert alone.accounts == (3, 2, 1, 0)
+    alone.play("aaa")
+    assert alone.prober.outstanding == 0
