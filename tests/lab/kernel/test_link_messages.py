@@ -68,7 +68,7 @@ def dump() -> list[bytes]:
     with netlink.open_socket() as asking:
         asking.setblocking(True)
         asking.send(netlink.message(netlink.RTM_GETLINK, netlink.NLM_F_DUMP, links.get_request()))
-        bodies = []
+        bodies: list[bytes] = []
         while True:
             for each in netlink.messages(asking.recv(1 << 18)):
                 if each.kind == netlink.NLMSG_DONE:

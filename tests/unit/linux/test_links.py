@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import links, netlink, settings
@@ -17,7 +20,7 @@ USUAL = links.IFF_UP | links.IFF_LOWER_UP | links.IFF_BROADCAST | links.IFF_MULT
 
 
 def link(index: int = 2, name: str = "eth0", **changes: Any) -> Link:
-    values = {
+    values: dict[str, Any] = {
         "alternative_names": (),
         "mac": "02:00:00:00:00:01",
         "permanent_mac": "",
@@ -95,6 +98,56 @@ def test_an_unfit_interface_is_refused_by_what_it_is(changes: dict[str, Any], re
 )
 def test_a_message_about_a_match_contains_its_token(match: InterfaceMatch, token: bytes) -> None:
     assert links.token(match) == token
+
+
+# -- messages of a Linux 6.18 -----------------------------------------------------------------------------------------
+
+
+def captured(name: str) -> bytes:
+    """The body of an RTM_NEWLINK message, as a kernel sent it."""
+    return bytes.fromhex((Path(__file__).parent / "messages" / f"{name}.hex").read_text(encoding="ascii"))
+
+
+def test_the_message_of_a_virtio_nic_is_read() -> None:
+    assert links.decode(captured("virtio")) == link(
+        4,
+        "eth0",
+        mac="52:54:00:12:34:56",
+        permanent_mac="52:54:00:12:34:56",
+        parent="virtio2",
+        mtu=1400,
+        flags=0x11043,
+        settings=(("rp_filter", 0), ("arp_announce", 0), ("arp_ignore", 0), ("promote_secondaries", 0)),
+    )
+
+
+def test_the_message_of_a_bridge_port_is_read() -> None:
+    assert links.decode(captured("bridge_port")) == link(
+        3,
+        "nic0",
+        alternative_names=("enp1s0f0np0", "uplink-a"),
+        kind="veth",
+        port_of="bridge",
+        flags=0x1003,
+        settings=(("rp_filter", 2), ("arp_announce", 0), ("arp_ignore", 0), ("promote_secondaries", 1)),
+        forwards_ipv6=True,
+    )
+
+
+def test_the_message_of_a_port_of_an_unknown_kind_is_read() -> None:
+    head, master = captured("virtio")[:16], netlink.u32(links.IFLA_MASTER, 7)
+    assert links.decode(head + netlink.attribute(links.IFLA_IFNAME, b"eth0\0") + master).port_of == "unknown"
+
+
+def test_a_bare_message_is_an_interface_of_which_little_is_known() -> None:
+    found = links.decode(captured("virtio")[:16])
+    assert (found.index, found.name, found.mac, found.settings, found.forwards_ipv6) == (4, "", "", (), False)
+    assert found.refusal is None, "what kind it is stands in the header"
+
+
+@given(st.integers(16, 1504), st.sampled_from(["virtio", "bridge_port"]))
+def test_a_message_cut_short_is_read_as_far_as_it_goes(length: int, name: str) -> None:
+    assert links.decode(captured(name)[:length]).index in (4, 3)
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

@@ -34,11 +34,14 @@ def test_attributes_are_read_as_they_were_packed(wanted: dict[int, bytes]) -> No
 @given(st.binary(max_size=200))
 def test_garbage_ends_the_reading_and_nothing_else(data: bytes) -> None:
     netlink.attributes(data, 0)
+    netlink.repeated(data, 0)
     list(netlink.messages(data))
 
 
-def test_of_a_repeated_attribute_the_last_counts() -> None:
-    assert netlink.attributes(netlink.u32(8, 1) + netlink.u32(8, 2), 0) == {8: struct.pack("=I", 2)}
+def test_of_a_repeated_attribute_the_last_counts_or_every_one() -> None:
+    data = netlink.u32(8, 1) + netlink.u32(7, 9) + netlink.u32(8, 2)
+    assert netlink.attributes(data, 0)[8] == struct.pack("=I", 2)
+    assert netlink.repeated(data, 8) == [struct.pack("=I", 1), struct.pack("=I", 2)]
 
 
 def test_nesting_is_marked() -> None:
