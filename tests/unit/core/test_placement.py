@@ -197,7 +197,7 @@ def test_failed_group_keeps_its_routes() -> None:
 
 def test_nominee_is_the_first_active_and_is_not_moved_back() -> None:
     node = VirtualNode(node_group(3, **UNPROBED))  # type: ignore[arg-type]
-    assert last(node.start(), SetNominee) == SetNominee("nic0", "nic0")
+    assert last(node.start(), SetNominee) == SetNominee("nic0", "nic0", ("nic0", "nic1", "nic2"))
     node.link("nic1", up=False)
     node.link("nic1", up=True)
     node.link("nic0", up=False)

@@ -67,6 +67,10 @@ class WatchedNode(VirtualNode):
         if move.destination is None:
             assert move.reason is Reason.ADDRESS_REMOVED
             return
+        if move.reason in UNFORCED:
+            before = [at for at, other in self.failovers if other.address == move.address]
+            recent = [at for at in before if self.now - at < invariants.MOVE_WINDOW]
+            assert len(recent) + 1 < invariants.MOVE_BUDGET, f"no move left for a failover: {move} after {recent}"
         assert snapshot.state is not GroupState.FAILED, f"moved while the group is failed: {move}"
         destination = next(i for i in snapshot.interfaces if i.interface == move.destination)
         assert destination.active, f"moved to {destination.state}: {move}"
@@ -269,16 +273,6 @@ class Group(RuleBasedStateMachine):
             for p in interface.probers:
                 assert p.sent == p.answered + p.lost + p.outstanding + p.discarded, f"{interface.interface}: {p}"
                 assert p.outstanding <= 2
-
-    @invariant()
-    def no_address_comes_back_too_often(self) -> None:
-        forced: dict[str, list[float]] = {}
-        unforced: dict[str, list[float]] = {}
-        for at, move in self.node.failovers:
-            forced.setdefault(str(move.address), []).append(at)
-            if move.reason in UNFORCED:
-                unforced.setdefault(str(move.address), []).append(at)
-        invariants.budget_kept(forced, unforced)
 
     @invariant()
     def the_snapshot_is_of_one_piece(self) -> None:
