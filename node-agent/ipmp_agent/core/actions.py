@@ -60,10 +60,11 @@ class SetOutbound:
 
 @dataclass(frozen=True, slots=True)
 class SetNominee:
-    """The member that receives multicast and broadcast, by family; None: no active member."""
+    """The member that receives multicast for those that cannot, by family; None: no active member."""
 
     ipv4: str | None
     ipv6: str | None
+    receiving: tuple[str, ...] = ()  # the members that work: what is joined on them arrives by them
 
 
 @dataclass(frozen=True, slots=True)

@@ -433,7 +433,8 @@ class Multipathing:
         if self._configuration.policies.mode is Mode.MANAGE:
             self._move(self._placement.place(active, now, self._why_left, waiting=waiting))
             spreading = bool(self._configuration.policies.outbound_spreading)
-            self._actions += self._outbound.changes(active, spreading=spreading)
+            working = [i.key for i in self._members if i.functioning]
+            self._actions += self._outbound.changes(active, working, spreading=spreading)
         else:
             self._placement.rest()
         if now >= self._look_at or any(key not in self._findings for key in refused):

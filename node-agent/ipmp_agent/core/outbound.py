@@ -13,25 +13,31 @@ if TYPE_CHECKING:
 class Outbound:
     """What was ordered last."""
 
-    __slots__ = ("carriers", "nominee")
+    __slots__ = ("carriers", "nomination")
 
     def __init__(self) -> None:
         self.carriers: SetOutbound | None = None
-        self.nominee: str | None = None
+        self.nomination = SetNominee(None, None)
 
-    def changes(self, active: Sequence[str], *, spreading: bool) -> Iterator[SetNominee | SetOutbound]:
-        """The orders that follow from who is active, in the order of activation.
+    @property
+    def nominee(self) -> str | None:
+        """The member that stands for the group."""
+        return self.nomination.ipv4
+
+    def changes(
+        self, active: Sequence[str], working: Sequence[str], *, spreading: bool
+    ) -> Iterator[SetNominee | SetOutbound]:
+        """The orders that follow from who is active, in the order of activation, and who works.
 
         The nominee stays while it is active and is not moved back. A failed group keeps its routes.
         """
-        nominee = self.nominee if self.nominee in active else next(iter(active), None)
-        if nominee != self.nominee:
-            self.nominee = nominee
-            yield SetNominee(nominee, nominee)
-        if not active:
-            return
-        names = tuple(active) if spreading else (active[0],)
+        names = tuple(active) if spreading else tuple(active[:1])
         carriers = SetOutbound(names, names)
-        if carriers != self.carriers:
+        if active and carriers != self.carriers:
             self.carriers = carriers
             yield carriers
+        nominee = self.nominee if self.nominee in active else next(iter(active), None)
+        nomination = SetNominee(nominee, nominee, tuple(working))
+        if nomination != self.nomination:
+            self.nomination = nomination
+            yield nomination

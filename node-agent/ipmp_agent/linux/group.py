@@ -286,9 +286,9 @@ class Group:
             self._surroundings.outbound = {4: order.ipv4, 6: order.ipv6}
             if self._shadows.set_outbound():
                 self.reconciler.soon()
-            self._follow_multicast()
         elif isinstance(order, SetNominee):
             self._surroundings.nominees = {4: order.ipv4, 6: order.ipv6}
+            self._surroundings.receiving = order.receiving
             self._follow_multicast()
 
     def _follow_multicast(self) -> None:
@@ -296,7 +296,7 @@ class Group:
         for version, key in around.nominees.items():
             nominee = around.member(key) if key is not None else None
             index = nominee.index if nominee is not None else None
-            self._multicast.follow(version, index, around.idle(version))
+            self._multicast.follow(version, index, around.deaf())
 
     def _probe(self, order: SendProbe) -> None:
         port = self._host.ports.get((self.name, order.interface))
@@ -317,4 +317,4 @@ class Group:
                 " for data addresses may go unanswered. Set it to 0 or 1."
             )
             found.append(Finding(Reason.SETTINGS_OVERRIDDEN, message))
-        return found + self.reconciler.findings()
+        return [*found, *self._data.adoption.findings, *self.reconciler.findings()]

@@ -1,7 +1,7 @@
-"""Multicast on the nominated member: every group that programs joined on a member out of use is joined there too.
+"""Multicast on the nominated member: what programs joined on a member that does not work is joined there too.
 
-A socket that joined on a member that failed then receives again, by the member that works. Groups joined on members in
-use are left alone: what arrives twice would be delivered twice.
+A socket that joined on a member that failed then receives again, by the member that works. Groups joined on members
+that work are left alone: what arrives twice is delivered twice.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ MCAST_JOIN_GROUP = 42
 _LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
-# Every interface is in these by itself: all hosts, all nodes of interface and link, solicited-node groups.
+# Every interface is in these by itself: all hosts, all nodes of interface and link, all routers of interface, link and
+# site where the host forwards, solicited-node groups.
 ALL_HOSTS = IPv4Address("224.0.0.1")
+_EVERYWHERE = frozenset(IPv6Address(group) for group in ("ff01::1", "ff02::1", "ff01::2", "ff02::2", "ff05::2"))
 _SOLICITED = bytes.fromhex("ff0200000000000000000001ff")
 
 
@@ -58,7 +60,7 @@ def memberships(igmp: str, igmp6: str) -> dict[str, set[Address]]:
 
 
 def _is_automatic(group: IPv6Address) -> bool:
-    return group.packed.startswith(_SOLICITED) or group in (IPv6Address("ff01::1"), IPv6Address("ff02::1"))
+    return group.packed.startswith(_SOLICITED) or group in _EVERYWHERE
 
 
 @dataclass(slots=True)
@@ -75,13 +77,13 @@ class Multicast:
     def __init__(self) -> None:
         self._joined: dict[int, _Joined] = {}  # by IP version
 
-    def follow(self, version: int, nominee: int | None, idle: Iterable[str]) -> None:
-        """Join on the nominee what programs joined on idle members, and leave what nobody needs there any more.
+    def follow(self, version: int, nominee: int | None, deaf: Iterable[str]) -> None:
+        """Join on the nominee what programs joined on deaf members, and leave what nobody needs there any more.
 
         Args:
             version: IP version.
             nominee: interface index; None: nobody, and what is joined stays.
-            idle: interface names of the members that are not in use.
+            deaf: interface names of the members that do not work.
         """
         if nominee is None:
             return
@@ -91,7 +93,7 @@ class Multicast:
             log.warning("cannot read multicast memberships: %s", error)
             return
         self._join(
-            version, nominee, {group for name in idle for group in present.get(name, ()) if group.version == version}
+            version, nominee, {group for name in deaf for group in present.get(name, ()) if group.version == version}
         )
 
     def _join(self, version: int, index: int, wanted: set[Address]) -> None:

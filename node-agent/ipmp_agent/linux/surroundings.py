@@ -21,6 +21,7 @@ class GroupSurroundings:
         self._tests = tests
         self.outbound: dict[int, tuple[str, ...]] = {4: (), 6: ()}  # by IP version, as the core ordered
         self.nominees: dict[int, str | None] = {4: None, 6: None}
+        self.receiving: tuple[str, ...] = ()
 
     def member(self, key: str) -> Member | None:
         """A member of the group."""
@@ -57,10 +58,10 @@ class GroupSurroundings:
             and self.has_address(member.key, version)
         ]
 
-    def idle(self, version: int) -> list[str]:
-        """Interface names of the members that are present and carry nothing."""
+    def deaf(self) -> list[str]:
+        """Interface names of the members that are present and do not work."""
         members = self._members.of(self._group).values()
-        return [m.link.name for m in members if m.link is not None and m.key not in self.outbound[version]]
+        return [m.link.name for m in members if m.link is not None and m.key not in self.receiving]
 
     def was_moved(self, key: str, address: Address) -> bool:
         """Whether this is a data address that is on another member than this one."""

@@ -11,6 +11,7 @@ import pytest
 
 from ipmp_agent.core.actions import SetNominee, SetOutbound
 from ipmp_agent.linux.multicast import memberships
+from ipmp_api.types import Mode
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, node_group
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 GROUPS = {4: "239.1.2.3", 6: "ff15::1:2:3"}
 PORT = 47474
+ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 
 
 def joined(lab: Lab, nic: str) -> set[str]:
@@ -68,7 +70,7 @@ def hears(lab: Lab, version: int, listener: socket.socket) -> int:
 
 
 def nominate(kernel: RunningKernel, nominee: str, active: tuple[str, ...]) -> None:
-    kernel.perform(SetOutbound(active, active), SetNominee(nominee, nominee))
+    kernel.perform(SetOutbound(active, active), SetNominee(nominee, nominee, active))
 
 
 def test_a_program_that_joined_on_a_failed_member_hears_again(
@@ -119,3 +121,47 @@ def test_more_groups_than_one_socket_may_join_are_followed(lab: Lab, kernel: Run
     assert not joined(lab, "nic1") & set(wanted)
     for program in programs:
         program.close()
+
+
+def test_a_member_that_works_without_carrying_is_not_stood_in_for(
+    lab: Lab, kernel: RunningKernel, program: tuple[int, socket.socket]
+) -> None:
+    """Without spreading, or as a standby: its sockets hear by it, and would hear everything twice."""
+    version, listener = program
+    kernel.configure(node_group())
+    kernel.perform(SetOutbound(("nic1",), ("nic1",)), SetNominee("nic1", "nic1", ("nic0", "nic1")))
+    assert GROUPS[version] not in joined(lab, "nic1")
+    wait_for(lambda: hears(lab, version, listener) == 1)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_link_is_told_by_igmp_and_mld_unless_nothing_may_be_changed(
+    lab: Lab, kernel: RunningKernel, program: tuple[int, socket.socket], mode: Mode
+) -> None:
+    version, _ = program
+    kernel.configure(node_group(mode=mode))
+    with lab.peer(1).namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+        wire.bind(("eth0", ETH_P_IP if version == 4 else ETH_P_IPV6))
+        wire.settimeout(0.1)
+        nominate(kernel, "nic1", ("nic1",))
+        if mode is Mode.OBSERVE:
+            assert GROUPS[version] not in joined(lab, "nic1")
+            time.sleep(1.2)  # the kernel repeats a report within a second
+            assert not any(heard_reports(wire, version, lab.host.nic("nic1").mac))
+        else:
+            wait_for(lambda: any(heard_reports(wire, version, lab.host.nic("nic1").mac)), deadline=10)
+
+
+def heard_reports(wire: socket.socket, version: int, mac: str) -> Iterator[bytes]:
+    """Reports of the group (RFC 3376, RFC 3810) by the NIC with this MAC, among the frames that are pending."""
+    group = socket.inet_pton(socket.AF_INET if version == 4 else socket.AF_INET6, GROUPS[version])
+    while True:
+        try:
+            frame = wire.recv(2048)
+        except TimeoutError:
+            return
+        # IGMP in IPv4 with the router alert option; ICMPv6 behind the hop-by-hop header that carries it.
+        reports = frame[23] == socket.IPPROTO_IGMP if version == 4 else frame[54] == socket.IPPROTO_ICMPV6
+        kind = frame[14 + 24] if version == 4 else frame[62]
+        if reports and kind == (0x22 if version == 4 else 143) and frame[6:12].hex(":") == mac and group in frame[38:]:
+            yield frame
