@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from kubernetes import client
 
+from ipmp_operator.kube.client import ApiError, ApiServer
+from ipmp_operator.kube.objects import NODE_GROUPS_PATH
 from tests.cluster.cluster import Cluster
+from tests.cluster.controlplane import SERVER
 from tests.cluster.operating import prepare
 from tests.cluster.product import CHART, NAMESPACE, RELEASE
 
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+ACCOUNT = f"{RELEASE}-agent"
 NETWORK = {"NET_ADMIN", "NET_RAW"}
 
 
@@ -152,9 +158,9 @@ def test_crds_in_the_chart_are_the_generated_ones_to_the_letter(tools: Path) -> 
 
 
 def test_other_image_changes_agents_and_restarts_the_operator(tools: Path) -> None:
-    first, second = objects(tools), objects(tools, "image.repository=registry.test/ipmp", "image.tag=9")
+    first, second = objects(tools), objects(tools, "image.repository=registry.test/ipmp", "image.tag=v9")
     containers = daemonset(second)["spec"]["template"]["spec"]["containers"]
-    assert containers[0]["image"] == "registry.test/ipmp:9"
+    assert containers[0]["image"] == "registry.test/ipmp:v9"
     annotations = [
         only(parts, "Deployment")["spec"]["template"]["metadata"]["annotations"] for parts in (first, second)
     ]
@@ -192,62 +198,84 @@ def test_two_releases_of_other_names_share_no_object(tools: Path) -> None:
     assert not names("one") & names("two")
 
 
+def agent_on(cluster: Cluster, node: str | None) -> ApiServer:
+    """The API server as an agent reaches it: with a token that is bound to a pod on a node, or to nothing."""
+    bound: tuple[str, ...] = ()
+    if node:
+        spec = {
+            "serviceAccountName": ACCOUNT,
+            "nodeName": node,
+            "containers": [{"name": "agent", "image": "ipmp.test/agent:0"}],
+        }
+        metadata = {"name": f"agent-on-{node}", "namespace": NAMESPACE}
+        cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        bound = ("--bound-object-kind=Pod", f"--bound-object-name=agent-on-{node}")
+    configuration = client.Configuration()
+    configuration.host = SERVER
+    configuration.ssl_ca_cert = str(cluster.directory / "pki/ca.crt")
+    token = cluster.kubectl("--namespace", NAMESPACE, "create", "token", ACCOUNT, *bound).strip()
+    configuration.api_key["BearerToken"] = f"Bearer {token}"
+    return ApiServer(configuration)
+
+
+def write_status(cluster: Cluster, agent: ApiServer, name: str, part: str = "/status") -> str:
+    """Write a node group as that agent; returns the refusal, or nothing."""
+
+    def write() -> str:
+        try:
+            agent.merge(f"{NODE_GROUPS_PATH}/{name}{part}", {"status": {"state": "ok"}, "spec": {"mode": "Observe"}})
+        except ApiError as error:
+            return f"{error.status} {error}"
+        return ""
+
+    return cluster.control.namespace.call(write)
+
+
+@dataclass
+class Guarded:
+    """A control plane with the chart's admission policy in force, and a node group on each of two nodes."""
+
+    cluster: Cluster
+    here: ApiServer  # as the agent on fake-0000
+    nowhere: ApiServer  # as somebody with the agents' account and no pod
+
+
+@pytest.fixture(scope="module")
+def guarded(tools: Path) -> Iterator[Guarded]:
+    with Cluster() as cluster:
+        prepare(cluster)
+        cluster.control.add_fake_nodes(2)
+        for node in ("fake-0000", "fake-0001"):
+            spec = {"groupName": "data", "nodeName": node, "interfaces": [{"name": "net0"}]}
+            whole = {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPNodeGroup", "metadata": {"name": f"data.{node}"}}
+            cluster.apply(whole | {"spec": spec})
+        here = agent_on(cluster, "fake-0000")
+        # It is in force a moment after it is created.
+        cluster.wait(lambda: write_status(cluster, here, "data.fake-0001"), what="the policy")
+        yield Guarded(cluster, here, agent_on(cluster, None))
+
+
 class TestAdmissionPolicy:
     """On a real API server: an agent writes what belongs to its own node, and nothing else."""
 
-    @pytest.fixture(scope="class")
-    def control(self, tools: Path) -> Iterator[Cluster]:
-        with Cluster() as cluster:
-            prepare(cluster)
-            for node in ("n1", "n2"):
-                spec = {"groupName": "data", "nodeName": node, "interfaces": [{"name": "net0"}]}
-                cluster.apply(
-                    {
-                        "apiVersion": "ipmp.dev/v1alpha1",
-                        "kind": "IPMPNodeGroup",
-                        "metadata": {"name": f"data.{node}"},
-                        "spec": spec,
-                    }
-                )
-            # A policy is in force a moment after it is created.
-            cluster.wait(
-                lambda: self.write(cluster, "data.n2", "n1").returncode, lambda code: code != 0, what="the policy"
-            )
-            yield cluster
+    def test_own_node_may_be_written(self, guarded: Guarded) -> None:
+        assert write_status(guarded.cluster, guarded.here, "data.fake-0000") == ""
+        assert guarded.cluster.get("ipmpnodegroup", "data.fake-0000")["spec"]["mode"] == "Manage", "status only"
 
-    def write(
-        self, cluster: Cluster, name: str, node: str | None, *, account: str = f"{RELEASE}-agent"
-    ) -> subprocess.CompletedProcess[str]:
-        """Write a node group's status as an agent whose token is bound to a node."""
-        who = [f"--as=system:serviceaccount:{NAMESPACE}:{account}", f"--as-group=system:serviceaccounts:{NAMESPACE}"]
-        if node:
-            who.append(f"--as-user-extra=authentication.kubernetes.io/node-name={node}")
+    def test_other_node_is_forbidden_with_both_names(self, guarded: Guarded) -> None:
+        refusal = write_status(guarded.cluster, guarded.here, "data.fake-0001")
+        assert refusal.startswith("403 Forbidden")
+        assert "the agent on node fake-0000 may not write the node group of node fake-0001" in refusal
+
+    def test_token_of_no_node_is_forbidden(self, guarded: Guarded) -> None:
+        refusal = write_status(guarded.cluster, guarded.nowhere, "data.fake-0000")
+        assert refusal.startswith("403 Forbidden")
+        assert "not bound to a pod on a node" in refusal
+
+    def test_spec_is_not_the_agents_to_write(self, guarded: Guarded) -> None:
+        refusal = write_status(guarded.cluster, guarded.here, "data.fake-0000", part="")
+        assert "cannot patch resource" in refusal
+
+    def test_others_are_not_concerned(self, guarded: Guarded) -> None:
         patch = ("--subresource=status", "--type=merge", "--patch", '{"status":{"state":"ok"}}')
-        return cluster.try_kubectl("patch", "ipmpnodegroup", name, *patch, *who)
-
-    def test_own_node(self, control: Cluster) -> None:
-        done = self.write(control, "data.n1", "n1")
-        assert done.returncode == 0, done.stderr
-
-    def test_other_node_is_forbidden_with_both_names(self, control: Cluster) -> None:
-        done = self.write(control, "data.n2", "n1")
-        assert done.returncode != 0
-        assert "Forbidden" in done.stderr
-        assert "the agent on node n1 may not write the node group of node n2" in done.stderr
-
-    def test_token_of_no_node_is_forbidden(self, control: Cluster) -> None:
-        done = self.write(control, "data.n1", None)
-        assert done.returncode != 0
-        assert "not bound to a pod on a node" in done.stderr
-
-    def test_spec_is_not_the_agents_to_write(self, control: Cluster) -> None:
-        who = [f"--as=system:serviceaccount:{NAMESPACE}:{RELEASE}-agent"]
-        who.append("--as-user-extra=authentication.kubernetes.io/node-name=n1")
-        patch = ("--type=merge", "--patch", '{"spec":{"mode":"Observe"}}')
-        done = control.try_kubectl("patch", "ipmpnodegroup", "data.n1", *patch, *who)
-        assert done.returncode != 0
-        assert "forbidden" in done.stderr.lower()
-
-    def test_others_are_not_concerned(self, control: Cluster) -> None:
-        patch = ("--subresource=status", "--type=merge", "--patch", '{"status":{"state":"ok"}}')
-        assert control.try_kubectl("patch", "ipmpnodegroup", "data.n1", *patch).returncode == 0
+        guarded.cluster.kubectl("patch", "ipmpnodegroup", "data.fake-0001", *patch)
