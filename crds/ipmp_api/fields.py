@@ -48,6 +48,13 @@ _FAILBACK = choice(
     Switch,
     _POLICIES.failback,
 )
+_OUTBOUND_SPREADING = choice(
+    "Whether outbound flows leave by all members in use. Disabled: by one of them. With the kernel's default "
+    "of 0 for net.ipv4.fib_multipath_hash_policy and net.ipv6.fib_multipath_hash_policy all flows between two hosts "
+    "leave by one member: 1 spreads them.",
+    Switch,
+    _POLICIES.outbound_spreading,
+)
 _FAILURE_DETECTION = Struct(
     "How fast probes find a failure.",
     {
@@ -277,6 +284,7 @@ GROUP_SPEC = Struct(
         "probes": _PROBES,
         "failureDetection": _FAILURE_DETECTION,
         "failback": _FAILBACK,
+        "outboundSpreading": _OUTBOUND_SPREADING,
     },
     required=("interfaces",),
     rules=(pool_rules.TEST_POOL_SIZE,),
@@ -334,6 +342,7 @@ NODE_GROUP_SPEC = Struct(
         "probes": _PROBES,
         "failureDetection": _FAILURE_DETECTION,
         "failback": _FAILBACK,
+        "outboundSpreading": _OUTBOUND_SPREADING,
         "offline": Sequence(
             "Members taken out for maintenance; written by people. The agent refuses, in a condition, what would leave "
             "no usable member.",

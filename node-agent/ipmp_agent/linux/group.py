@@ -317,4 +317,12 @@ class Group:
                 " for data addresses may go unanswered. Set it to 0 or 1."
             )
             found.append(Finding(Reason.SETTINGS_OVERRIDDEN, message))
+        for version, carriers in self._surroundings.outbound.items():
+            if len(carriers) > 1 and settings.flows_of_two_hosts_stay_together(version):
+                message = (
+                    f"net.ipv{version}.fib_multipath_hash_policy is 0: all IPv{version} flows between this host and"
+                    " another one leave by one member. Set it to 1 to spread them, or spec.outboundSpreading to"
+                    " Disabled."
+                )
+                found.append(Finding(Reason.MULTIPATH_HASH_POLICY, message))
         return [*found, *self._data.adoption.findings, *self.reconciler.findings()]

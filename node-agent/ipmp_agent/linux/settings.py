@@ -36,6 +36,10 @@ WANTED = {
 # arp_ignore is the greater of conf/all and conf/<interface>: above 1 it answers some or all requests not at all.
 ALL_ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
 
+# 0: a flow is hashed by its two addresses alone (IPv6: and its flow label, which a host chooses after the route), and
+# all flows between two hosts leave by one member.
+HASH_POLICY = "/proc/sys/net/ipv{}/fib_multipath_hash_policy"
+
 _INTERFACE_MESSAGE = struct.Struct("=BxHiII")
 
 
@@ -54,11 +58,20 @@ def drift(settings: Mapping[str, int]) -> dict[str, int]:
 
 def arp_ignored_everywhere() -> int | None:
     """The value of conf/all/arp_ignore where it defeats ours, else None."""
+    value = _setting(ALL_ARP_IGNORE)
+    return value if value is not None and value > WANTED["arp_ignore"] else None
+
+
+def flows_of_two_hosts_stay_together(version: int) -> bool:
+    """Whether the kernel sends all flows between two hosts by one member, however many carry."""
+    return _setting(Path(HASH_POLICY.format(version))) == 0
+
+
+def _setting(path: Path) -> int | None:
     try:
-        value = int(ALL_ARP_IGNORE.read_text(encoding="ascii"))
+        return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
-    return value if value > WANTED["arp_ignore"] else None
 
 
 class InterfaceSettings:

@@ -33,6 +33,7 @@ NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: 
 
 INCONSISTENT = (Reason.FAMILY_MISSING, Reason.NOT_ONE_LINK, Reason.MEDIA_MISMATCH, Reason.DUPLICATE_MAC)
 UNPROBED = (Reason.TEST_ADDRESS_MISSING, Reason.TEST_ADDRESS_DUPLICATE)
+ADVICE = (Reason.MULTIPATH_HASH_POLICY,)
 """Which findings belong to which condition; every other is about the kernel."""
 
 
@@ -127,7 +128,15 @@ def _name(view: GroupView, key: str | None) -> str | None:
 
 def conditions(view: GroupView) -> tuple[Condition, ...]:
     """All conditions in a fixed order, without transition times."""
-    return (_programmed(view), _ready(view), _degraded(view), _consistent(view), _probes(view), _offline(view))
+    return (
+        _programmed(view),
+        _ready(view),
+        _degraded(view),
+        _consistent(view),
+        _probes(view),
+        _offline(view),
+        _suitable(view),
+    )
 
 
 def _condition(kind: str, reason: Reason, message: str, *, holds: bool) -> Condition:
@@ -145,7 +154,7 @@ def _programmed(view: GroupView) -> Condition:
     if not view.ready:
         return _condition("Programmed", Reason.KERNEL_REFUSED, NOT_PROGRAMMED, holds=False)
     troubles = [(a.refusal, f"{a.address}: {a.detail or a.refusal}") for a in view.snapshot.addresses if a.refusal]
-    elsewhere = (*INCONSISTENT, *UNPROBED, Reason.MINIMUM_REDUNDANCY)
+    elsewhere = (*INCONSISTENT, *UNPROBED, *ADVICE, Reason.MINIMUM_REDUNDANCY)
     troubles += [(reason, words) for reason, words in _findings(view) if reason not in elsewhere]
     return _verdict("Programmed", troubles, Reason.CONFIGURED, "the kernel is as the group wants it")
 
@@ -206,6 +215,12 @@ def _offline(view: GroupView) -> Condition:
     """Whether every interface that spec.offline names is out of use."""
     troubles = [(reason, words) for reason, words in _findings(view) if reason is Reason.MINIMUM_REDUNDANCY]
     return _verdict("OfflineHonored", troubles, Reason.CONFIGURED, "every interface of spec.offline is out of use")
+
+
+def _suitable(view: GroupView) -> Condition:
+    """Whether what others configured on the host lets the group do all it can."""
+    troubles = [(reason, words) for reason, words in _findings(view) if reason in ADVICE]
+    return _verdict("HostSuitable", troubles, Reason.CONFIGURED, "nothing on the host stands in the group's way")
 
 
 Trouble = tuple[Reason, str]

@@ -158,6 +158,7 @@ def test_every_field_arrives() -> None:
                 },
                 "failureDetection": {"timeMilliseconds": 250, "adaptive": "Disabled"},
                 "failback": "Disabled",
+                "outboundSpreading": "Disabled",
             },
         },
     )
@@ -193,6 +194,7 @@ def test_every_field_arrives() -> None:
     assert policies.targets.addresses == (a("fe80::1"),)
     assert policies.failure_detection == FailureDetection(250, Switch.DISABLED)
     assert not policies.failback
+    assert not policies.outbound_spreading
 
 
 def test_a_member_offline_is_found_by_its_key_however_it_is_written() -> None:

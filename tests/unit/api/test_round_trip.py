@@ -54,6 +54,7 @@ POLICIES = st.builds(
     ),
     failure_detection=st.builds(FailureDetection, st.integers(100, 3_600_000), st.sampled_from(Switch)),
     failback=st.sampled_from(Switch),
+    outbound_spreading=st.sampled_from(Switch),
 )
 NODE_GROUPS = st.builds(
     NodeGroup,

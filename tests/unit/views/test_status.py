@@ -97,6 +97,7 @@ def test_whole_status() -> None:
         "InterfacesConsistent",
         "ProbesEnabled",
         "OfflineHonored",
+        "HostSuitable",
     ]
 
 
@@ -131,6 +132,7 @@ OFFLINE = interface(
         (view(OK), "InterfacesConsistent", ("True", "Configured", "the interfaces fit together")),
         (view(OK), "ProbesEnabled", ("True", "TargetsFound", "every interface is probed")),
         (view(OK), "OfflineHonored", ("True", "Configured", "every interface of spec.offline is out of use")),
+        (view(OK), "HostSuitable", ("True", "Configured", "nothing on the host stands in the group's way")),
         (view(OK, ready=False), "Programmed", ("False", "KernelRefused", status.NOT_PROGRAMMED)),
         (view(OK, ready=False), "Ready", ("False", "KernelRefused", status.NOT_PROGRAMMED)),
         (
@@ -189,6 +191,7 @@ def test_condition(picture: GroupView, kind: str, expected: tuple[str, str, str]
         (Reason.TEST_ADDRESS_DUPLICATE, "ProbesEnabled"),
         (Reason.TEST_ADDRESS_MISSING, "ProbesEnabled"),
         (Reason.ADDRESS_CONFLICT, "Programmed"),
+        (Reason.MULTIPATH_HASH_POLICY, "HostSuitable"),
     ],
 )
 def test_finding_of_the_core_is_in_one_condition(reason: Reason, kind: str) -> None:
