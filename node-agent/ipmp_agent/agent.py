@@ -145,6 +145,7 @@ class Agent:
             measurements=self._measurements,
             seed=seed,
             save=writer.put,
+            written=writer.written,
             record=recorder.put if recorder else None,
         )
         return plane, Configurator(plane, saved)

@@ -154,11 +154,18 @@ class ControlSocket:
     async def _maintain(self, operation: str, interface: str, group: str | None, *, force: bool) -> dict[str, Any]:
         def act() -> str:
             if operation == "offline":
-                return self._configurator.take_offline(interface, group, force=force)
-            return self._configurator.bring_online(interface, group)
+                done = self._configurator.take_offline(interface, group, force=force)
+            else:
+                done = self._configurator.bring_online(interface, group)
+            self._plane.save_now()
+            return done
 
         try:
-            return {"message": await self._ask(act)}
+            done: str = await self._ask(act)
+            # Who was told that it is done may restart the agent at once.
+            if not await asyncio.to_thread(self._plane.written, FRESHNESS):
+                done += "; it is not on disk yet, so a restart would forget it: look at the log"
+            return {"message": done}
         except ValueError as refusal:
             raise RefusedError(str(refusal)) from None
         except TimeoutError:

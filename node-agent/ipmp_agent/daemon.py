@@ -132,6 +132,7 @@ class DataPlane:
         measurements: Measurements,
         seed: int,
         save: Callable[[State], None],
+        written: Callable[[float], bool] = lambda _timeout: True,
         record: Callable[[Entry], None] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -142,6 +143,7 @@ class DataPlane:
         self.publication = Publication(0.0, wall())
         self.configured = False
         self.measurements = measurements
+        self.written = written  # waits until what was saved is on disk; not for the loop
         self._make_core = make_core
         self._seed = seed
         self._save = save

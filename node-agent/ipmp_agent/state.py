@@ -115,6 +115,7 @@ class StateWriter:
         self._newest: State | None = None
         self._closing = False
         self._complaining = False
+        self._writing = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="state", daemon=True)
         self._thread.start()
@@ -123,13 +124,18 @@ class StateWriter:
         """Have this written soon. Never blocks on the disk."""
         with self._wake:
             self._newest = state
-            self._wake.notify()
+            self._wake.notify_all()
+
+    def written(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds until all that was put is on disk; False if it is not. From any thread."""
+        with self._wake:
+            return self._wake.wait_for(lambda: self._newest is None and not self._writing, timeout)
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what is still to be written, waiting at most `timeout` seconds for the disk."""
         with self._wake:
             self._closing = True
-            self._wake.notify()
+            self._wake.notify_all()
         self._thread.join(timeout)
         if self._thread.is_alive():
             log.error("the state file in %s could not be written within %.0f s", self._directory, timeout)
@@ -139,13 +145,18 @@ class StateWriter:
             with self._wake:
                 self._wake.wait_for(lambda: self._newest is not None or self._closing)
                 state, self._newest = self._newest, None
+                self._writing = state is not None
                 last_attempt = self._closing
             if state is None:
                 return
-            if not self._write(state):
-                if last_attempt:
-                    return
+            done = self._write(state)
+            if not done and last_attempt:
+                return
+            if not done:
                 self._wait_to_retry(state)
+            with self._wake:
+                self._writing = False
+                self._wake.notify_all()
 
     def _write(self, state: State) -> bool:
         try:

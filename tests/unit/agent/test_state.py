@@ -133,6 +133,20 @@ def test_writer_skips_what_became_old_while_the_disk_hung(tmp_path: Path, monkey
     assert disk.saved == [numbered(0), numbered(99)]
 
 
+def test_writer_says_when_what_was_put_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = _SlowDisk()
+    monkeypatch.setattr(state, "save", disk)
+    writer = StateWriter(tmp_path, lambda: None)
+    assert writer.written(0), "nothing was put"
+    writer.put(numbered(0))
+    assert disk.entered.acquire(timeout=30)
+    assert not writer.written(0), "it is being written"
+    disk.leave.release()
+    assert writer.written(30)
+    assert disk.saved == [numbered(0)]
+    writer.close(30)
+
+
 def test_writer_says_once_that_it_cannot_write_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
