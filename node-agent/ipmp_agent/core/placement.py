@@ -4,7 +4,8 @@ Each family is spread on its own: an address goes to the active member with the 
 takes the most recently bound ones of the fullest member until it has its share, one that loses an address for good
 takes one from a member that has two more, and nothing else moves. With no active member everything stays where it is.
 
-An adopted address has a home, the member that the host put it on. It stays there while that works, standby or not; when its home becomes active again it goes there first, whatever the shares; and it is never lent to another.
+An adopted address has a home, the member that the host put it on. It stays there while that works, standby or not;
+when its home becomes active again it goes there first, whatever the shares; and it is never lent to another.
 """
 
 from __future__ import annotations

@@ -20,7 +20,11 @@ IFAPROT_KERNEL_RA, IFAPROT_KERNEL_LL = 2, 3
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 
 _ADDRESS_MESSAGE = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+BORROWED = netlink.OWNER + 1
+"""Protocol of an adopted address away from its home: never deleted by who does not know where it came from."""
+
 _OWNED = netlink.attribute(IFA_PROTO, bytes([netlink.OWNER]))
+_BORROWED = netlink.attribute(IFA_PROTO, bytes([BORROWED]))
 # NOPREFIXROUTE: connected routes are ours to lay, and a move must not rewrite them. NODAD: the previous member may
 # still have the address when it is added on the next, and duplicate detection would take that for another host.
 _FLAGS_IPV4 = netlink.u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE)
@@ -40,8 +44,19 @@ class InstalledAddress:
 
     @property
     def owned(self) -> bool:
-        """Whether this agent put it there."""
+        """Whether this agent put it there, and it is the host's in no way."""
         return self.protocol == netlink.OWNER
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether this agent put it there, and the host had it elsewhere."""
+        return self.protocol == BORROWED
+
+    @property
+    def has_peer(self) -> bool:
+        """Whether it is one end of a point-to-point link."""
+        found = netlink.attributes(self.body, _ADDRESS_MESSAGE.size)
+        return IFA_LOCAL in found and found.get(IFA_ADDRESS, found[IFA_LOCAL]) != found[IFA_LOCAL]
 
     @property
     def usable(self) -> bool:
@@ -51,12 +66,16 @@ class InstalledAddress:
     @property
     def leased(self) -> bool:
         """Given for a time by DHCP or a router: its owner would put it back where it was."""
-        if self.protocol == IFAPROT_KERNEL_RA or self.flags & (IFA_F_TEMPORARY | IFA_F_MANAGETEMPADDR):
-            return True
-        return not self.flags & IFA_F_PERMANENT
+        return self.by_router or not self.flags & IFA_F_PERMANENT
+
+    @property
+    def by_router(self) -> bool:
+        """Made from a router advertisement. For IPv4 the kernel calls a secondary address what is temporary here."""
+        derived = self.flags & (IFA_F_TEMPORARY | IFA_F_MANAGETEMPADDR)
+        return self.address.version == 6 and (self.protocol == IFAPROT_KERNEL_RA or bool(derived))
 
 
-def add(index: int, address: InterfaceAddress, *, scope: int = RT_SCOPE_UNIVERSE) -> bytes:
+def add(index: int, address: InterfaceAddress, *, scope: int = RT_SCOPE_UNIVERSE, borrowed: bool = False) -> bytes:
     """Request that puts an address of ours on an interface; one that is there already is taken over."""
     packed = address.packed
     version4 = address.version == 4
@@ -64,9 +83,10 @@ def add(index: int, address: InterfaceAddress, *, scope: int = RT_SCOPE_UNIVERSE
         socket.AF_INET if version4 else socket.AF_INET6, address.network.prefixlen, 0, scope, index
     )
     flags = _FLAGS_IPV4 if version4 else _FLAGS_IPV6
+    tag = _BORROWED if borrowed else _OWNED
     local, same = netlink.attribute(IFA_LOCAL, packed), netlink.attribute(IFA_ADDRESS, packed)
     return netlink.message(
-        netlink.RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, head, local, same, flags, _OWNED
+        netlink.RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, head, local, same, flags, tag
     )
 
 
@@ -77,6 +97,14 @@ def delete(index: int, address: InterfaceAddress) -> bytes:
     head = _ADDRESS_MESSAGE.pack(family, address.network.prefixlen, 0, 0, index)
     local, same = netlink.attribute(IFA_LOCAL, packed), netlink.attribute(IFA_ADDRESS, packed)
     return netlink.message(netlink.RTM_DELADDR, 0, head, local, same)
+
+
+def plain(each: InstalledAddress) -> bytes:
+    """What `restore` makes a static address of, as `ip address add` would."""
+    family, prefix_length, _, scope, index = _ADDRESS_MESSAGE.unpack_from(each.body)
+    packed = each.address.packed
+    head = _ADDRESS_MESSAGE.pack(family, prefix_length, 0, scope, index)
+    return head + netlink.attribute(IFA_LOCAL, packed) + netlink.attribute(IFA_ADDRESS, packed)
 
 
 def restore(index: int, body: bytes) -> list[bytes]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
-from ipmp_agent.core.events import AddressCleared, AddressFound, AddressRefused
+from ipmp_agent.core.events import AddressAdopted, AddressCleared, AddressFound, AddressRefused, AddressReleased
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import addresses, frames, netlink
+from ipmp_agent.linux.adoption import Adoption, oldest_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,7 +53,10 @@ class DataAddresses:
         self._configured: dict[Address, InterfaceAddress] = {}
         self.placement: dict[InterfaceAddress, str] = {}
         self.held: set[InterfaceAddress] = set()  # on the link through us or found there: no check before a move
-        self._foreign: dict[InterfaceAddress, tuple[str, bytes]] = {}  # found, not ours: its home and what it is
+        # Found and not ours, the oldest first: its home and what it is there. What is no data address goes back.
+        self._foreign: dict[InterfaceAddress, tuple[str, bytes]] = {}
+        self.adoption = Adoption()
+        self._adopted: set[InterfaceAddress] = set()
         self._lengths: dict[InterfaceAddress, InterfaceAddress] = {}  # found with another prefix length than configured
         self._remembered: dict[InterfaceAddress, str] = {}  # where an earlier run had its own
         self._retries: dict[InterfaceAddress, asyncio.TimerHandle] = {}
@@ -60,10 +65,39 @@ class DataAddresses:
 
     def configure(self, configuration: NodeGroup) -> None:
         """Take the list of data addresses; those dropped are withdrawn by the core's orders."""
-        self._configured = {data.address.ip: data.address for data in configuration.data_addresses}
+        configured = {data.address.ip: data.address for data in configuration.data_addresses}
+        self.adoption.configure(configuration)
+        for address in list(self._adopted):
+            if address.ip in configured:
+                self._name(address, configured[address.ip])
+            elif not self.adoption.may_live_on(self._foreign[address][0]):
+                self._let_go(address)
+        self._configured = configured | {address.ip: address for address in self._foreign if address in self._adopted}
         for address in list(self._retries):
             if address.ip not in self._configured:
                 self._retries.pop(address).cancel()
+
+    def _name(self, adopted: InterfaceAddress, configured: InterfaceAddress) -> None:
+        """Keep an adopted address that the configuration now names, perhaps with another prefix length."""
+        self._adopted.discard(adopted)
+        if adopted == configured:
+            return
+        self._lengths[configured] = adopted
+        self._foreign = {configured if a == adopted else a: original for a, original in self._foreign.items()}
+        if adopted in self.placement:
+            self.placement[configured] = self.placement.pop(adopted)
+        if adopted in self.held:
+            self.held.remove(adopted)
+            self.held.add(configured)
+
+    def _let_go(self, address: InterfaceAddress) -> None:
+        """Adopt an address no more: what is not at its home is brought there by the next comparison."""
+        self._adopted.discard(address)
+        self.held.discard(address)
+        self._host.announcer.cancel([address])
+        self._configured.pop(address.ip, None)
+        if self.placement.pop(address, None) == self._foreign[address][0]:
+            del self._foreign[address]
 
     def memory(self) -> dict[str, Any]:
         """What a restarted agent must know: JSON."""
@@ -74,13 +108,22 @@ class DataAddresses:
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take over what an earlier run remembered."""
+        for text, original in memory.get("foreign", {}).items():
+            found = ip_interface(text)
+            address = self._configured.get(found.ip, found)
+            self._foreign[address] = (original["member"], bytes.fromhex(original["message"]))
+            if address != found:
+                self._lengths[address] = found
+            elif found.ip not in self._configured and self.adoption.may_live_on(original["member"]):
+                self._adopt(found)
         known = {str(address): address for address in self._configured.values()}
         for text, key in memory.get("placement", {}).items():
             if text in known:
                 self._remembered[known[text]] = key
-        for text, original in memory.get("foreign", {}).items():
-            if text in known:
-                self._foreign[known[text]] = (original["member"], bytes.fromhex(original["message"]))
+
+    def _adopt(self, address: InterfaceAddress) -> None:
+        self._adopted.add(address)
+        self._configured[address.ip] = address
 
     def find(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
         """Tell which data addresses are on the members (by key) without an order of ours."""
@@ -94,6 +137,27 @@ class DataAddresses:
                     if self.placement.get(address, key) == key and (not first or self._remembered.get(address) == key):
                         self._found(address, key, each)
         self._remembered.clear()
+        self._look_home(installed)
+        for key, each in self.adoption.choose(installed, self.is_data):
+            known = next((a for a in self._foreign if a.ip == each.address.ip), each.address)
+            if known is each.address and each.borrowed:
+                log.warning("%s was moved to %s by an agent whose memory is lost: that is its home now", known, key)
+                self._foreign[known] = (key, addresses.plain(each))
+            self._adopt(known)
+            self._found(known, key, each)
+
+    def _look_home(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
+        """Adopted addresses at home belong to the host: it may change them, or give them to DHCP."""
+        for key, found in installed.items():
+            for each in found:
+                address = self._configured.get(each.address.ip)
+                if address not in self._adopted or each.owned or each.borrowed or self.placement.get(address) != key:
+                    continue
+                if self._foreign[address][0] == key and each.leased:
+                    self._let_go(address)
+                    self._sink(AddressReleased(address))
+                elif self._foreign[address][0] == key and each.usable:
+                    self._foreign[address] = (key, each.body)
 
     def _found(self, address: InterfaceAddress, key: str, each: InstalledAddress) -> None:
         self._host.checks.cancel(address)
@@ -103,8 +167,11 @@ class DataAddresses:
             self._lengths[address] = each.address
         # Kernels before 5.18 do not keep the tag: there the memory says what is ours.
         if not each.owned and address not in self._remembered:
-            self._foreign[address] = (key, each.body)
-        self._sink(AddressFound(address, key))
+            self._foreign.setdefault(address, (key, each.body))
+        if address in self._adopted:
+            self._sink(AddressAdopted(address, self._foreign[address][0], key))
+        else:
+            self._sink(AddressFound(address, key))
 
     def heard(self, kind: int, each: InstalledAddress, member: Member) -> bool:
         """Somebody, perhaps we, changed an address of a member; returns whether it may differ from what is wanted.
@@ -117,7 +184,7 @@ class DataAddresses:
         here = self.placement.get(address) == member.key
         if kind == netlink.RTM_DELADDR:
             return here and address in self.held
-        if address not in self.held:
+        if address not in self.held or (here and address in self._adopted):
             self._changed(set(), set())
             return False
         return not here
@@ -134,10 +201,12 @@ class DataAddresses:
             self._host.checks.cancel(address)
             self._forget_retry(address)
             if move.destination is None:
-                self.placement.pop(address, None)
-                self._host.announcer.cancel([address])
-                deletes += self._delete(address, move.source)
-                self.held.discard(address)
+                returned = self._return(address)
+                adds += returned
+                adding += [address] * len(returned)
+                if not self._is_home(address, move.source):
+                    deletes += self._delete(address, move.source)
+                self._forget(address)
                 continue
             self.placement[address] = move.destination
             if address not in self.held:
@@ -165,9 +234,32 @@ class DataAddresses:
         if index is None:
             return []
         home, body = self._foreign.get(address, (None, b""))
-        if home != key:
-            return [addresses.add(index, self._lengths.get(address, address))]
+        if home == key:
+            return addresses.restore(index, body)
+        return [addresses.add(index, self._lengths.get(address, address), borrowed=home is not None)]
+
+    def _is_home(self, address: InterfaceAddress, key: str | None) -> bool:
+        """Whether a member had the address before this group."""
+        return address in self._foreign and self._foreign[address][0] == key
+
+    def _return(self, address: InterfaceAddress) -> list[bytes]:
+        """Requests that give an address back to the host that had it, if it is away from home."""
+        home, body = self._foreign.get(address, (None, b""))
+        index = self._index(home)
+        if index is None or self.placement.get(address) == home:
+            return []
         return addresses.restore(index, body)
+
+    def _forget(self, address: InterfaceAddress) -> None:
+        """Place an address no more; one that cannot go home for now waits for it."""
+        self._host.announcer.cancel([address])
+        self.placement.pop(address, None)
+        self.held.discard(address)
+        if address in self._adopted:
+            self._adopted.remove(address)
+            del self._configured[address.ip]
+        if self._index(self._foreign.get(address, (None, b""))[0]) is not None:
+            del self._foreign[address]
 
     def _delete(self, address: InterfaceAddress, key: str | None) -> list[bytes]:
         index = self._index(key)
@@ -221,6 +313,10 @@ class DataAddresses:
             present = [a for a in announced if a in self.held and self.placement.get(a) == key]
             self._host.announcer.announce(port.wire, present, router=port.link.forwards_ipv6)
 
+    def origins(self) -> tuple[set[str], set[Address]]:
+        """The members that had addresses before this group, and these."""
+        return {home for home, _ in self._foreign.values()}, {address.ip for address in self._foreign}
+
     # -- for routes --------------------------------------------------------------------------------------------------
 
     def is_data(self, address: Address) -> bool:
@@ -246,6 +342,7 @@ class DataAddresses:
         """The first data address there is that belongs to a prefix, else the first of its IP version."""
         version = destination.version
         here = [a for ip, a in self._configured.items() if ip.version == version and self.holder(ip) is not None]
+        here.sort(key=lambda address: address not in self._adopted)  # the host's own first, as it was
         for address in here:
             if self._lengths.get(address, address).network == destination:
                 return address.ip
@@ -257,35 +354,73 @@ class DataAddresses:
         """Requests that turn what is on the members (by key) into what is wanted. Other foreign addresses stay."""
         requests: list[bytes] = []
         present = {(key, each.address.ip) for key, found in installed.items() for each in found}
-        for wanted in self.held:
+        for wanted in [*(a for a in self._foreign if a in self.held), *(self.held - self._foreign.keys())]:
             key = self.placement.get(wanted)
             if key is not None and key in installed and (key, wanted.ip) not in present:
                 requests += self._add(wanted, key)
+        returned = self._returns(present)
         for key, index, each in self._on_members(installed):
             address = self._configured.get(each.address.ip)
             if address is not None and address in self.held:
                 if self.placement.get(address) != key:
-                    if not each.owned:
+                    if not (each.owned or each.borrowed):
                         self._foreign.setdefault(address, (key, each.body))
                     requests.append(addresses.delete(index, each.address))
-            elif each.owned:
+            elif each.owned or (each.borrowed and each.address.ip in returned):
                 requests.append(addresses.delete(index, each.address))
+        return [request for back in returned.values() for request in back] + requests
+
+    def _returns(self, present: set[tuple[str, Address]]) -> dict[Address, list[bytes]]:
+        """Requests that bring home what is no data address any more, by address; what is home is the host's again."""
+        requests: dict[Address, list[bytes]] = {}
+        for address, (home, body) in list(self._foreign.items()):
+            index = self._index(home)
+            if address.ip in self._configured or index is None:
+                continue
+            requests[address.ip] = []
+            if (home, address.ip) in present:
+                del self._foreign[address]
+            else:
+                requests[address.ip] = addresses.restore(index, body)
         return requests
 
     def withdraw(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[bytes]:
-        """Requests that put everything back as it was found."""
+        """Requests that put everything back as it was found. What cannot go home stays where it is."""
         requests: list[bytes] = []
+        at_home = {address.ip: home for address, (home, _) in self._foreign.items()}
+        misplaced = self._misplaced(installed)
+        requests += [addresses.delete(each.index, each.address) for each in misplaced]
+        present = {
+            (key, each.address.ip) for key, found in installed.items() for each in found if each not in misplaced
+        }
         for found, (home, body) in self._foreign.items():
             index = self._index(home)
-            if index is not None and self.placement.get(found) != home:
+            if index is not None and (home, found.ip) not in present:
                 requests += addresses.restore(index, body)
         for key, index, each in self._on_members(installed):
             address = self._configured.get(each.address.ip)
-            if address is not None and self._foreign.get(address, (None, b""))[0] == key:
+            home = at_home.get(each.address.ip, "")
+            if home and (home == key or self._index(home) is None):
                 continue
-            if each.owned or (address is not None and address in self.held):
+            if each.owned or (each.borrowed and home) or (address is not None and address in self.held):
                 requests.append(addresses.delete(index, each.address))
         return requests
+
+    def _misplaced(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[InstalledAddress]:
+        """Addresses at home that must go once more, for all to come back in their order.
+
+        The kernel chooses a source by it, and of an IPv4 prefix makes the first the primary address.
+        """
+        found: list[InstalledAddress] = []
+        for key, version in {(home, address.version) for address, (home, _) in self._foreign.items()}:
+            wanted = [a.ip for a, (home, _) in self._foreign.items() if home == key and a.version == version]
+            here = [each for each in oldest_first(installed.get(key, ())) if each.address.ip in wanted]
+            here = [each for each in here if each.address.version == version]
+            right = 0
+            while right < len(here) and here[right].address.ip == wanted[right] and not here[right].borrowed:
+                right += 1
+            found += here[right:]
+        return found
 
     def _on_members(
         self, installed: Mapping[str, Sequence[InstalledAddress]]

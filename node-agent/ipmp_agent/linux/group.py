@@ -146,8 +146,10 @@ class Group:
             if self.observing or self._configuration.policies.deletion_policy is DeletionPolicy.RETAIN:
                 return
             self._shadows.read(await self._routes())
-            requests = self._data.withdraw(await self._installed())
-            requests += self._shadows.withdraw()
+            self._host.send(self._data.withdraw(await self._installed()), expected=TRANSIENT)
+            self._shadows.endanger(*self._data.origins())
+            self._shadows.read(await self._routes())
+            requests = self._shadows.withdraw()
             requests += self._tests.withdraw()
             requests += self._settings.restore(self._links())
             self._host.send(requests, expected=TRANSIENT)
@@ -255,7 +257,11 @@ class Group:
     def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:
         """An address of a member came or went; returns whether the kernel is not as it should be."""
         missing = self._tests.heard(kind, each, member.key)
-        missing = self._data.heard(kind, each, member) or missing
+        taken = self._data.heard(kind, each, member)
+        missing = taken or missing
+        if taken and kind == netlink.RTM_DELADDR:
+            # It is put back, and the routes that went with it.
+            self._shadows.endanger({member.key}, {each.address.ip})
         if not self._data.is_data(each.address.ip):
             # A member carries outbound traffic only while it has an address, and may have lost routes with it.
             self.reconciler.soon()

@@ -1,0 +1,219 @@
+"""Addresses that the host had on its members: taken as they are, moved, and given back bit for bit."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ipmp_agent.core.events import AddressAdopted, AddressReleased
+from ipmp_agent.core.reasons import Reason
+from ipmp_api.types import DeletionPolicy, Existing, Mode
+from tests.lab import wait_for
+from tests.lab.kernel.running import GROUP, node_group, where
+from tests.lab.kernel.test_addresses import differences, dump, moves
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.lab import Lab
+    from tests.lab.kernel.running import RunningKernel
+
+V4, V6 = ip_interface("198.18.0.50/24"), ip_interface("2001:db8:0:1::50/64")
+SECOND_V4, SECOND_V6 = ip_interface("198.18.0.51/24"), ip_interface("2001:db8:0:1::51/64")
+OTHER = ip_interface("198.18.64.7/20")
+HOST = (
+    f"address add {V4} dev nic0 brd + label nic0:x",
+    f"address add {SECOND_V4} dev nic0 brd 198.18.0.255",
+    f"address add {OTHER} dev nic0",
+    f"address add {V6} dev nic0 nodad",
+    f"address add {SECOND_V6} dev nic0 nodad preferred_lft 0",
+    "route add default via 198.18.0.201 dev nic0 metric 100 proto static",
+    f"route add default via 198.18.0.202 dev nic0 metric 200 proto dhcp src {SECOND_V4.ip}",
+    f"route add 198.19.7.0/24 via 198.18.0.202 dev nic0 src {V4.ip} mtu 1400",
+    "route add 198.19.8.0/24 dev nic0 scope link proto bird",
+    "route add default via 2001:db8:0:1::201 dev nic0 metric 50",
+    "route add 2001:db8:7::/48 via 2001:db8:0:1::202 dev nic0 metric 60",
+)
+ALL = (V4, SECOND_V4, OTHER, V6, SECOND_V6)
+
+
+def adopting(*members: Any, **policies: Any) -> Any:
+    return node_group(*members, **{"existing": Existing.ADOPT} | policies)
+
+
+@pytest.fixture
+def host(lab: Lab) -> Lab:
+    """A host with addresses and routes of its own on nic0."""
+    lab.host.namespace.batch(HOST)
+    return lab
+
+
+def adopted(told: list[Any]) -> list[AddressAdopted]:
+    return [event for event in told if isinstance(event, AddressAdopted)]
+
+
+def test_static_addresses_are_adopted_where_they_are_and_stay_as_they_are(host: Lab, kernel: RunningKernel) -> None:
+    before = dump(host)
+    told = kernel.configure(adopting())
+    assert {(e.address, e.home, e.interface) for e in adopted(told)} == {(a, "nic0", "nic0") for a in ALL}
+    after = dump(host)
+    assert after["addresses"] == before["addresses"]
+    # Shadows are new, and settings: nothing is gone.
+    assert {name for name in before if set(before[name].splitlines()) - set(after[name].splitlines())} <= {"settings"}
+
+
+def move_all(lab: Lab, kernel: RunningKernel, source: str, destination: str) -> None:
+    kernel.perform(moves(*ALL, source=source, destination=destination))
+    assert {str(a): where(lab, a) for a in ALL} == {str(a): [destination] for a in ALL}
+    kernel.run(lambda k: k.reconcile(GROUP))
+
+
+def test_withdrawal_puts_addresses_and_routes_back_bit_for_bit(host: Lab, kernel: RunningKernel) -> None:
+    before = dump(host)
+    kernel.configure(adopting())
+    move_all(host, kernel, "nic0", "nic1")
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert "\n".join(differences(before, dump(host))) == ""
+
+
+def test_failback_puts_addresses_and_routes_back_bit_for_bit(host: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(adopting())
+    before = dump(host)
+    move_all(host, kernel, "nic0", "nic1")
+    kernel.perform(moves(*ALL, source="nic1", destination="nic0"))
+    wait_for(lambda: differences(before, dump(host)), lambda seen: not seen, deadline=3)
+
+
+def test_withdrawal_without_a_move_leaves_everything_as_it_was(host: Lab, kernel: RunningKernel) -> None:
+    before = dump(host)
+    kernel.configure(adopting())
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert "\n".join(differences(before, dump(host))) == ""
+
+
+def test_ignoring_again_gives_back_what_was_moved(host: Lab, kernel: RunningKernel) -> None:
+    before = dump(host)
+    kernel.configure(node_group())
+    ignoring = dump(host)
+    kernel.configure(adopting())
+    move_all(host, kernel, "nic0", "nic1")
+    kernel.perform(moves(*ALL, source="nic1", destination=None))
+    kernel.configure(node_group(), json.loads(json.dumps(kernel.call(lambda k: k.memory(GROUP)))))
+    wait_for(lambda: differences(ignoring, dump(host)), lambda seen: not seen, deadline=3)
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert "\n".join(differences(before, dump(host))) == ""
+
+
+@pytest.mark.parametrize("existing", list(Existing))
+def test_a_restart_with_another_wish_obeys_it(
+    host: Lab, start_kernel: Callable[[], RunningKernel], existing: Existing
+) -> None:
+    before = dump(host)
+    first = start_kernel()
+    first.configure(adopting())
+    move_all(host, first, "nic0", "nic1")
+    memory = json.loads(json.dumps(first.call(lambda k: k.memory(GROUP))))
+    first.close()
+    second = start_kernel()
+    told = adopted(second.configure(node_group(existing=existing), memory))
+    if existing is Existing.ADOPT:
+        assert {(e.address, e.home, e.interface) for e in told} == {(a, "nic0", "nic1") for a in ALL}
+    else:
+        assert told == []
+        wait_for(lambda: {str(a): where(host, a) for a in ALL}, lambda w: all(x == ["nic0"] for x in w.values()))
+    second.run(lambda k: k.withdraw(GROUP))
+    assert "\n".join(differences(before, dump(host))) == ""
+
+
+def test_ignored_addresses_are_nobodys(host: Lab, kernel: RunningKernel) -> None:
+    assert adopted(kernel.configure(node_group())) == []
+
+
+def test_leased_addresses_are_refused_and_named(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.batch(
+        [
+            f"address add {V4} dev nic0 valid_lft 3600 preferred_lft 3600",
+            f"address add {V6} dev nic1 nodad valid_lft 3600 preferred_lft 3600",
+        ]
+    )
+    assert adopted(kernel.configure(adopting())) == []
+    found = kernel.call(lambda k: k.findings(GROUP))
+    assert {(f.reason, f.interface) for f in found} == {(Reason.DHCP_MANAGED, "nic0"), (Reason.DHCP_MANAGED, "nic1")}
+    assert {f.message.split()[0] for f in found} == {str(V4.ip), str(V6.ip)}
+
+
+def test_an_address_that_a_lease_takes_over_is_released(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
+    kernel.configure(adopting())
+    lab.host.namespace.ip("address", "change", str(V4), "dev", "nic0", "valid_lft", "600", "preferred_lft", "600")
+    assert kernel.await_event(AddressReleased).address == V4
+    assert [f.reason for f in kernel.call(lambda k: k.findings(GROUP))] == [Reason.DHCP_MANAGED]
+
+
+def test_an_address_on_two_members_is_left_alone_and_said_so(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.batch([f"address add {V4} dev nic0", f"address add {V4} dev nic1"])
+    assert adopted(kernel.configure(adopting())) == []
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert where(lab, V4) == ["nic0", "nic1"]
+    assert [f.reason for f in kernel.call(lambda k: k.findings(GROUP))] == [Reason.ADDRESS_CONFLICT]
+
+
+def test_an_address_added_later_is_adopted(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(adopting())
+    lab.host.namespace.ip("address", "add", str(V4), "dev", "nic1")
+    assert kernel.await_event(AddressAdopted) == AddressAdopted(V4, "nic1", "nic1")
+
+
+def test_an_adopted_address_that_is_taken_away_is_put_back_with_its_routes(host: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(adopting())
+    before = dump(host)
+    host.host.namespace.ip("address", "flush", "dev", "nic0", "scope", "global")
+    wait_for(lambda: differences(before, dump(host)), lambda seen: not seen, deadline=3)
+    assert kernel.call(lambda k: k.counters["foreign_changes"]) == 1
+
+
+def test_retain_leaves_the_last_state(host: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(adopting(deletion_policy=DeletionPolicy.RETAIN))
+    move_all(host, kernel, "nic0", "nic1")
+    before = dump(host)
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert "\n".join(differences(before, dump(host))) == ""
+
+
+def test_an_address_whose_memory_is_lost_is_not_lost(host: Lab, start_kernel: Callable[[], RunningKernel]) -> None:
+    first = start_kernel()
+    first.configure(adopting())
+    move_all(host, first, "nic0", "nic1")
+    first.close()
+    second = start_kernel()
+    told = adopted(second.configure(adopting()))
+    assert {(e.address.ip, e.home) for e in told} == {(a.ip, "nic1") for a in ALL}
+    second.run(lambda k: k.withdraw(GROUP))
+    assert {str(a): where(host, a) for a in ALL} == {str(a): ["nic1"] for a in ALL}
+    assert "198.18.0.0/24 dev nic1 proto kernel" in host.host.namespace.run("ip", "route")
+
+
+def test_an_address_that_the_configuration_names_too_is_assigned(host: Lab, kernel: RunningKernel) -> None:
+    before = dump(host)
+    kernel.configure(adopting())
+    named = ip_interface(f"{V4.ip}/32")
+    configuration = adopting()
+    configuration = node_group(addresses=(named,), existing=Existing.ADOPT)
+    kernel.configure(configuration, json.loads(json.dumps(kernel.call(lambda k: k.memory(GROUP)))))
+    kernel.perform(moves(named, source="nic0", destination="nic1"))
+    assert where(host, V4) == ["nic1"]
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert "\n".join(differences(before, dump(host))) == ""
+
+
+def test_observing_adopts_in_the_report_only(host: Lab, kernel: RunningKernel) -> None:
+    before = dump(host)
+    told = kernel.configure(adopting(mode=Mode.OBSERVE))
+    assert len(adopted(told)) == len(ALL)
+    kernel.perform(moves(*ALL, source="nic0", destination="nic1"))
+    kernel.run(lambda k: k.reconcile(GROUP))
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert "\n".join(differences(before, dump(host))) == ""
