@@ -183,6 +183,17 @@ def test_flapping_link_is_taken_when_the_last_working_member_vanishes() -> None:
     assert node.held_by("nic0") == [1, 2]
 
 
+def test_flapping_link_is_taken_when_probes_condemn_the_last_working_member() -> None:
+    node = probed(test_addresses=["198.18.2.1/24"], probe_method=ProbeMethod.ICMP)  # no probe can judge nic1
+    for _ in range(3):
+        node.link("nic1", up=False)
+        node.link("nic1", up=True)
+    assert node.active == ["nic0"]
+    node.silence("nic0")
+    assert node.run(1.0, lambda: node.held_by("nic1") == [1, 2])
+    assert node.interface("nic0").reason is Reason.PROBES_LOST
+
+
 def test_any_link_up_counts_in_a_failed_group() -> None:
     node = unprobed(1)
     for _ in range(5):

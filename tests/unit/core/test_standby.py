@@ -248,6 +248,15 @@ def test_member_that_becomes_a_standby_goes_before_one_that_is_in_use_for_anothe
     assert uses(node) == ([3], [1, 2], [0])
 
 
+def test_member_that_has_just_become_a_standby_is_the_one_released() -> None:
+    node = group_of(3)
+    with_roles(node, Role.STANDBY, Role.ACTIVE, Role.ACTIVE)
+    fail(node, 1)
+    assert uses(node) == ([0, 2], [], [1])
+    with_roles(node, Role.STANDBY, Role.ACTIVE, Role.STANDBY)
+    assert uses(node) == ([0], [2], [1])
+
+
 def test_member_that_becomes_a_standby_stays_active_when_nobody_else_is() -> None:
     node = group_of(1)
     with_roles(node, Role.STANDBY)

@@ -196,6 +196,16 @@ def test_offline_member_is_no_proof_that_the_link_works() -> None:
     assert node.told(Reason.PROBES_LOST) == []
 
 
+def test_offline_member_that_no_probe_can_judge_is_no_proof_either() -> None:
+    node = VirtualNode(node_group(2, test_addresses=["198.18.2.1/24"], probe_method=ProbeMethod.ICMP))
+    node.start()
+    node.run(3)
+    node.offline("nic1")
+    node.silence("nic0")
+    node.run(2)
+    assert node.failed
+
+
 def test_failed_member_is_no_proof() -> None:
     node = running(3)
     node.link("nic1", up=False)
@@ -375,6 +385,19 @@ def test_answers_from_before_a_group_failure_do_not_revive_it() -> None:
     assert node.failed
     node.online("nic1")
     assert node.active == ["nic1"]
+
+
+def test_every_member_proves_itself_anew_after_a_group_failure() -> None:
+    """A member that had lost fewer than five probes must not be revived by what its targets answered before."""
+    for seed in range(8):
+        node = VirtualNode(node_group(2, pins=(T1, T2, T3, T4, T5)), seed=seed)
+        node.start()
+        node.run(10)
+        node.all_targets(up=False)
+        assert node.run(1.5, lambda node=node: node.failed)
+        node.all_targets(up=True)
+        assert not node.run(8.5 * INTERVAL, lambda node=node: not node.failed), f"seed {seed}"
+        assert node.run(4 * INTERVAL, lambda node=node: not node.failed), f"seed {seed}"
 
 
 def test_group_state_is_told_once_per_change() -> None:
