@@ -399,8 +399,9 @@ class Detection:
                 interface.link.release()
                 self._try_repair_by_link(interface, now)
             for prober in interface.probers.values():
-                asleep = max(asleep, self._tick(interface, prober, self._judge, now))
-            if self._among_members and interface.transitive is not None:
+                if prober.wants_tick(now):
+                    asleep = max(asleep, self._tick(interface, prober, self._judge, now))
+            if self._among_members and interface.transitive is not None and interface.transitive.wants_tick(now):
                 asleep = max(asleep, self._tick(interface, interface.transitive, self._judge_among_members, now))
         if asleep >= self.time.value:
             self._group.tell(

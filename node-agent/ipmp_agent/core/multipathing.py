@@ -47,22 +47,27 @@ class Multipathing:
         self._recovery = Recovery()
         self._outbound = Outbound()
         self._configured = False
+        self._deadline: float | None = None
+        self._deadline_known = False
 
     # --- the contract ---
 
     def handle(self, event: events.Event, now: float) -> list[Action]:
         """Take one fact; return what is to be done about it, in order."""
+        deadline_known, self._deadline_known = self._deadline_known, False
         self._ensure_configured(now)
         _HANDLERS[type(event)](self, event, now)
         if type(event) is not events.ProbeAnswered:
             self._look_at = now
         elif event.kind is not events.ProbeKind.DISCOVERY and all(type(a) is ProbeClosed for a in self._actions):
+            self._deadline_known = deadline_known
             return self._take_actions()  # most events are replies that change nothing: verdicts are for the tick
         self._settle(now)
         return self._take_actions()
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: judge, probe, and go on with what waited. Drain all pending replies first."""
+        self._deadline_known = False
         self._ensure_configured(now)
         self._detection.tick(now)
         self._settle(now)
@@ -70,8 +75,11 @@ class Multipathing:
 
     def next_deadline(self) -> float | None:
         """When tick wants to be called; None: only an event can change anything."""
-        deadlines = [self._detection.next_deadline(), self._placement.next_deadline(), self._recovery.until]
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        if not self._deadline_known:  # which is asked far more often than it changes
+            deadlines = [self._detection.next_deadline(), self._placement.next_deadline(), self._recovery.until]
+            self._deadline = min((deadline for deadline in deadlines if deadline is not None), default=None)
+            self._deadline_known = True
+        return self._deadline
 
     def snapshot(self) -> GroupSnapshot:
         """The state at this moment."""

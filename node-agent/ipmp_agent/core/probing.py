@@ -192,6 +192,11 @@ class Prober:
 
     # --- the tick ---
 
+    def wants_tick(self, now: float) -> bool:
+        """Whether its deadline has come."""
+        deadline = self.next_deadline()
+        return deadline is not None and now >= deadline
+
     def due(self, now: float) -> bool:
         """Whether the detection tick has come."""
         return self._next_at is not None and now >= self._next_at

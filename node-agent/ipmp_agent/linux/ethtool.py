@@ -72,7 +72,8 @@ class Carrier:
     def __init__(self, asking: socket.socket, name: str) -> None:
         self._descriptor = asking.fileno()
         self._value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_GLINK, 0))
-        self._request = _request(name, self._value)
+        self._up = ctypes.c_uint32.from_buffer(self._value, 4)
+        self._request = bytearray(_request(name, self._value))  # which the kernel may write to: no copies
         self.name = name
         self.reported = True
         """Whether the driver has an answer at all."""
@@ -87,7 +88,7 @@ class Carrier:
             if error.errno == errno.EOPNOTSUPP:
                 self.reported = False
             return None
-        return any(self._value.raw[4:8])
+        return self._up.value != 0
 
 
 def _request(name: str, value: ctypes.Array[ctypes.c_char]) -> bytes:

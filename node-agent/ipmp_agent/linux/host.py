@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -17,6 +18,8 @@ from ipmp_agent.linux.ethtool import Ethtool
 from ipmp_agent.linux.legs import Identifiers
 from ipmp_agent.linux.netlink import Channel, Dumper
 from ipmp_agent.linux.probes import Prober
+from ipmp_agent.linux.readers import Readers
+from ipmp_agent.linux.tunnels import TunnelTable
 from ipmp_agent.linux.wire import Wire
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ log = logging.getLogger(__name__)
 # Gone already is what a deletion wants; an interface that vanished takes everything along, and link events say so.
 EXPECTED_ERRORS = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENOENT, errno.ESRCH})
 
+TRICKLE = 128
+"""Requests sent before the loop may do something else, where nothing hurries: two milliseconds or so."""
+
 
 class Port:
     """A member's way to its link: sockets that live as long as the interface stays what it is."""
@@ -42,8 +48,8 @@ class Port:
             raise ValueError(f"{member.key} is not present")
         self.link = member.link
         self._host = host
-        self.wire = Wire(member.link, self._heard, self._probed)
-        self.prober = Prober(member.key, self.wire, sink, host.counters, host.owns)
+        self.wire = Wire(member.link, self._heard, self._probed, host.readers)
+        self.prober = Prober(member.key, self.wire, sink, host.counters, host.owns, host.readers)
 
     def _heard(self, address: Address, mac: bytes) -> None:
         if not self._host.wears(mac):
@@ -59,11 +65,6 @@ class Port:
             with contextlib.suppress(OSError):  # a link that is down answers nothing
                 self.wire.send(frames.transitive(probe.source, answer))
 
-    def drain(self) -> None:
-        """Read what is pending."""
-        self.wire.drain()
-        self.prober.drain()
-
     def close(self) -> None:
         """Give the sockets back."""
         self.prober.close()
@@ -75,12 +76,14 @@ class Host:
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
+        self.readers = Readers()
         self.channel = Channel()
         self.dumper = Dumper()
         self.ethtool = Ethtool()
         self.announcer = Announcer(self.counters)
         self.checks = ConflictChecks()
         self.identifiers = Identifiers()
+        self.tunnels = TunnelTable()
         self.ports: dict[tuple[str, str], Port] = {}  # by group and member
 
     def close(self) -> None:
@@ -90,6 +93,7 @@ class Host:
         for port in self.ports.values():
             port.close()
         self.ports.clear()
+        self.readers.close()
         self.ethtool.close()
         self.dumper.close()
         self.channel.close()
@@ -117,3 +121,23 @@ class Host:
                 self.counters["kernel_refusals"] += 1
                 log.error("the kernel refused request %d of %d: %s", failure.position + 1, len(requests), failure)
         return failures
+
+    async def trickle(
+        self, requests: Sequence[bytes], go_on: Callable[[], bool], *, expected: frozenset[int] = frozenset()
+    ) -> bool:
+        """Send many requests like `send`, and let the loop do other things in between.
+
+        Args:
+            requests: in order.
+            go_on: asked before each part; when it says no, what was to come is no longer true and is not sent.
+            expected: as for `send`.
+
+        Returns:
+            Whether everything was sent.
+        """
+        for start in range(0, len(requests), TRICKLE):
+            if not go_on():
+                return False
+            self.send(requests[start : start + TRICKLE], expected=expected)
+            await asyncio.sleep(0)
+        return True

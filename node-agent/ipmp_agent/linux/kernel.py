@@ -46,7 +46,7 @@ class Kernel:
         self._loop = asyncio.get_running_loop()
         self._host = Host()
         self._members = Members(self._host.ethtool, self._sink, self._member_changed, self._link_changed)
-        self._monitor = Monitor(self._heard, self._overrun)
+        self._monitor = Monitor(self._heard, self._overrun, self._host.readers)
         self._poll()
         self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)
 
@@ -98,9 +98,7 @@ class Kernel:
 
     def drain(self) -> None:
         """Read all pending probe replies and notifications now."""
-        self._monitor.drain()
-        for port in self._host.ports.values():
-            port.drain()
+        self._host.readers.drain()
 
     async def reconcile(self, group: str) -> None:
         """Compare a group with the kernel and put right what is wrong."""
@@ -127,6 +125,9 @@ class Kernel:
     def _heard(self, message: Message) -> None:
         if message.kind in (netlink.RTM_NEWLINK, netlink.RTM_DELLINK):
             self._members.heard(message.kind, message.body)
+            if self._host.tunnels.heard(message.kind, message.body):
+                for group in self._groups.values():
+                    group.reconciler.changed()
         elif message.kind in (netlink.RTM_NEWADDR, netlink.RTM_DELADDR):
             self._address_changed(message.kind, message.body)
         elif message.kind in (netlink.RTM_NEWROUTE, netlink.RTM_DELROUTE):
@@ -188,7 +189,9 @@ class Kernel:
             group.reconciler.soon()
 
     async def _resync_links(self) -> None:
-        self._members.resync(await self._host.dumper.dump(netlink.RTM_GETLINK, links.get_request()))
+        bodies = await self._host.dumper.dump(netlink.RTM_GETLINK, links.get_request())
+        self._members.resync(bodies)
+        self._host.tunnels.resync(bodies)
 
     def _run(self, work: Any) -> None:
         task = self._loop.create_task(work)

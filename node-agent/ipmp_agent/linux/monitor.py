@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipmp_agent.linux.netlink import Message
+    from ipmp_agent.linux.readers import Readers
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +36,18 @@ class Monitor:
     Args:
         heard: takes each message.
         overrun: called when messages were lost: only a dump tells what is true now.
+        readers: read its socket.
     """
 
-    def __init__(self, heard: Callable[[Message], None], overrun: Callable[[], None]) -> None:
+    def __init__(self, heard: Callable[[Message], None], overrun: Callable[[], None], readers: Readers) -> None:
         self._heard = heard
         self._overrun = overrun
-        self._loop = asyncio.get_running_loop()
+        self._readers = readers
         self._socket = netlink.open_socket(GROUPS)
-        self._loop.add_reader(self._socket, self.drain)
+        self._readers.add(self._socket, self._read)
         self.overruns = 0
 
-    def drain(self) -> None:
-        """Read what is pending."""
+    def _read(self) -> None:
         for _ in range(DATAGRAMS_PER_WAKE):
             try:
                 pending = netlink.read(self._socket)
@@ -64,10 +64,10 @@ class Monitor:
         log.warning("netlink notifications were lost (%d times so far): comparing with the kernel anew", self.overruns)
         self.close()
         self._socket = netlink.open_socket(GROUPS)
-        self._loop.add_reader(self._socket, self.drain)
+        self._readers.add(self._socket, self._read)
         self._overrun()
 
     def close(self) -> None:
         """Listen no more."""
-        self._loop.remove_reader(self._socket)
+        self._readers.remove(self._socket)
         self._socket.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import secrets
@@ -10,6 +9,7 @@ import socket
 import struct
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ipmp_agent.core.actions import SendProbe
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.frames import Transitive
+    from ipmp_agent.linux.readers import Readers
     from ipmp_agent.linux.wire import Wire
     from ipmp_api.types import Address
 
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 
 PROBES_REMEMBERED = 128
 """Per member and family: more than the core's history, which holds 52 detection probes beside those that measure."""
-
-REPLIES_PER_WAKE = 64
 
 SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("=qq")
@@ -136,6 +135,7 @@ class Prober:
         sink: takes the events.
         counters: of all probers; replies that do not count are counted here by what is wrong with them.
         is_own: whether an address is this host's own: a discovery finds the other members too.
+        readers: read its sockets.
     """
 
     def __init__(
@@ -145,13 +145,14 @@ class Prober:
         sink: Callable[[Event], None],
         counters: Counter[str],
         is_own: Callable[[Address], bool],
+        readers: Readers,
     ) -> None:
         self.member = member
         self.wire = wire
         self._sink = sink
         self._counters = counters
         self._is_own = is_own
-        self._loop = asyncio.get_running_loop()
+        self._readers = readers
         self._identifier = secrets.randbits(16)
         self._echo: dict[Family, EchoSocket] = {}
         self._probes: dict[Family, dict[int, _Probe]] = {family: {} for family in Family}  # by random bits
@@ -172,22 +173,17 @@ class Prober:
             return
         old = self._echo.pop(family, None)
         if old is not None:
-            self._loop.remove_reader(old)
+            self._readers.remove(old)
             old.close()
         if address is not None:
             echo = EchoSocket(self.wire.name, self.wire.index, address, self._identifier)
             self._echo[family] = echo
-            self._loop.add_reader(echo, self._read, family)
+            self._readers.add(echo, partial(self._read, family, echo))
 
     def close(self) -> None:
         """Stop probing."""
         for family in list(self._echo):
             self.use_test_address(family, None)
-
-    def drain(self) -> None:
-        """Read every reply that is here already."""
-        for family in self._echo:
-            self._read(family)
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -273,12 +269,10 @@ class Prober:
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
-    def _read(self, family: Family) -> None:
-        for _ in range(REPLIES_PER_WAKE):
-            echo = self._echo.get(family)
-            received = echo.receive() if echo is not None else None
-            if received is None:
-                return
+    def _read(self, family: Family, echo: EchoSocket) -> None:
+        """Take one reply: they come singly, and to look for a second one costs as much again."""
+        received = echo.receive()
+        if received is not None:
             self._judge(family, *received)
 
     def _judge(self, family: Family, packet: bytes, source: Address, stamp: int | None) -> None:

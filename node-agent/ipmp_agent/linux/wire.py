@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import socket
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.linux.frames import Transitive
     from ipmp_agent.linux.links import Link
+    from ipmp_agent.linux.readers import Readers
     from ipmp_api.types import Address
 
 log = logging.getLogger(__name__)
@@ -29,17 +29,21 @@ class Wire:
         link: the interface.
         heard: takes each claim to have an address: the address and the MAC address of the claimant.
         probed: takes each probe from a member, and each answer to one.
+        readers: read its sockets.
     """
 
     def __init__(
-        self, link: Link, heard: Callable[[Address, bytes], None], probed: Callable[[Transitive], None]
+        self,
+        link: Link,
+        heard: Callable[[Address, bytes], None],
+        probed: Callable[[Transitive], None],
+        readers: Readers,
     ) -> None:
         self.name = link.name
         self.index = link.index
         self.mac = frames.mac_bytes(link.mac)
         self._heard = heard
         self._probed = probed
-        self._loop = asyncio.get_running_loop()
         self._sockets = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
             # Protocol 0 receives nothing, and the kernel takes the protocol of a frame from its Ethernet header.
@@ -53,8 +57,8 @@ class Wire:
                 (self._discovery, self._read_advertisements),
                 (self._transitive, self._read_transitive),
             ):
-                self._loop.add_reader(receiver, read)
-                opened.callback(self._loop.remove_reader, receiver)
+                readers.add(receiver, read)
+                opened.callback(readers.remove, receiver)
             self._sockets = opened.pop_all()
 
     def _packet_socket(self, protocol: int) -> socket.socket:
@@ -84,12 +88,6 @@ class Wire:
             OSError: the interface is down or gone.
         """
         self._out.send(frame)
-
-    def drain(self) -> None:
-        """Read what is pending."""
-        self._read_arp()
-        self._read_advertisements()
-        self._read_transitive()
 
     def _read_arp(self) -> None:
         for frame in _pending(self._arp):
