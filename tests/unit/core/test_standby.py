@@ -429,6 +429,16 @@ def test_restart_changes_nothing(failback: bool) -> None:
     assert len(node.moves) == moves
 
 
+def test_restart_leaves_a_repaired_member_inactive() -> None:
+    node = group_of(1, 1, failback=False)
+    fail(node, 0)
+    repair(node, 0)
+    moves = len(node.moves)
+    node.restart()
+    assert uses(node) == ([1], [0], [])
+    assert len(node.moves) == moves
+
+
 def test_restart_remembers_why_a_member_failed() -> None:
     node = VirtualNode(node_group(2))
     node.start()

@@ -204,6 +204,7 @@ def test_offline_member_that_no_probe_can_judge_is_no_proof_either() -> None:
     node.silence("nic0")
     node.run(2)
     assert node.failed
+    assert node.told(Reason.PROBES_LOST) == []
 
 
 def test_failed_member_is_no_proof() -> None:
