@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,10 @@ class HealthServer:
         class Server(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
             daemon_threads = True
+
+            def server_bind(self) -> None:
+                # Past HTTPServer's own, which asks DNS for a name that nobody reads: a start would wait for DNS.
+                socketserver.TCPServer.server_bind(self)
 
         self._server = Server((host, port), Handler)
         self.address: tuple[str, int] = self._server.server_address[:2]  # type: ignore[assignment]  # str for INET

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,10 @@ class HealthServer:
         class Server(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
             daemon_threads = True
+
+            def server_bind(self) -> None:
+                # Past HTTPServer's own, which asks DNS for a name that nobody reads: a start would wait for DNS.
+                socketserver.TCPServer.server_bind(self)
 
         self._server = Server(address, Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
