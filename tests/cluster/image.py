@@ -54,7 +54,7 @@ def _copy_sources(context: Path) -> Image:
         else:
             shutil.copy2(CHECKOUT / source, context / source)
     files = {str(path.relative_to(context)): path for path in context.rglob("*") if path.is_file()}
-    tag = content_hash(files, BASE)
+    tag = f"sources-{content_hash(files, BASE)}"  # a bare hash might read as a number, to helm say
     return Image(f"{REPOSITORY}:{tag}", cache_directory() / "image" / f"{tag}.tar")
 
 
