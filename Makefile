@@ -39,7 +39,7 @@ test: test-unit test-lab test-cluster ## Everything: unit, kernel, real Kubernet
 
 .PHONY: test-unit
 test-unit: venv ## The pure cores, in virtual time
-	$(PYTEST) tests/unit
+	$(PYTEST) -n auto tests/unit
 
 .PHONY: test-lab
 test-lab: venv ## The agent on real interfaces, in network namespaces
