@@ -338,15 +338,16 @@ class DataAddresses:
         networks = {self._lengths.get(address, address).network for address in self.held}
         return {network for network in networks if network.prefixlen < network.max_prefixlen}
 
-    def source(self, destination: Network) -> Address | None:
-        """The first data address there is that belongs to a prefix, else the first of its IP version."""
-        version = destination.version
-        here = [a for ip, a in self._configured.items() if ip.version == version and self.holder(ip) is not None]
+    def sources(self) -> tuple[dict[Network, Address], dict[int, Address]]:
+        """The first data address there is of each prefix, and of each IP version."""
+        here = [address for ip, address in self._configured.items() if self.holder(ip) is not None]
         here.sort(key=lambda address: address not in self._adopted)  # the host's own first, as it was
+        by_prefix: dict[Network, Address] = {}
+        by_version: dict[int, Address] = {}
         for address in here:
-            if self._lengths.get(address, address).network == destination:
-                return address.ip
-        return here[0].ip if here else None
+            by_prefix.setdefault(self._lengths.get(address, address).network, address.ip)
+            by_version.setdefault(address.version, address.ip)
+        return by_prefix, by_version
 
     # -- comparing ---------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,8 @@
-"""The routes of others that leave by the members of one group: those that are there, and those to be put back."""
+"""The routes of others that leave by the members of one group: those that are there, and those to be put back.
+
+A host may have ten thousand routes, and the table is read again and again: what did not change since costs next to
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ from ipmp_agent.linux import netlink, routes
 from ipmp_agent.linux.routes import RTPROT_KERNEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ipmp_agent.linux.members import Member
-    from ipmp_agent.linux.routes import Route
-    from ipmp_api.types import Address, Network
+    from ipmp_agent.linux.routes import Prefix, Route
+    from ipmp_api.types import Address
 
 
 class Surroundings(Protocol):
@@ -36,28 +40,28 @@ class Surroundings(Protocol):
 class _Key(NamedTuple):
     """What makes one route among others, whatever index its interface has."""
 
-    destination: Network
+    destination: Prefix
     metric: int
-    legs: tuple[tuple[str, Address | None], ...]
-    source: Address | None
+    legs: tuple[tuple[str, bytes | None], ...]
+    source: bytes | None
     protocol: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Foreign:
     """One route."""
 
     route: Route
     members: dict[int, str]  # by interface index when it was read
+    key: _Key
     missing: bool = False  # gone with its member or its source address, and to be put back with them
     rank: int = 0  # order of appearance: of equal routes the kernel takes the first
-    returned: bool = False  # was missing, and may be behind others that were behind it
 
-    @property
-    def key(self) -> _Key:
-        route = self.route
-        legs = tuple((self.members[leg.index], leg.gateway) for leg in route.legs)
-        return _Key(route.destination, route.metric, legs, route.source, route.protocol)
+
+def _foreign(route: Route, members: dict[int, str], *, missing: bool = False) -> _Foreign:
+    legs = tuple((members[leg.index], leg.gateway) for leg in route.legs)
+    key = _Key(route.destination, route.metric, legs, route.source, route.protocol)
+    return _Foreign(route, members, key, missing)
 
 
 class ForeignRoutes:
@@ -65,13 +69,17 @@ class ForeignRoutes:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
-        self._by_members: dict[Network, dict[_Key, _Foreign]] = {}
-        self._elsewhere: dict[Network, set[int]] = {}  # metrics of routes that leave otherwise
+        self._by_members: dict[Prefix, list[_Foreign]] = {}  # equal ones in the order of the kernel
+        self._elsewhere: dict[Prefix, set[int]] = {}  # metrics of routes that leave otherwise
+        self._known: dict[bytes, _Foreign] = {}  # what was there when the table was read last, by its message
+        self._gateways: dict[bytes, int] = {}  # how many legs use each, in table order
+        self._returned: set[Prefix] = set()  # destinations of routes that were missing and are back
         self._rank = itertools.count()
         self._left: set[str] = set()  # members that addresses left since the last look at the table
-        self._moved: set[Address] = set()
+        self._moved: set[bytes] = set()
+        self._members_of: dict[tuple[int, ...], dict[int, str] | None] = {}  # by the interfaces of a route
 
-    # -- memory ------------------------------------------------------------------------------------------------------
+    # -- memory -------------------------------------------------------------------------------------------------------
 
     def memory(self) -> list[dict[str, Any]]:
         """The routes that are to be put back: JSON."""
@@ -87,129 +95,229 @@ class ForeignRoutes:
             route = routes.decode(bytes.fromhex(each["message"]))
             members = {int(index): str(key) for index, key in each["members"].items()}
             if route is not None and {leg.index for leg in route.legs} <= set(members):
-                self._add(_Foreign(route, members, missing=True))
+                self._add(_foreign(route, members, missing=True))
 
-    def _all(self) -> list[_Foreign]:
-        return [each for known in self._by_members.values() for each in known.values()]
+    def _all(self) -> Iterator[_Foreign]:
+        return (each for known in self._by_members.values() for each in known)
 
-    def _add(self, each: _Foreign, before: _Foreign | None = None) -> None:
-        each.rank = next(self._rank) if before is None else before.rank
-        each.returned = before is not None and (before.returned or (before.missing and not each.missing))
-        self._by_members.setdefault(each.route.destination, {})[each.key] = each
+    def _add(self, each: _Foreign) -> None:
+        each.rank = next(self._rank)
+        self._by_members.setdefault(each.route.destination, []).append(each)
+        self._count(each, 1)
+
+    def _count(self, each: _Foreign, change: int) -> None:
+        """Count the gateways of a route that came (1) or went (-1)."""
+        for leg in each.route.legs:
+            if leg.gateway is not None:
+                count = self._gateways.get(leg.gateway, 0) + change
+                if count:
+                    self._gateways[leg.gateway] = count
+                else:
+                    del self._gateways[leg.gateway]
 
     def endanger(self, members: set[str], addresses: set[Address]) -> None:
         """Addresses left these members: the kernel takes routes along without telling."""
         self._left |= members
-        self._moved |= addresses
+        self._moved |= {address.packed for address in addresses}
 
-    # -- what the kernel has -----------------------------------------------------------------------------------------
+    # -- what the kernel has ------------------------------------------------------------------------------------------
 
-    def read(self, found: Iterable[Route]) -> None:
-        """Take all foreign routes of the main table as the whole truth."""
-        before = self._by_members
-        self._by_members = {}
-        self._elsewhere = {}
+    def read(self, found: Iterable[Route]) -> set[Prefix]:
+        """Take all foreign routes of the main table as the whole truth; returns the destinations that changed."""
+        changed = self._forget_interfaces()
+        before, known = self._by_members, self._known
+        elsewhere: dict[Prefix, set[int]] = {}
+        self._by_members, self._known = {}, {}
         for route in found:
-            members = self._members(route)
-            if members is None:
-                self._elsewhere.setdefault(route.destination, set()).add(route.metric)
-            else:
-                each = _Foreign(route, members)
-                self._add(each, before.get(route.destination, {}).get(each.key))
-        for destination, known in before.items():
-            for key, gone in known.items():
-                if key not in self._by_members.get(destination, {}) and (gone.missing or self._went_along(gone)):
-                    gone.missing = True
-                    self._add(gone, gone)
+            each = known.get(route.body)
+            if each is None or each.missing:
+                members = self._members(route)
+                if members is None:
+                    elsewhere.setdefault(route.destination, set()).add(route.metric)
+                    continue
+                each = self._take(_foreign(route, members), before.get(route.destination, ()))
+                changed.add(route.destination)
+            self._known[route.body] = each
+            self._by_members.setdefault(route.destination, []).append(each)
+        changed |= self._keep_missing(before)
+        changed.update(
+            p for p in elsewhere.keys() | self._elsewhere.keys() if elsewhere.get(p) != self._elsewhere.get(p)
+        )
+        self._elsewhere = elsewhere
         self._left.clear()
         self._moved.clear()
+        if changed:
+            self._gateways = {}
+            for each in self._all():
+                self._count(each, 1)
+        return changed
+
+    def _take(self, each: _Foreign, before: Iterable[_Foreign]) -> _Foreign:
+        """Give a route that is new, or back, its place in the order."""
+        same = next((old for old in before if old.key == each.key), None)
+        if same is None:
+            each.rank = next(self._rank)
+        else:
+            each.rank = same.rank
+            if same.missing:
+                self._returned.add(each.route.destination)
+        return each
+
+    def _keep_missing(self, before: dict[Prefix, list[_Foreign]]) -> set[Prefix]:
+        """Keep what is gone and is to come back; returns the destinations about which that is news."""
+        changed = set()
+        went_along = self._went_along()
+        for destination, known in before.items():
+            now = self._by_members.get(destination, ())
+            if len(now) == len(known) and all(old is new for old, new in zip(known, now, strict=True)):
+                continue
+            keys = {each.key for each in now}
+            for gone in known:
+                if gone.key in keys:
+                    continue
+                if not gone.missing:
+                    changed.add(destination)
+                    gone.missing = went_along(gone)
+                if gone.missing:
+                    self._by_members.setdefault(destination, []).append(gone)
+        return changed
 
     def _members(self, route: Route) -> dict[int, str] | None:
         """The members that a route leaves by; None if it is none of our business."""
-        if route.destination.is_link_local or route.destination.is_multicast:
+        if routes.is_of_the_link(route.destination):
             return None
-        keys = {leg.index: self._around.key_of(leg.index) for leg in route.legs}
-        members = {index: key for index, key in keys.items() if key is not None}
-        return members if members and len(members) == len(keys) else None
+        indexes = tuple(leg.index for leg in route.legs)
+        if indexes not in self._members_of:
+            keys = {index: self._around.key_of(index) for index in indexes}
+            members = {index: key for index, key in keys.items() if key is not None}
+            self._members_of[indexes] = members if members and len(members) == len(keys) else None
+        return self._members_of[indexes]
+
+    def _forget_interfaces(self) -> set[Prefix]:
+        """Look anew at which interfaces are members; returns the destinations if that changed."""
+        known, self._members_of = self._members_of, {}
+        for indexes, members in known.items():
+            now = {index: key for index in indexes if (key := self._around.key_of(index)) is not None}
+            if members != (now if now and len(now) == len(set(indexes)) else None):
+                self._known = {}
+                return set(self._by_members) | set(self._elsewhere)
+        self._members_of = known
+        return set()
 
     def heard(self, kind: int, route: Route) -> None:
         """Take one change that somebody made."""
+        self._forget_interfaces()
         members = self._members(route)
         if members is None:
             metrics = self._elsewhere.setdefault(route.destination, set())
             (metrics.add if kind == netlink.RTM_NEWROUTE else metrics.discard)(route.metric)
             return
-        each = _Foreign(route, members)
-        known = self._by_members.get(route.destination, {})
+        each = _foreign(route, members)
+        known = self._by_members.setdefault(route.destination, [])
+        same = next((old for old in known if old.key == each.key), None)
         if kind == netlink.RTM_NEWROUTE:
-            self._add(each, known.get(each.key))
-        elif each.key in known:
-            if self._went_along(each):
-                known[each.key].missing = True
+            self._take(each, known)
+            if same is not None:
+                known.remove(same)
+                self._count(same, -1)
+            known.append(each)
+            self._count(each, 1)
+        elif same is not None:
+            if self._went_along()(same):
+                same.missing = True
             else:
-                del known[each.key]
+                known.remove(same)
+                self._count(same, -1)
 
-    def _went_along(self, each: _Foreign) -> bool:
-        """Whether a route that is gone went with its member or its address, and not by the will of its owner."""
-        version = each.route.destination.version
-        for key in each.members.values():
-            if key in self._left and (version == 4 or each.route.source in self._moved):
-                return True
-            member = self._around.member(key)
-            # The notification of the route may come before that of the link, so the link is asked now.
-            if member is None or member.index is None or member.carrier is None or member.carrier.ask() is False:
-                return True
-            # With its last IPv4 address an interface loses all its IPv4 routes.
-            if version == 4 and not self._around.has_address(key, 4):
-                return True
-            if each.route.source is not None and self._around.was_moved(key, each.route.source):
-                return True
-        return False
+    def _went_along(self) -> Callable[[_Foreign], bool]:
+        """Whether a route that is gone went with its member or its address, and not by the will of its owner.
+
+        The notification of a route may come before that of its link, so links are asked now, each once.
+        """
+        gone: dict[tuple[str, int], bool] = {}
+
+        def member_went(key: str, version: int) -> bool:
+            if (key, version) not in gone:
+                member = self._around.member(key)
+                gone[key, version] = (
+                    member is None
+                    or member.index is None
+                    or member.carrier is None
+                    or member.carrier.ask() is False
+                    # With its last IPv4 address an interface loses all its IPv4 routes.
+                    or (version == 4 and (key in self._left or not self._around.has_address(key, 4)))
+                )
+            return gone[key, version]
+
+        def went(each: _Foreign) -> bool:
+            version, source = each.route.version, each.route.source
+            return any(
+                member_went(key, version)
+                or (source is not None and (source in self._moved or self._was_moved(key, source)))
+                for key in each.members.values()
+            )
+
+        return went
+
+    def _was_moved(self, key: str, source: bytes) -> bool:
+        return self._around.was_moved(key, routes.address_of(source))
 
     def replaced(self, route: Route) -> list[Route]:
         """The routes of the same owner that a replacement of the first of its key was meant to replace."""
-        found = []
-        known = self._by_members.get(route.destination, {})
-        for key, each in list(known.items()):
-            if key.metric == route.metric and key.protocol == route.protocol and not each.missing:
-                found.append(each.route)
-                del known[key]
-        return found
+        known = self._by_members.get(route.destination, [])
+        old = [e for e in known if (e.key.metric, e.key.protocol) == (route.metric, route.protocol) and not e.missing]
+        for each in old:
+            known.remove(each)
+            self._count(each, -1)
+        return [each.route for each in old]
 
-    # -- what follows from it ----------------------------------------------------------------------------------------
+    # -- what follows from it -----------------------------------------------------------------------------------------
 
-    def destinations(self) -> list[Network]:
+    def destinations(self) -> list[Prefix]:
         """Where routes by members lead."""
         return [destination for destination, known in self._by_members.items() if known]
 
-    def best(self, destination: Network) -> Route | None:
+    def best(self, destination: Prefix) -> Route | None:
         """The preferred route by members to a destination."""
         known = self._by_members.get(destination)
-        return min(known.values(), key=lambda each: each.route.metric).route if known else None
+        if not known:
+            return None
+        return known[0].route if len(known) == 1 else min(known, key=lambda each: each.route.metric).route
 
-    def metrics_elsewhere(self, destination: Network) -> set[int]:
+    def metrics_elsewhere(self, destination: Prefix) -> set[int]:
         """Metrics of the routes to a destination that do not leave by members."""
         return self._elsewhere.get(destination, set())
 
     def routers(self) -> tuple[Address, ...]:
         """The gateways on the link, in table order."""
-        legs = (leg for each in self._all() for leg in each.route.legs)
-        return tuple(dict.fromkeys(leg.gateway for leg in legs if leg.gateway is not None))
+        return tuple(routes.address_of(gateway) for gateway in self._gateways)
 
     def restore(self, *, everything: bool = False) -> list[bytes]:
         """Requests that put back what went along with something that is back; or everything that a member takes."""
         requests = []
+        ready: dict[tuple[str, int], bool] = {}
         for each in self._all():
-            members = {index: self._around.member(key) for index, key in each.members.items()}
             # Connected routes come back with their address, by the kernel's own hand.
             if not each.missing or each.route.protocol == RTPROT_KERNEL:
                 continue
+            members = {index: self._around.member(key) for index, key in each.members.items()}
             now = {index: m.index for index, m in members.items() if m is not None and m.index is not None}
-            if len(now) == len(members) and (everything or self._is_back(each)):
+            if len(now) == len(members) and (everything or self._is_back(each, ready)):
                 requests.append(routes.restore(each.route.body, now))
         return requests
 
-    def reorder(self) -> tuple[list[bytes], set[Network]]:
+    def _is_back(self, each: _Foreign, ready: dict[tuple[str, int], bool]) -> bool:
+        version, source = each.route.version, each.route.source
+        for key in each.members.values():
+            if (key, version) not in ready:
+                member = self._around.member(key)
+                up = member is not None and member.up is not False
+                ready[key, version] = up and (version == 6 or self._around.has_address(key, 4))
+            if not ready[key, version] or (source is not None and self._was_moved(key, source)):
+                return False
+        return True
+
+    def reorder(self) -> tuple[list[bytes], set[Prefix]]:
         """Requests that put what came back where it was among equals, and the destinations they are about.
 
         The kernel appends a connected route when its address returns, and takes the first of equal routes. Only IPv4
@@ -217,29 +325,15 @@ class ForeignRoutes:
         """
         requests: list[bytes] = []
         destinations = set()
-        for destination, known in self._by_members.items():
-            if not any(each.returned for each in known.values()):
-                continue
-            present = [each for each in known.values() if not each.missing]  # in the order of the kernel
-            for metric in {each.route.metric for each in present} if destination.version == 4 else ():
+        for destination in self._returned:
+            present = [each for each in self._by_members.get(destination, ()) if not each.missing]
+            for metric in {each.route.metric for each in present} if routes.version_of(destination) == 4 else ():
                 moved = _out_of_order([each for each in present if each.route.metric == metric])
                 for each in moved:
                     requests += [routes.delete(each.route.body), routes.prepend(each.route.body)]
                     destinations.add(destination)
-            for each in known.values():
-                each.returned = False
+        self._returned.clear()
         return requests, destinations
-
-    def _is_back(self, each: _Foreign) -> bool:
-        for key in each.members.values():
-            member = self._around.member(key)
-            if member is None or member.up is False:
-                return False
-            if each.route.destination.version == 4 and not self._around.has_address(key, 4):
-                return False
-            if each.route.source is not None and self._around.was_moved(key, each.route.source):
-                return False
-        return True
 
 
 def _out_of_order(present: list[_Foreign]) -> list[_Foreign]:

@@ -18,6 +18,7 @@ from ipmp_agent.linux.findings import Finding
 from ipmp_agent.linux.host import Port
 from ipmp_agent.linux.multicast import Multicast
 from ipmp_agent.linux.reconcile import Reconciler
+from ipmp_agent.linux.routes import Table
 from ipmp_agent.linux.settings import InterfaceSettings
 from ipmp_agent.linux.shadows import TRANSIENT, Shadows
 from ipmp_agent.linux.surroundings import GroupSurroundings
@@ -73,6 +74,7 @@ class Group:
         self._settings = InterfaceSettings(host.counters)
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
         self._multicast = Multicast()
+        self._table = Table()
         self._shadows = Shadows(host, self._surroundings, self._sink)
 
     @property
@@ -131,8 +133,13 @@ class Group:
             requests = self._settings.differences(self._links())
             requests += self._tests.differences()
             requests += self._data.differences(installed)
-            requests += self._shadows.differences(table, nexthops, self._surroundings.indexes())
+            heard_of = self._shadows.heard_of
+            shadows = self._shadows.differences(table, nexthops, self._surroundings.indexes())
             self._host.send(requests, expected=TRANSIENT)
+            up_to_date = await self._host.trickle(shadows, lambda: self._orders == orders, expected=TRANSIENT)
+            requests += shadows
+            if not up_to_date or self._shadows.heard_of != heard_of:
+                self.reconciler.soon()
             self._follow_multicast()
             await self._dismiss()
             return len(requests)
@@ -191,7 +198,7 @@ class Group:
             for family in (socket.AF_INET, socket.AF_INET6)
             for body in await self._host.dumper.dump(netlink.RTM_GETROUTE, routes.get_request(family))
         ]
-        return [route for body in bodies if (route := routes.decode(body)) is not None]
+        return await self._table.read(bodies)
 
     async def _nexthops(self) -> list[Nexthop]:
         bodies = await self._host.dumper.dump(netlink.RTM_GETNEXTHOP, routes.get_nexthops_request())
@@ -289,6 +296,7 @@ class Group:
         elif isinstance(order, Announce):
             self._data.announce(order.interface, order.addresses)
         elif isinstance(order, SetOutbound):
+            self._orders += 1
             self._surroundings.outbound = {4: order.ipv4, 6: order.ipv6}
             if self._shadows.set_outbound():
                 self.reconciler.soon()

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ipmp_agent.linux.routes import Nexthop
-    from ipmp_api.types import Address
 
 FIRST_IDENTIFIER = 0x49504D50
 """Nexthop identifiers are one space for the whole host; routing daemons start near 1."""
@@ -28,7 +27,7 @@ class Way:
     """A way of leaving: IP version of the routes, and their gateways (None: on the link)."""
 
     version: int
-    gateways: frozenset[Address | None]
+    gateways: frozenset[bytes | None]  # packed
 
     @property
     def has_gateway(self) -> bool:
@@ -138,7 +137,7 @@ class Legs:
     def _wanted(self, way: Way) -> Iterator[tuple[int, Leg]]:
         for index in self._carriers(way.version):
             for gateway in way.gateways:
-                yield (gateway.version if gateway is not None else way.version), Leg(index, gateway)
+                yield _version(way, gateway), Leg(index, gateway)
 
     def _leg(self, version: int, leg: Leg, requests: list[bytes]) -> int:
         """The identifier of a leg; if it is not in the kernel, the request that makes it is added."""
@@ -155,12 +154,19 @@ class Legs:
         wanted = set(ways)
         groups = [identifier for way, identifier in self._groups.items() if way not in wanted]
         self._groups = {way: identifier for way, identifier in self._groups.items() if way in wanted}
-        gateways = {(way.version if g is None else g.version, g) for way in wanted for g in way.gateways}
+        gateways = {(_version(way, gateway), gateway) for way in wanted for gateway in way.gateways}
         legs = [i for (version, leg), i in self._legs.items() if (version, leg.gateway) not in gateways]
         self._legs = {k: i for k, i in self._legs.items() if (k[0], k[1].gateway) in gateways}
         self._installed.legs.difference_update(legs)
         present = [identifier for identifier in groups if self._installed.groups.pop(identifier, None)]
         return present + legs
+
+
+def _version(way: Way, gateway: bytes | None) -> int:
+    """IP version of a leg: its gateway's, which may be another than that of the routes."""
+    if gateway is None:
+        return way.version
+    return 4 if len(gateway) == 4 else 6
 
 
 def _way_of(members: list[Nexthop]) -> Way:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import sys
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux import netlink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ipmp_api.types import Address, Network
 
@@ -32,26 +33,34 @@ _ROUTE_MESSAGE = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, t
 _NEXTHOP_MESSAGE = struct.Struct("=BBBxI")  # family, scope, protocol, flags
 _NEXTHOP_OF_ROUTE = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, interface index
 _GROUP_ENTRY = struct.Struct("=IBBH")  # struct nexthop_grp: id, weight - 1, and reserved
+ROUTES_PER_TURN = 256
+"""Routes worked on before the loop may do something else: about a millisecond."""
+
 _SAME: Mapping[int, int] = MappingProxyType({})
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_ADDRESS_BYTES = {socket.AF_INET: 4, socket.AF_INET6: 16}
+
+
+Prefix = bytes
+"""A destination: the packed network address, and one byte of prefix length. A host may have very many of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One way out: an interface, and a gateway or none."""
+    """One way out: an interface, and a packed gateway address or none."""
 
     index: int
-    gateway: Address | None = None
+    gateway: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Route:
     """One unicast route of the main table; `body` restores it bit for bit."""
 
-    destination: Network
+    destination: Prefix
     metric: int
     legs: tuple[Leg, ...]
-    source: Address | None
+    source: bytes | None
     protocol: int
     nexthop_id: int
     body: bytes
@@ -62,9 +71,31 @@ class Route:
         return self.protocol == netlink.OWNER
 
     @property
-    def gateways(self) -> frozenset[Address | None]:
-        """The gateways it goes by, whatever the interface."""
-        return frozenset(leg.gateway for leg in self.legs)
+    def version(self) -> int:
+        """IP version."""
+        return version_of(self.destination)
+
+
+def prefix_of(network: Network) -> Prefix:
+    """Turn a network into the short form."""
+    return network.network_address.packed + bytes([network.prefixlen])
+
+
+def version_of(prefix: Prefix) -> int:
+    """IP version of a prefix."""
+    return 4 if len(prefix) == 5 else 6
+
+
+def address_of(packed: bytes) -> Address:
+    """Turn a packed address into the long form."""
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+
+
+def is_of_the_link(prefix: Prefix) -> bool:
+    """Whether a destination is link-local or multicast: every link has its own."""
+    if len(prefix) == 5:
+        return prefix[:2] == b"\xa9\xfe" or prefix[0] & 0xF0 == 0xE0
+    return (prefix[0] == 0xFE and prefix[1] & 0xC0 == 0x80) or prefix[0] == 0xFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +131,38 @@ def decode(body: bytes) -> Route | None:
     family, length, source_length, tos, table, protocol, _, kind, flags = _ROUTE_MESSAGE.unpack_from(body)
     if kind != RTN_UNICAST or source_length or tos or flags & RTM_F_CLONED:
         return None
+    size = _ADDRESS_BYTES.get(family)
     found = netlink.attributes(body, _ROUTE_MESSAGE.size)
     if RTA_TABLE in found:
         table = netlink.number(found[RTA_TABLE])
-    if table != RT_TABLE_MAIN or family not in _FAMILIES.values():
+    if table != RT_TABLE_MAIN or size is None:
         return None
-    destination: Network
-    if family == socket.AF_INET:
-        destination = IPv4Network((found.get(RTA_DST, bytes(4)), length))
-    else:
-        destination = IPv6Network((found.get(RTA_DST, bytes(16)), length))
     return Route(
-        destination=destination,
+        destination=found.get(RTA_DST, bytes(size)) + bytes((length,)),
         metric=netlink.number(found.get(RTA_PRIORITY, b"")),
         legs=_legs(found),
-        source=_address(found.get(RTA_PREFSRC)),
+        source=found.get(RTA_PREFSRC),
         protocol=protocol,
         nexthop_id=netlink.number(found.get(RTA_NH_ID, b"")),
         body=body,
     )
+
+
+class Table:
+    """Reads the main table again and again: what did not change since costs next to nothing."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Route | None] = {}
+
+    async def read(self, bodies: Iterable[bytes]) -> list[Route]:
+        """Read every message of a dump, without holding up the loop for long."""
+        now: dict[bytes, Route | None] = {}
+        for fresh, body in enumerate(bodies):
+            now[body] = self._known[body] if body in self._known else decode(body)
+            if fresh % ROUTES_PER_TURN == ROUTES_PER_TURN - 1:
+                await asyncio.sleep(0)
+        self._known = now
+        return [route for route in now.values() if route is not None]
 
 
 def _legs(found: dict[int, bytes]) -> tuple[Leg, ...]:
@@ -137,36 +181,30 @@ def _legs(found: dict[int, bytes]) -> tuple[Leg, ...]:
     return tuple(legs)
 
 
-def _gateway(found: dict[int, bytes]) -> Address | None:
+def _gateway(found: dict[int, bytes]) -> bytes | None:
     via = found.get(RTA_VIA)
     # RTA_VIA: address family, then an address that may be of another family than the route.
-    return _address(via[2:]) if via is not None else _address(found.get(RTA_GATEWAY))
-
-
-def _address(packed: bytes | None) -> Address | None:
-    if packed is None:
-        return None
-    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+    return via[2:] if via is not None else found.get(RTA_GATEWAY)
 
 
 def _shadow(
-    destination: Network, metric: int, nexthop_id: int, source: Address | None, *, gateway: bool
+    destination: Prefix, metric: int, nexthop_id: int, source: bytes | None, *, gateway: bool
 ) -> tuple[bytes, ...]:
-    family = _FAMILIES[destination.version]
+    family = socket.AF_INET if len(destination) == 5 else socket.AF_INET6
     # An IPv4 route by a gateway must have a wider scope than the gateway itself.
-    scope = RT_SCOPE_LINK if destination.version == 4 and not gateway else RT_SCOPE_UNIVERSE
-    head = _ROUTE_MESSAGE.pack(family, destination.prefixlen, 0, 0, RT_TABLE_MAIN, netlink.OWNER, scope, RTN_UNICAST, 0)
+    scope = RT_SCOPE_LINK if family == socket.AF_INET and not gateway else RT_SCOPE_UNIVERSE
+    head = _ROUTE_MESSAGE.pack(family, destination[-1], 0, 0, RT_TABLE_MAIN, netlink.OWNER, scope, RTN_UNICAST, 0)
     return (
         head,
-        netlink.attribute(RTA_DST, destination.network_address.packed),
+        netlink.attribute(RTA_DST, destination[:-1]),
         netlink.u32(RTA_PRIORITY, metric),
         netlink.u32(RTA_NH_ID, nexthop_id),
-        netlink.attribute(RTA_PREFSRC, source.packed) if source is not None else b"",
+        netlink.attribute(RTA_PREFSRC, source) if source is not None else b"",
     )
 
 
 def add_shadow(
-    destination: Network, metric: int, nexthop_id: int, source: Address | None, *, gateway: bool, replace: bool = False
+    destination: Prefix, metric: int, nexthop_id: int, source: bytes | None, *, gateway: bool, replace: bool = False
 ) -> bytes:
     """Request that adds a route of ours by a nexthop group; before an IPv4 route of the same metric, if there is one.
 
@@ -183,9 +221,7 @@ def add_shadow(
     return netlink.message(netlink.RTM_NEWROUTE, flags, *parts)
 
 
-def delete_shadow(
-    destination: Network, metric: int, nexthop_id: int, source: Address | None, *, gateway: bool
-) -> bytes:
+def delete_shadow(destination: Prefix, metric: int, nexthop_id: int, source: bytes | None, *, gateway: bool) -> bytes:
     """Request that deletes exactly the route that `add_shadow` adds."""
     parts = _shadow(destination, metric, nexthop_id, source, gateway=gateway)
     return netlink.message(netlink.RTM_DELROUTE, 0, *parts)
@@ -257,7 +293,7 @@ def decode_nexthop(body: bytes) -> Nexthop:
     if NHA_GROUP in found:
         members = tuple(entry[0] for entry in _GROUP_ENTRY.iter_unpack(found[NHA_GROUP]))
         return Nexthop(identifier, protocol, None, 0, members)
-    leg = Leg(netlink.number(found.get(NHA_OIF, b"")), _address(found.get(NHA_GATEWAY)))
+    leg = Leg(netlink.number(found.get(NHA_OIF, b"")), found.get(NHA_GATEWAY))
     version = next((version for version, number in _FAMILIES.items() if number == family), 0)
     return Nexthop(identifier, protocol, leg, version)
 
@@ -267,8 +303,8 @@ def add_leg(identifier: int, leg: Leg, version: int) -> bytes:
 
     An IPv4 gateway is taken to be on the link. An IPv6 gateway must be known to be: after the route to its prefix.
     """
-    gateway = netlink.attribute(NHA_GATEWAY, leg.gateway.packed) if leg.gateway is not None else b""
-    flags = RTNH_F_ONLINK if leg.gateway is not None and leg.gateway.version == 4 else 0
+    gateway = netlink.attribute(NHA_GATEWAY, leg.gateway) if leg.gateway is not None else b""
+    flags = RTNH_F_ONLINK if leg.gateway is not None and len(leg.gateway) == 4 else 0
     head = _NEXTHOP_MESSAGE.pack(_FAMILIES[version], 0, netlink.OWNER, flags)
     return netlink.message(
         netlink.RTM_NEWNEXTHOP,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.host import Host
-    from ipmp_agent.linux.routes import Nexthop, Route
+    from ipmp_agent.linux.routes import Nexthop, Prefix, Route
     from ipmp_api.types import Address, Network
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,14 @@ class Surroundings(foreign_routes.Surroundings, Protocol):
     def prefixes(self) -> set[Network]:
         """Prefixes that the group's own addresses make reachable on the link."""
 
-    def source(self, destination: Network) -> Address | None:
-        """The data address that packets to a destination come from, if they may choose."""
+    def sources(self) -> tuple[dict[Network, Address], dict[int, Address]]:
+        """The data addresses that packets come from, if they may choose: by prefix, else by IP version."""
 
     def is_here(self, address: Address) -> bool:
         """Whether the host has this address, as far as the group knows."""
+
+
+_Identity = tuple[int, int, bytes | None]  # metric, nexthop group, source: what the kernel has of a shadow
 
 
 class Shadow(NamedTuple):
@@ -54,7 +57,14 @@ class Shadow(NamedTuple):
 
     metric: int
     way: Way
-    source: Address | None
+    source: bytes | None
+
+
+class Sources(NamedTuple):
+    """Where packets come from, if they may choose."""
+
+    by_prefix: dict[Prefix, bytes]
+    by_version: dict[int, bytes]
 
 
 class Shadows:
@@ -66,11 +76,17 @@ class Shadows:
         self._sink = sink
         self._foreign = ForeignRoutes(around)
         self._legs = Legs(host.identifiers, around.carriers)
-        self._wanted: dict[Network, Shadow] = {}
+        self._wanted: dict[Prefix, Shadow] = {}
+        self._identities: dict[Prefix, _Identity] = {}  # of the wanted ones
         self._ways: Counter[Way] = Counter()  # how many shadows want each
-        self._installed: dict[Network, Shadow] = {}
-        self._prefixes: set[Network] = set()
+        self._installed: dict[Prefix, Shadow] = {}
+        self._prefixes: set[Prefix] = set()
+        self._sources = Sources({}, {})
+        self._here: dict[bytes, bool] = {}  # whether the host has a preferred source of a route
+        self._doubtful: set[Prefix] = set()  # destinations to be decided on anew
         self._routers: tuple[Address, ...] = ()
+        self.heard_of = 0
+        """Changes of foreign routes that were worked in: requests from before one may be out of date."""
 
     def memory(self) -> list[dict[str, Any]]:
         """What a restarted agent must know: JSON."""
@@ -88,7 +104,7 @@ class Shadows:
 
     def read(self, found: Sequence[Route]) -> None:
         """Take the foreign routes of the main table, and tell which gateways they use."""
-        self._foreign.read(route for route in found if not route.owned)
+        self._doubtful |= self._foreign.read(route for route in found if not route.owned)
         self._tell_routers()
 
     def _tell_routers(self) -> None:
@@ -111,6 +127,7 @@ class Shadows:
             requests = self._finish_replacement(route)
         elif kind == netlink.RTM_NEWROUTE and not flags & netlink.NLM_F_APPEND:
             requests = self._step_back(route)
+        self.heard_of += 1
         self._foreign.heard(kind, route)
         self._tell_routers()
         self._plan([destination])
@@ -124,7 +141,7 @@ class Shadows:
         and the owner's old route still stands.
         """
         shadow = self._installed.get(route.destination)
-        if route.destination.version != 4 or shadow is None or shadow.metric != route.metric:
+        if route.version != 4 or shadow is None or shadow.metric != route.metric:
             return []
         del self._installed[route.destination]
         return [routes.delete(old.body) for old in self._foreign.replaced(route)]
@@ -132,11 +149,11 @@ class Shadows:
     def _step_back(self, route: Route) -> list[bytes]:
         """Requests that take a shadow away from behind an IPv4 route of its metric that was put in front of it."""
         shadow = self._installed.get(route.destination)
-        if route.destination.version != 4 or shadow is None or shadow.metric != route.metric:
+        if route.version != 4 or shadow is None or shadow.metric != route.metric:
             return []
         return [self._delete(route.destination, self._installed.pop(route.destination))]
 
-    def _identity(self, shadow: Shadow) -> tuple[int, int, Address | None]:
+    def _identity(self, shadow: Shadow) -> _Identity:
         return shadow.metric, self._legs.group(shadow.way), shadow.source
 
     def link_lost(self, index: int) -> None:
@@ -145,7 +162,7 @@ class Shadows:
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
-    def _plan(self, destinations: Iterable[Network]) -> None:
+    def _plan(self, destinations: Iterable[Prefix]) -> None:
         """Decide anew on these destinations."""
         for destination in destinations:
             before, after = self._wanted.pop(destination, None), self._decide(destination)
@@ -153,24 +170,52 @@ class Shadows:
                 self._ways[before.way] -= 1
             if after is not None:
                 self._wanted[destination] = after
+                self._identities[destination] = self._identity(after)
                 self._ways[after.way] += 1
+            else:
+                self._identities.pop(destination, None)
         self._ways = +self._ways
 
-    def _decide(self, destination: Network) -> Shadow | None:
+    def _plan_what_changed(self) -> None:
+        """Decide anew on what may have changed: everything, if our own addresses did."""
+        prefixes = {routes.prefix_of(network) for network in self._around.prefixes()}
+        by_prefix, by_version = self._around.sources()
+        sources = Sources(
+            {routes.prefix_of(network): address.packed for network, address in by_prefix.items()},
+            {version: address.packed for version, address in by_version.items()},
+        )
+        here = {packed: self._around.is_here(routes.address_of(packed)) for packed in self._here}
+        if (prefixes, sources, here) != (self._prefixes, self._sources, self._here):
+            self._doubtful.update(self._wanted, self._foreign.destinations(), prefixes)
+        self._prefixes, self._sources, self._here = prefixes, sources, here
+        self._plan(self._doubtful)
+        self._doubtful = set()
+
+    def _decide(self, destination: Prefix) -> Shadow | None:
         others = self._foreign.metrics_elsewhere(destination)
         best = self._foreign.best(destination)
+        version = routes.version_of(destination)
         if best is not None:
             metric = _preferred(best, others)
             if metric is None:
                 return None
-            usable = best.source is not None and self._around.is_here(best.source)
-            source = best.source if usable else self._around.source(destination)
-            return Shadow(metric, Way(destination.version, best.gateways), source)
+            gateways = frozenset(leg.gateway for leg in best.legs)
+            usable = best.source is not None and self._is_here(best.source)
+            return Shadow(metric, Way(version, gateways), best.source if usable else self._source(destination))
         if destination not in self._prefixes:
             return None
         # Somebody else's way to the same prefix keeps its preference.
-        metric = max(others) + 1 if others else CONNECTED_METRIC[destination.version]
-        return Shadow(metric, Way(destination.version, frozenset({None})), self._around.source(destination))
+        metric = max(others) + 1 if others else CONNECTED_METRIC[version]
+        return Shadow(metric, Way(version, frozenset({None})), self._source(destination))
+
+    def _source(self, destination: Prefix) -> bytes | None:
+        by_version = self._sources.by_version.get(routes.version_of(destination))
+        return self._sources.by_prefix.get(destination, by_version)
+
+    def _is_here(self, source: bytes) -> bool:
+        if source not in self._here:
+            self._here[source] = self._around.is_here(routes.address_of(source))
+        return self._here[source]
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -189,30 +234,39 @@ class Shadows:
             indexes: interface indexes of the members.
         """
         stale = self._legs.read({nexthop.identifier: nexthop for nexthop in nexthops}, indexes)
-        self._prefixes = self._around.prefixes()
-        destinations = {*self._foreign.destinations(), *self._prefixes}
-        self._plan({*destinations, *self._wanted})
-        self._installed = {}
+        self._plan_what_changed()
         requests, behind = self._foreign.reorder()
-        foreign: set[tuple[Network, int]] = set()
-        for route in found:
-            if not route.owned:
-                foreign.add((route.destination, route.metric))
-                continue
-            if not {leg.index for leg in route.legs} <= indexes:
-                continue
-            shadow = self._wanted.get(route.destination)
-            first = route.destination not in behind and (route.destination, route.metric) not in foreign
-            if shadow is not None and self._identity(shadow) == _identity(route) and first:
-                self._installed[route.destination] = shadow
-            else:
-                requests.append(routes.delete(route.body))
+        requests += self._take_over(found, behind, indexes)
         requests += self._apply(self._wanted, list(self._ways))
         requests += self._foreign.restore()
         unused = stale + self._legs.unused(self._ways)
         return requests + [routes.delete_nexthop(identifier) for identifier in unused]
 
-    def _apply(self, destinations: Iterable[Network], ways: Sequence[Way] = ()) -> list[bytes]:
+    def _take_over(self, found: Sequence[Route], behind: set[Prefix], indexes: set[int]) -> list[bytes]:
+        """Find out which shadows are installed; requests that delete those that are not as wanted.
+
+        Args:
+            found: the main table, in its order: an IPv4 shadow must come before the equal route it stands for.
+            behind: destinations whose routes are about to be put in front of ours.
+            indexes: of the members.
+        """
+        self._installed = {}
+        requests = []
+        foreign: set[tuple[Prefix, int]] = set()
+        for route in found:
+            destination = route.destination
+            if not route.owned:
+                if route.metric == 0:
+                    foreign.add((destination, 0))
+            elif all(leg.index in indexes for leg in route.legs):
+                first = destination not in behind and (destination, route.metric) not in foreign
+                if first and self._identities.get(destination) == _identity(route):
+                    self._installed[destination] = self._wanted[destination]
+                else:
+                    requests.append(routes.delete(route.body))
+        return requests
+
+    def _apply(self, destinations: Iterable[Prefix], ways: Sequence[Way] = ()) -> list[bytes]:
         """Requests that bring these destinations, and these ways, from what is installed to what is wanted.
 
         Prefixes first: an IPv6 gateway is accepted only where its prefix is known.
@@ -231,25 +285,25 @@ class Shadows:
                 requests.append(self._delete(destination, self._installed.pop(destination)))
         return requests
 
-    def _exchange(self, destination: Network, shadow: Shadow) -> list[bytes]:
+    def _exchange(self, destination: Prefix, shadow: Shadow) -> list[bytes]:
         """Requests that install a shadow in place of the one before, if there is one."""
         before = self._installed.get(destination)
         self._installed[destination] = shadow
         if before is None:
             return [self._add(destination, shadow)]
-        if destination.version == 6 and before.metric == shadow.metric:
+        if routes.version_of(destination) == 6 and before.metric == shadow.metric:
             return [self._add(destination, shadow, replace=True)]
         if before.source is None and before.way == shadow.way:
             # A deletion without a source matches any: it must not find the new one.
             return [self._delete(destination, before), self._add(destination, shadow)]
         return [self._add(destination, shadow), self._delete(destination, before)]
 
-    def _add(self, destination: Network, shadow: Shadow, *, replace: bool = False) -> bytes:
+    def _add(self, destination: Prefix, shadow: Shadow, *, replace: bool = False) -> bytes:
         metric, group, source = self._identity(shadow)
         gateway = shadow.way.has_gateway
         return routes.add_shadow(destination, metric, group, source, gateway=gateway, replace=replace)
 
-    def _delete(self, destination: Network, shadow: Shadow) -> bytes:
+    def _delete(self, destination: Prefix, shadow: Shadow) -> bytes:
         metric, group, source = self._identity(shadow)
         return routes.delete_shadow(destination, metric, group, source, gateway=shadow.way.has_gateway)
 
@@ -266,6 +320,7 @@ class Shadows:
         requests += [routes.delete_nexthop(identifier) for identifier in self._legs.unused(())]
         self._installed.clear()
         self._wanted.clear()
+        self._identities.clear()
         self._ways.clear()
         return requests
 
@@ -275,7 +330,7 @@ class Shadows:
         return self._foreign.reorder()[0]
 
 
-def _identity(route: Route) -> tuple[int, int, Address | None]:
+def _identity(route: Route) -> _Identity:
     return route.metric, route.nexthop_id, route.source
 
 
@@ -285,6 +340,6 @@ def _preferred(route: Route, others: set[int]) -> int | None:
     IPv4 puts a new route in front of those with an equal metric. IPv6 cannot, and takes 0 for 1024.
     """
     better = route.metric - 1
-    if route.destination.version == 4:
+    if route.version == 4:
         return better if better >= 0 and better not in others else route.metric
     return better if better >= 1 and better not in others else None

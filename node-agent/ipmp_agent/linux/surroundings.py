@@ -75,6 +75,6 @@ class GroupSurroundings:
         """Prefixes that the group's own addresses make reachable on the link."""
         return self._data.prefixes() | self._tests.prefixes()
 
-    def source(self, destination: Network) -> Address | None:
-        """The data address that packets to a destination come from: one of that very prefix, else the first."""
-        return self._data.source(destination)
+    def sources(self) -> tuple[dict[Network, Address], dict[int, Address]]:
+        """The data addresses that packets come from, if they may choose: by prefix, else by IP version."""
+        return self._data.sources()

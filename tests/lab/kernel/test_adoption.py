@@ -172,7 +172,8 @@ def test_an_adopted_address_that_is_taken_away_is_put_back_with_its_routes(host:
     before = dump(host)
     host.host.namespace.ip("address", "flush", "dev", "nic0", "scope", "global")
     wait_for(lambda: differences(before, dump(host)), lambda seen: not seen, deadline=3)
-    assert kernel.call(lambda k: k.counters["foreign_changes"]) == 1
+    # `ip address flush` goes on until it finds nothing, so it may meet what was put back.
+    assert kernel.call(lambda k: k.counters["foreign_changes"]) >= 1
 
 
 def test_retain_leaves_the_last_state(host: Lab, kernel: RunningKernel) -> None:

@@ -69,16 +69,19 @@ def test_an_address_request_reads_back(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "protocol", "leased"),
+    ("address", "flags", "protocol", "leased"),
     [
-        (addresses.IFA_F_PERMANENT, 0, False),
-        (0, 0, True),
-        (addresses.IFA_F_PERMANENT, addresses.IFAPROT_KERNEL_RA, True),
-        (addresses.IFA_F_PERMANENT | addresses.IFA_F_MANAGETEMPADDR, 0, True),
+        ("198.18.0.1/24", addresses.IFA_F_PERMANENT, 0, False),
+        ("198.18.0.1/24", addresses.IFA_F_PERMANENT | 0x01, 0, False),  # secondary: of IPv6 the same bit is temporary
+        ("198.18.0.1/24", 0, 0, True),
+        ("2001:db8::1/64", addresses.IFA_F_PERMANENT, 0, False),
+        ("2001:db8::1/64", 0, 0, True),
+        ("2001:db8::1/64", addresses.IFA_F_PERMANENT, addresses.IFAPROT_KERNEL_RA, True),
+        ("2001:db8::1/64", addresses.IFA_F_PERMANENT | addresses.IFA_F_MANAGETEMPADDR, 0, True),
     ],
 )
-def test_an_address_given_for_a_time_is_leased(flags: int, protocol: int, *, leased: bool) -> None:
-    installed = addresses.InstalledAddress(1, ip_interface("198.18.0.1/24"), 0, flags, protocol, b"")
+def test_an_address_given_for_a_time_is_leased(address: str, flags: int, protocol: int, *, leased: bool) -> None:
+    installed = addresses.InstalledAddress(1, ip_interface(address), 0, flags, protocol, b"")
     assert installed.leased is leased
 
 

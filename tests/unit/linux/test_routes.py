@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from ipmp_agent.linux import netlink, routes
-from ipmp_agent.linux.foreign_routes import _Foreign, _out_of_order
+from ipmp_agent.linux.foreign_routes import _foreign, _out_of_order
 from ipmp_agent.linux.legs import FIRST_IDENTIFIER, Identifiers, Legs, Way
 from ipmp_agent.linux.routes import Leg, Nexthop, Route
 from ipmp_agent.linux.shadows import _preferred
 
-GATEWAY = IPv4Address("198.18.0.1")
+GATEWAY = IPv4Address("198.18.0.1").packed
+OTHER_GATEWAY = IPv4Address("198.18.0.2").packed
+LINK_LOCAL = IPv6Address("fe80::1").packed
 
 
 def body(request: bytes) -> bytes:
@@ -33,16 +35,17 @@ def kind(request: bytes) -> int:
 @pytest.mark.parametrize("net", ["0.0.0.0/0", "198.18.0.0/24", "2001:db8::/48", "::/0"])
 @pytest.mark.parametrize("gateway", [True, False])
 def test_a_shadow_reads_back(net: str, *, gateway: bool) -> None:
-    destination = ip_network(net)
-    source = destination.network_address + 5
+    destination = routes.prefix_of(ip_network(net))
+    source = (ip_network(net).network_address + 5).packed
     read = routes.decode(body(routes.add_shadow(destination, 99, 1234, source, gateway=gateway)))
     assert read is not None
     assert (read.destination, read.metric, read.nexthop_id, read.source) == (destination, 99, 1234, source)
     assert read.owned
+    assert routes.version_of(destination) == ip_network(net).version
 
 
 def test_the_deletion_of_a_shadow_names_exactly_what_was_added() -> None:
-    args = (ip_network("198.18.0.0/24"), 0, 77, GATEWAY)
+    args = (routes.prefix_of(ip_network("198.18.0.0/24")), 0, 77, GATEWAY)
     assert body(routes.add_shadow(*args, gateway=False)) == body(routes.delete_shadow(*args, gateway=False))
 
 
@@ -82,26 +85,26 @@ def test_what_a_shadow_cannot_stand_for_is_not_read(message: bytes) -> None:
 
 
 def test_a_gateway_of_the_other_family_is_read() -> None:
-    via = netlink.attribute(routes.RTA_VIA, struct.pack("=H", 10) + IPv6Address("fe80::1").packed)
+    via = netlink.attribute(routes.RTA_VIA, struct.pack("=H", 10) + LINK_LOCAL)
     read = routes.decode(raw(DESTINATION, OUT, via))
     assert read is not None
-    assert read.legs == (Leg(3, IPv6Address("fe80::1")),)
+    assert read.legs == (Leg(3, LINK_LOCAL),)
 
 
-def hop(index: int, gateway: IPv4Address, flags: int = 0) -> bytes:
-    inner = netlink.attribute(routes.RTA_GATEWAY, gateway.packed)
+def hop(index: int, gateway: bytes, flags: int = 0) -> bytes:
+    inner = netlink.attribute(routes.RTA_GATEWAY, gateway)
     return struct.pack("=HBBi", 8 + len(inner), flags, 0, index) + inner
 
 
 def test_a_restored_multipath_route_has_the_indexes_of_now_and_no_dead_legs() -> None:
     dead = 1 | 16  # RTNH_F_DEAD, RTNH_F_LINKDOWN
-    hops = hop(3, GATEWAY, dead | routes.RTNH_F_ONLINK) + hop(4, GATEWAY + 1)
+    hops = hop(3, GATEWAY, dead | routes.RTNH_F_ONLINK) + hop(4, OTHER_GATEWAY)
     restored = body(
         routes.restore(raw(DESTINATION, netlink.attribute(routes.RTA_MULTIPATH, hops), flags=dead), {3: 33})
     )
     read = routes.decode(restored)
     assert read is not None
-    assert read.legs == (Leg(33, GATEWAY), Leg(4, GATEWAY + 1))
+    assert read.legs == (Leg(33, GATEWAY), Leg(4, OTHER_GATEWAY))
     assert struct.unpack_from("=I", restored, 8) == (0,)
     multipath = netlink.attributes(restored, 12)[routes.RTA_MULTIPATH]
     assert multipath[2] == routes.RTNH_F_ONLINK
@@ -112,16 +115,42 @@ def test_a_route_by_a_nexthop_object_is_restored_by_it_alone() -> None:
     assert set(netlink.attributes(restored, 12)) == {routes.RTA_DST, routes.RTA_NH_ID}
 
 
-@pytest.mark.parametrize(("leg", "version"), [(Leg(3), 4), (Leg(3, GATEWAY), 4), (Leg(3, IPv6Address("fe80::1")), 6)])
+@pytest.mark.parametrize(("leg", "version"), [(Leg(3), 4), (Leg(3, GATEWAY), 4), (Leg(3, LINK_LOCAL), 6)])
 def test_a_leg_reads_back_and_is_onlink_for_ipv4_gateways_only(leg: Leg, version: int) -> None:
     message = body(routes.add_leg(9, leg, version))
     assert routes.decode_nexthop(message) == Nexthop(9, netlink.OWNER, leg, version)
-    onlink = isinstance(leg.gateway, IPv4Address)
+    onlink = leg.gateway is not None and version == 4
     assert struct.unpack_from("=I", message, 4) == (routes.RTNH_F_ONLINK if onlink else 0,)
 
 
 def test_a_group_reads_back() -> None:
     assert routes.decode_nexthop(body(routes.set_group(9, [4, 5]))).members == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("net", "own"),
+    [
+        ("169.254.0.0/16", True),
+        ("224.0.0.0/4", True),
+        ("fe80::/64", True),
+        ("ff00::/8", True),
+        ("0.0.0.0/0", False),
+        ("169.253.0.0/16", False),
+        ("::/0", False),
+        ("fc00::/7", False),
+    ],
+)
+def test_link_local_and_multicast_are_of_every_link_itself(net: str, *, own: bool) -> None:
+    assert routes.is_of_the_link(routes.prefix_of(ip_network(net))) is own
+
+
+async def test_a_table_is_read_again_without_decoding_what_did_not_change() -> None:
+    table = routes.Table()
+    bodies = [raw(DESTINATION, OUT, netlink.u32(routes.RTA_PRIORITY, metric)) for metric in range(1000)]
+    first = await table.read([*bodies, raw(OUT, type=2)])
+    assert [route.metric for route in first] == list(range(1000))
+    second = await table.read(bodies[500:])
+    assert all(again is before for again, before in zip(second, first[500:], strict=True))
 
 
 # -- legs -------------------------------------------------------------------------------------------------------------
@@ -220,7 +249,7 @@ def test_what_no_route_needs_any_more_is_deleted_groups_first() -> None:
 
 def route(metric: int, net: str = "198.18.0.0/24", **changes: Any) -> Route:
     values = {"legs": (Leg(3),), "source": None, "protocol": 3, "nexthop_id": 0, "body": b""} | changes
-    return Route(ip_network(net), metric, **values)
+    return Route(routes.prefix_of(ip_network(net)), metric, **values)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +280,9 @@ def test_a_shadow_is_better_than_its_route_and_than_no_other(
     ],
 )
 def test_equal_routes_get_their_order_back_with_few_moves(present: str, moved: str) -> None:
-    found = [_Foreign(route(0, nexthop_id=ord(name)), {3: "nic"}, rank=ord(name)) for name in present]
+    found = [_foreign(route(0), {3: "nic"}) for _ in present]
+    for each, name in zip(found, present, strict=True):
+        each.rank = ord(name)
     assert "".join(chr(each.rank) for each in _out_of_order(found)) == moved
     order = list(present)
     for name in moved:
