@@ -428,3 +428,18 @@ def test_older_probe_is_given_up_at_the_next_tick_even_if_newer_ones_are_answere
     assert alone.accounts == (3, 2, 1, 0)
     alone.play("aaa")
     assert alone.prober.outstanding == 0
+
+
+def test_answer_to_an_older_probe_is_not_measured_however_it_came_late() -> None:
+    alone = Alone()
+    alone.play("aaaaaaaaaa")
+    before = alone.prober.targets.active[0].rtt.crtt
+    older = alone.tick()
+    sent_at = alone.now
+    newer = alone.tick()
+    alone.answer(newer)
+    waited = alone.now + 2 * INTERVAL - sent_at  # in the socket
+    average = alone.prober.targets.active[0].rtt.average
+    assert alone.answer(older, rtt=waited, network_rtt=0.02)
+    assert alone.prober.targets.active[0].rtt.average == average
+    assert alone.prober.targets.active[0].rtt.crtt <= before

@@ -390,7 +390,7 @@ def test_answers_from_before_a_group_failure_do_not_revive_it() -> None:
 
 def test_every_member_proves_itself_anew_after_a_group_failure() -> None:
     """A member that had lost fewer than five probes must not be revived by what its targets answered before."""
-    for seed in range(8):
+    for seed in (0, 1, 64, 81, 135, 142):  # one in twenty shows it, the last four among them
         node = VirtualNode(node_group(2, pins=(T1, T2, T3, T4, T5)), seed=seed)
         node.start()
         node.run(10)
