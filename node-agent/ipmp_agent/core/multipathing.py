@@ -10,7 +10,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import consistency, events, group
-from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, Severity
+from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, SendProbe, Severity
 from ipmp_agent.core.detection import Detection
 from ipmp_agent.core.interface import Interface, InterfaceEvent
 from ipmp_agent.core.outbound import Outbound
@@ -70,8 +70,15 @@ class Multipathing:
         self._deadline_known = False
         self._ensure_configured(now)
         self._detection.tick(now)
-        self._settle(now)
+        if not self._may_rest(now):
+            self._settle(now)
         return self._take_actions()
+
+    def _may_rest(self, now: float) -> bool:
+        """Whether a tick that did nothing but probe may leave the rest to the next look, within a detection time."""
+        waiting = [self._look_at, self._placement.next_deadline(), self._recovery.until]
+        due = any(deadline is not None and now >= deadline for deadline in waiting)
+        return self._read and not due and all(type(action) in _PROBING for action in self._actions)
 
     def next_deadline(self) -> float | None:
         """When tick wants to be called; None: only an event can change anything."""
@@ -552,6 +559,8 @@ def _refused(event: events.InterfaceFound, refusal: Reason | None) -> events.Int
     fields = {name: getattr(event, name) for name in event.__slots__}
     return events.InterfaceFound(**{**fields, "refusal": refusal})
 
+
+_PROBING = frozenset({SendProbe, ProbeClosed})
 
 _REFUSALS = {
     Reason.BOND_MEMBER: "it is a port of a bond or team; make the bond the member, or take it out of the bond",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import timers
 from ipmp_agent.linux import addresses, links, netlink, routes
+from ipmp_agent.linux.carriers import CarrierPoll
 from ipmp_agent.linux.group import Group, Orders
 from ipmp_agent.linux.host import Host
 from ipmp_agent.linux.members import Member, Members
@@ -47,7 +48,7 @@ class Kernel:
         self._host = Host()
         self._members = Members(self._host.ethtool, self._sink, self._member_changed, self._link_changed)
         self._monitor = Monitor(self._heard, self._overrun, self._host.readers)
-        self._poll()
+        self._carrier_poll = CarrierPoll(timers.CARRIER_POLL, self._members.differs, self._members.poll)
         self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)
 
     async def close(self) -> None:
@@ -59,6 +60,7 @@ class Kernel:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for group in self._groups.values():
             await group.close()
+        self._carrier_poll.close()
         self._monitor.close()
         self._host.close()
 
@@ -174,10 +176,6 @@ class Kernel:
 
     def _overrun(self) -> None:
         self._run(self._resync())
-
-    def _poll(self) -> None:
-        self._timers["poll"] = self._loop.call_later(timers.CARRIER_POLL, self._poll)
-        self._members.poll()
 
     def _reconcile_periodically(self) -> None:
         self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)

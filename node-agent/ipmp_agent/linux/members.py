@@ -171,6 +171,15 @@ class Members:
             if member.link is None or member.link.index == index:
                 self._resolve(member)
 
+    def differs(self) -> bool:
+        """Whether the carrier of some member is not what was told. May be called in another thread."""
+        for owners in list(self._owners.values()):
+            for member in list(owners):
+                carrier = member.carrier
+                if carrier is not None and member.refusal is None and carrier.ask() not in (None, member.up):
+                    return True
+        return False
+
     def poll(self) -> None:
         """Ask every member for its carrier."""
         for owners in list(self._owners.values()):

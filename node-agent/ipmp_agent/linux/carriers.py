@@ -1,0 +1,49 @@
+"""The carrier poll: asks all the time, in a thread, so that the data plane need not wait for the answer.
+
+The kernel answers under its one lock for all network configuration (RTNL), which others hold for tens of milliseconds
+when pods come and go. Who asks has to wait as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATIENCE = 1.0
+"""Seconds to wait for the thread at the end: it may stand in the queue for that lock."""
+
+
+class CarrierPoll:
+    """Calls `differs` in a thread at every interval, and `changed` in the running loop whenever that says so.
+
+    Args:
+        interval: seconds.
+        differs: whether some carrier is not what the loop believes; asks the kernel.
+        changed: looks again, and acts.
+    """
+
+    def __init__(self, interval: float, differs: Callable[[], bool], changed: Callable[[], None]) -> None:
+        self._interval = interval
+        self._differs = differs
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._running = threading.Lock()  # waiting for a lock costs a third of waiting for an Event
+        self._running.acquire()
+        self._thread = threading.Thread(target=self._run, name="carrier-poll", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._running.acquire(timeout=self._interval):
+            if self._differs():
+                with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                    self._loop.call_soon_threadsafe(self._changed)
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._running.release()
+        self._thread.join(PATIENCE)
