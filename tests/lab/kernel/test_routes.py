@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from ipaddress import IPv4Interface, ip_address, ip_interface
@@ -370,6 +371,26 @@ def test_a_restart_while_failed_changes_nothing_and_can_still_restore(
     assert everything(lab) == between
     second.run(lambda k: k.withdraw(GROUP))
     assert everything(lab) == before
+
+
+def test_an_order_overtakes_a_comparison_under_way(lab: Lab, group: RunningKernel) -> None:
+    nets = [f"198.19.{i // 250 + 16}.{i % 250}/32" for i in range(1000)]
+    lab.host.namespace.batch(f"route add {net} via 198.18.0.201 dev nic0 proto bird" for net in nets)
+    count = lambda: len(lab.host.namespace.run("ip", "-o", "route", "show", "protocol", OURS).splitlines())  # noqa: E731
+    wait_for(count, lambda n: n >= 1002)
+    lab.host.namespace.ip("nexthop", "flush")  # takes every shadow along
+
+    async def meanwhile(facade: Any) -> None:
+        comparing = asyncio.ensure_future(facade.reconcile(GROUP))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        facade.perform(GROUP, SetOutbound(("nic1",), ("nic1",)))
+        await comparing
+
+    group.run(meanwhile)
+    wait_for(count, lambda n: n >= 1002)
+    for destination in ("default", "198.18.0.0/24", "198.19.16.7/32"):
+        wait_for(lambda d=destination: shadow(lab, d), lambda legs: legs == {"nic1"})
 
 
 def test_a_thousand_routes_are_shadowed_and_fail_over_together(lab: Lab, group: RunningKernel) -> None:
