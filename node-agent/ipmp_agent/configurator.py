@@ -18,7 +18,7 @@ from ipmp_agent.core.events import (
     OnlineRequested,
     StateRestored,
 )
-from ipmp_agent.state import State
+from ipmp_agent.state import SavedGroup, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ipmp_agent.daemon import DataPlane
     from ipmp_agent.publication import Occurrence
     from ipmp_agent.running import RunningGroup
-    from ipmp_agent.state import SavedGroup
     from ipmp_api.types import NodeGroup
 
 RETRY_MINIMUM = 1.0
@@ -107,8 +106,15 @@ class Configurator:
         plane, name = self._plane, configuration.group_name
         saved = self._saved.get(name)
         group = plane.add(configuration, saved.history if saved else ())
+
+        async def secure() -> None:
+            before = saved or SavedGroup(configuration)
+            self._saved[name] = replace(before, configuration=configuration, kernel=plane.kernel.memory(name))
+            plane.unfinished(State(dict(self._saved)))
+            await plane.secure()
+
         try:
-            await plane.kernel.configure(configuration, saved.kernel if saved else None)
+            await plane.kernel.configure(configuration, saved.kernel if saved else None, secure)
         except BaseException:
             plane.remove(name)
             raise
@@ -131,7 +137,7 @@ class Configurator:
         plane.submit(group, ConfigurationChanged(configuration))
         if for_kernel:
             group.ready = False
-            await plane.kernel.configure(configuration, plane.kernel.memory(group.name))
+            await plane.kernel.configure(configuration, plane.kernel.memory(group.name), plane.secure)
             group.ready = True
         log.info("configuration changed", extra={"group": group.name})
 
@@ -144,7 +150,7 @@ class Configurator:
             plane.remove(name)
         else:
             saved = self._saved[name]
-            await plane.kernel.configure(saved.configuration, saved.kernel)
+            await plane.kernel.configure(saved.configuration, saved.kernel, plane.secure)
         plane.unfinished(State(dict(self._saved)))  # killed here, the next agent finishes it
         await plane.kernel.withdraw(name)
         del self._saved[name]

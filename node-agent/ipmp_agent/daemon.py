@@ -31,7 +31,7 @@ from ipmp_agent.running import RunningGroup
 from ipmp_agent.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ipmp_agent.core.actions import Action
     from ipmp_agent.core.events import Event
@@ -49,6 +49,9 @@ REFRESH = 1.0
 
 SAVE_DELAY = 0.05
 """Seconds from a change to the writing of the state file, so that a burst of changes is written once."""
+
+SECURING = 1.0
+"""Seconds to wait for the disk before the first change to the kernel: one that hangs must not stop a group."""
 
 ERROR_PAUSE = 0.1
 """Seconds until a core that failed in a tick is ticked again: a fault must not become a busy loop."""
@@ -82,8 +85,13 @@ class Kernel(Protocol):
     async def open(self) -> None:
         """Open sockets. Raises OSError."""
 
-    async def configure(self, group: NodeGroup, memory: Mapping[str, Any] | None) -> None:
-        """Read what is there, sink it as events, KernelRead last, and put the group's own into place."""
+    async def configure(
+        self, group: NodeGroup, memory: Mapping[str, Any] | None, secure: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Read what is there, sink it as events, KernelRead last, and put the group's own into place.
+
+        `secure` has `memory` written to disk: awaited before the first change of what was found.
+        """
 
     def perform(self, group: str, action: Order) -> None:
         """Carry out one order, without waiting."""
@@ -396,6 +404,12 @@ class DataPlane:
         }
         # A group that is held back has not taken over yet: what was saved of it is still the truth.
         self._save(State({**self._unfinished.groups, **saved}))
+
+    async def secure(self) -> None:
+        """Have the state written now, and wait for the disk, yet not forever."""
+        self.save_now()
+        if not await asyncio.to_thread(self.written, SECURING):
+            log.warning("the disk is slow: if this agent is killed now, the next one cannot put everything back")
 
     def stop(self) -> None:
         """Do nothing more; the kernel stays as it is."""

@@ -13,7 +13,7 @@ from ipmp_agent.core.actions import MoveAddresses
 from ipmp_agent.core.events import AddressFound, InterfaceFound, KernelRead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ipmp_agent.core.actions import Action
     from ipmp_agent.core.events import Event
@@ -100,13 +100,16 @@ class FakeKernel:
         self._called("open")
         self.is_open = True
 
-    async def configure(self, group: NodeGroup, memory: Mapping[str, Any] | None) -> None:
+    async def configure(
+        self, group: NodeGroup, memory: Mapping[str, Any] | None, secure: Callable[[], Awaitable[None]]
+    ) -> None:
         """Sink what is present, KernelRead last."""
         name = group.group_name
         self._called("configure", name)
         known = self.groups.get(name)
         holders = known.holders if known else _remembered(group, memory)
         self.groups[name] = FakeGroup(group, memory, holders)
+        await secure()
         everything = tuple(present(member.key, index) for index, member in enumerate(group.members, 1))
         for event in self.interfaces.get(name, everything):
             self.sink(name, event)

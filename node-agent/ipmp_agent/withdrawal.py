@@ -23,6 +23,10 @@ def _unheard(_group: str, _event: Event) -> None:
     """Nobody decides anything during a withdrawal."""
 
 
+async def _saved_already() -> None:
+    """What the state file says stays there until all is withdrawn."""
+
+
 async def withdraw(
     directory: Path, make_kernel: Callable[[Callable[[str, Event], None]], KernelSide] = Kernel
 ) -> State:
@@ -34,7 +38,7 @@ async def withdraw(
     try:
         for name, group in saved.groups.items():
             try:
-                await kernel.configure(group.configuration, group.kernel)
+                await kernel.configure(group.configuration, group.kernel, _saved_already)
                 await kernel.withdraw(name)
             except Exception:
                 log.exception("could not withdraw; try again", extra={"group": name})

@@ -30,6 +30,11 @@ class Adoption:
         self._homes = frozenset(member.key for member in configuration.members if adopting)
         self._tests = frozenset(m.test_ipv4.ip for m in configuration.members if m.test_ipv4 is not None)
 
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is adopted."""
+        return bool(self._homes)
+
     def may_live_on(self, key: str) -> bool:
         """Whether addresses found on this member are adopted."""
         return key in self._homes

@@ -313,6 +313,10 @@ class DataAddresses:
             present = [a for a in announced if a in self.held and self.placement.get(a) == key]
             self._host.announcer.announce(port.wire, present, router=port.link.forwards_ipv6)
 
+    def is_home(self, key: str, version: int) -> bool:
+        """Whether the host had an address of this IP version on a member."""
+        return any(home == key and address.version == version for address, (home, _) in self._foreign.items())
+
     def origins(self) -> tuple[set[str], set[Address]]:
         """The members that had addresses before this group, and these."""
         return {home for home, _ in self._foreign.values()}, {address.ip for address in self._foreign}

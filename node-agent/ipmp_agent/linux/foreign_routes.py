@@ -33,6 +33,9 @@ class Surroundings(Protocol):
     def has_address(self, key: str, version: int) -> bool:
         """Whether a member has any address of this IP version."""
 
+    def is_home(self, key: str, version: int) -> bool:
+        """Whether the host had an address of this IP version on a member, that may be moved from there."""
+
     def was_moved(self, key: str, address: Address) -> bool:
         """Whether this is a data address that is on another member than this one."""
 
@@ -82,12 +85,35 @@ class ForeignRoutes:
     # -- memory -------------------------------------------------------------------------------------------------------
 
     def memory(self) -> list[dict[str, Any]]:
-        """The routes that are to be put back: JSON."""
+        """The routes that are to be put back, and those that will be when an address of the host moves: JSON."""
         return [
-            {"members": {str(i): key for i, key in each.members.items()}, "message": each.route.body.hex()}
-            for each in self._all()
-            if each.missing
+            {
+                "members": {str(i): key for i, key in each.members.items()},
+                "message": each.route.body.hex(),
+                "missing": each.missing,
+            }
+            for each in self._at_stake()
         ]
+
+    def at_stake(self) -> list[bytes]:
+        """The routes that the memory holds, as messages."""
+        return [each.route.body for each in self._at_stake()]
+
+    def _at_stake(self) -> list[_Foreign]:
+        homes: dict[tuple[str, int], bool] = {}
+        found = []
+        for each in self._all():
+            version = each.route.version
+            for key in each.members.values():
+                if (key, version) not in homes:
+                    homes[key, version] = self._around.is_home(key, version)
+            # IPv6 routes stay when an address goes; one that names it loses it.
+            goes = (version == 4 or each.route.source is not None) and any(
+                homes[k, version] for k in each.members.values()
+            )
+            if each.missing or goes:
+                found.append(each)
+        return found
 
     def remember(self, memory: Iterable[Mapping[str, Any]]) -> None:
         """Take over what an earlier run remembered."""
@@ -95,7 +121,7 @@ class ForeignRoutes:
             route = routes.decode(bytes.fromhex(each["message"]))
             members = {int(index): str(key) for index, key in each["members"].items()}
             if route is not None and {leg.index for leg in route.legs} <= set(members):
-                self._add(_foreign(route, members, missing=True))
+                self._add(_foreign(route, members, missing=bool(each.get("missing", True))))
 
     def _all(self) -> Iterator[_Foreign]:
         return (each for known in self._by_members.values() for each in known)
@@ -303,8 +329,16 @@ class ForeignRoutes:
             members = {index: self._around.member(key) for index, key in each.members.items()}
             now = {index: m.index for index, m in members.items() if m is not None and m.index is not None}
             if len(now) == len(members) and (everything or self._is_back(each, ready)):
+                requests += [routes.delete(twin.route.body) for twin in self._without_source(each)]
                 requests.append(routes.restore(each.route.body, now))
         return requests
+
+    def _without_source(self, each: _Foreign) -> list[_Foreign]:
+        """What the kernel made of an IPv6 route whose source address went: the same route, without it."""
+        if each.route.version == 4 or each.route.source is None:
+            return []
+        key = each.key._replace(source=None)
+        return [other for other in self._by_members[each.route.destination] if other.key == key and not other.missing]
 
     def _is_back(self, each: _Foreign, ready: dict[tuple[str, int], bool]) -> bool:
         version, source = each.route.version, each.route.source

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core.actions import Announce, MoveAddresses, SendProbe, SetNominee, SetOutbound
-from ipmp_agent.core.events import KernelRead, ProbeNotSent
+from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeNotSent
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import addresses, links, netlink, routes, settings
 from ipmp_agent.linux.data_addresses import DataAddresses
@@ -26,7 +26,7 @@ from ipmp_agent.linux.test_addresses import TestAddresses
 from ipmp_api.types import DeletionPolicy, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.addresses import InstalledAddress
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MEMORY_VERSION = 1
+
+MEMORY_PAUSE = 1.0
+"""Seconds between writings of the memory while routes keep changing."""
 
 Orders = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce
 
@@ -69,7 +72,11 @@ class Group:
         self._turn = asyncio.Lock()
         self._orders = 0  # that changed the kernel
         self._configured = False
-        self._data = DataAddresses(self.name, host, members, self._sink, self._addresses_changed)
+        self._secure: Callable[[], Awaitable[None]]
+        self._keeping: asyncio.Task[None] | None = None
+        self._kept: list[bytes] = []  # routes that the memory holds
+        self._untold: list[Event] = []  # until the memory is safe
+        self._data = DataAddresses(self.name, host, members, self._tell_safely, self._addresses_changed)
         self._tests = TestAddresses(self.name, host, members, self._sink)
         self._settings = InterfaceSettings(host.counters)
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
@@ -84,8 +91,14 @@ class Group:
 
     # -- life --------------------------------------------------------------------------------------------------------
 
-    async def configure(self, configuration: NodeGroup, memory: Mapping[str, Any] | None) -> None:
+    async def configure(
+        self,
+        configuration: NodeGroup,
+        memory: Mapping[str, Any] | None,
+        secure: Callable[[], Awaitable[None]],
+    ) -> None:
         """Take a configuration; before this returns, everything that is present has been told."""
+        self._secure = secure
         async with self._turn:
             self._configuration = configuration
             self._data.configure(configuration)
@@ -101,6 +114,10 @@ class Group:
             self._data.find(installed)
             self._shadows.read(await self._routes())
             self._configured = True
+            if not self.observing:
+                # All that follows can be undone by another agent, should this one be killed.
+                self._settings.note(self._links())
+                await self._keep_memory()
         await self.reconcile()
         self._sink(KernelRead())
 
@@ -112,6 +129,35 @@ class Group:
             "settings": self._settings.memory(),
             "routes": self._shadows.memory(),
         }
+
+    def _tell_safely(self, event: Event) -> None:
+        """Tell of an address that may be moved once it is known on disk how to put it back."""
+        if isinstance(event, AddressAdopted) and not self.observing:
+            self._untold.append(event)
+        else:
+            self._sink(event)
+
+    async def _keep_memory(self) -> None:
+        untold, self._untold = self._untold, []
+        self._kept = self._shadows.at_stake()
+        await self._secure()
+        for event in untold:
+            self._sink(event)
+
+    def _keep_memory_soon(self) -> None:
+        if self._keeping is None and not self.observing and self._data.adoption.enabled:
+            self._keeping = asyncio.get_running_loop().create_task(self._keep_memory_while_it_changes())
+            self._keeping.add_done_callback(self._kept_memory)
+
+    async def _keep_memory_while_it_changes(self) -> None:
+        while self._untold or self._kept != self._shadows.at_stake():
+            await self._keep_memory()
+            await asyncio.sleep(MEMORY_PAUSE)
+
+    def _kept_memory(self, task: asyncio.Task[None]) -> None:
+        self._keeping = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: what the host had could not be saved", self.name, exc_info=error)
 
     async def reconcile(self) -> int:
         """Compare with the kernel and send the smallest batch that makes it right; returns how many requests."""
@@ -130,6 +176,7 @@ class Group:
             self._shadows.read(table)
             if self.observing:
                 return 0
+            self._keep_memory_soon()
             requests = self._settings.differences(self._links())
             requests += self._tests.differences()
             requests += self._data.differences(installed)
@@ -146,7 +193,7 @@ class Group:
 
     async def withdraw(self) -> None:
         """Take out of the kernel what this agent put there, and put back what it moved."""
-        await self.reconciler.close()
+        await self._close()
         async with self._turn:
             self._data.close()
             self._multicast.close()
@@ -162,9 +209,15 @@ class Group:
             self._host.send(requests, expected=TRANSIENT)
             self._host.send(self._shadows.settle(await self._routes()), expected=TRANSIENT)
 
+    async def _close(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        await self.reconciler.close()
+
     async def close(self) -> None:
         """Stop what is under way; the kernel stays as it is."""
-        await self.reconciler.close()
+        await self._close()
         self._data.close()
         self._multicast.close()
 
@@ -259,7 +312,10 @@ class Group:
         """A route came or went; returns whether the kernel is not as it should be."""
         if self.observing:
             return False
-        return self._shadows.heard(kind, flags, route)
+        changed = self._shadows.heard(kind, flags, route)
+        if not route.owned:
+            self._keep_memory_soon()
+        return changed
 
     def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:
         """An address of a member came or went; returns whether the kernel is not as it should be."""

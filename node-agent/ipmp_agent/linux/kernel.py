@@ -15,7 +15,7 @@ from ipmp_agent.linux.members import Member, Members
 from ipmp_agent.linux.monitor import Monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.findings import Finding
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ipmp_api.types import NodeGroup
 
 log = logging.getLogger(__name__)
+
+
+async def _nowhere() -> None:
+    """Keep no memory."""
 
 
 class Kernel:
@@ -77,7 +81,12 @@ class Kernel:
 
     # -- groups ------------------------------------------------------------------------------------------------------
 
-    async def configure(self, configuration: NodeGroup, memory: Mapping[str, Any] | None) -> None:
+    async def configure(
+        self,
+        configuration: NodeGroup,
+        memory: Mapping[str, Any] | None,
+        secure: Callable[[], Awaitable[None]] = _nowhere,
+    ) -> None:
         """Start to look after a group, or take its new configuration.
 
         Before this returns, every member, test address, router and data address that is present has been told, and
@@ -86,13 +95,15 @@ class Kernel:
         Args:
             configuration: compiled for this node.
             memory: what `memory` returned in the last run, for a group that is new to this one.
+            secure: has `memory` written to disk. Awaited before the kernel is changed, and whenever there is more that
+                a later agent must know to put everything back; an adopted address is told after that.
         """
         name = configuration.group_name
         if name not in self._groups:
             self._groups[name] = Group(configuration, self._host, self._members, self._sink)
         self._members.watch(configuration)
         await self._resync_links()
-        await self._groups[name].configure(configuration, memory)
+        await self._groups[name].configure(configuration, memory, secure)
 
     def perform(self, group: str, action: Orders) -> None:
         """Carry out one order now. What goes wrong is told as an event."""

@@ -80,6 +80,7 @@ class InterfaceSettings:
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
         self._before: dict[str, tuple[int, dict[str, int]]] = {}  # by member: interface index, values
+        self._applied: dict[str, int] = {}  # interface index, by member
 
     def memory(self) -> dict[str, Any]:
         """What a restarted agent must know to restore them: JSON."""
@@ -90,15 +91,21 @@ class InterfaceSettings:
         for key, found in memory.items():
             self._before[key] = (found["index"], {name: found["values"][name] for name in WANTED})
 
+    def note(self, members: Mapping[str, Link]) -> None:
+        """Remember what is there. Another interface under the same key has settings of its own to go back to."""
+        for key, link in members.items():
+            if key not in self._before or self._before[key][0] != link.index:
+                now = dict(link.settings)
+                self._before[key] = (link.index, {name: now.get(name, 0) for name in WANTED})
+
     def differences(self, members: Mapping[str, Link]) -> list[bytes]:
         """Requests that set what is not as it should be; what somebody set back is counted."""
+        self.note(members)
         requests = []
         for key, link in members.items():
-            now = dict(link.settings)
-            missing = drift(now)
-            # Another interface under the same key has settings of its own to go back to.
-            if key not in self._before or self._before[key][0] != link.index:
-                self._before[key] = (link.index, {name: now.get(name, 0) for name in WANTED})
+            missing = drift(dict(link.settings))
+            if self._applied.get(key) != link.index:
+                self._applied[key] = link.index
             elif missing:
                 self._counters["settings_drift"] += 1
                 log.warning("%s: somebody changed %s: setting %s", link.name, ", ".join(missing), missing)
@@ -111,6 +118,7 @@ class InterfaceSettings:
         requests = []
         for key, link in members.items():
             index, values = self._before.pop(key, (None, {}))
+            self._applied.pop(key, None)
             now = dict(link.settings)
             back = {name: value for name, value in values.items() if now.get(name) == WANTED[name] != value}
             if index == link.index and back:

@@ -92,6 +92,10 @@ class Shadows:
         """What a restarted agent must know: JSON."""
         return self._foreign.memory()
 
+    def at_stake(self) -> list[bytes]:
+        """The routes that the memory holds, as messages."""
+        return self._foreign.at_stake()
+
     def remember(self, memory: Iterable[Mapping[str, Any]]) -> None:
         """Take over what an earlier run remembered."""
         self._foreign.remember(memory)

@@ -63,6 +63,10 @@ class GroupSurroundings:
         members = self._members.of(self._group).values()
         return [m.link.name for m in members if m.link is not None and m.key not in self.receiving]
 
+    def is_home(self, key: str, version: int) -> bool:
+        """Whether the host had an address of this IP version on a member, that may be moved from there."""
+        return self._data.is_home(key, version)
+
     def was_moved(self, key: str, address: Address) -> bool:
         """Whether this is a data address that is on another member than this one."""
         return self._data.is_data(address) and self._data.holder(address) not in (None, key)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ipmp_agent.core.actions import SetOutbound
 from ipmp_agent.core.events import AddressAdopted, AddressReleased
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import DeletionPolicy, Existing, Mode
@@ -16,7 +17,7 @@ from tests.lab.kernel.running import GROUP, node_group, where
 from tests.lab.kernel.test_addresses import differences, dump, moves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tests.lab import Lab
     from tests.lab.kernel.running import RunningKernel
@@ -36,6 +37,7 @@ HOST = (
     "route add 198.19.8.0/24 dev nic0 scope link proto bird",
     "route add default via 2001:db8:0:1::201 dev nic0 metric 50",
     "route add 2001:db8:7::/48 via 2001:db8:0:1::202 dev nic0 metric 60",
+    f"route add 2001:db8:8::/48 via 2001:db8:0:1::202 dev nic0 metric 70 src {V6.ip}",
 )
 ALL = (V4, SECOND_V4, OTHER, V6, SECOND_V6)
 
@@ -48,6 +50,9 @@ def adopting(*members: Any, **policies: Any) -> Any:
 def host(lab: Lab) -> Lab:
     """A host with addresses and routes of its own on nic0."""
     lab.host.namespace.batch(HOST)
+    # The kernel takes a moment to make an IPv6 address usable.
+    local = lambda: lab.host.namespace.run("ip", "-6", "route", "show", "table", "local")  # noqa: E731
+    wait_for(local, lambda text: str(V6.ip) in text and str(SECOND_V6.ip) in text)
     return lab
 
 
@@ -218,3 +223,56 @@ def test_observing_adopts_in_the_report_only(host: Lab, kernel: RunningKernel) -
     kernel.run(lambda k: k.reconcile(GROUP))
     kernel.run(lambda k: k.withdraw(GROUP))
     assert "\n".join(differences(before, dump(host))) == ""
+
+
+# -- killed between any two steps -------------------------------------------------------------------------------------
+
+
+class Mortal:
+    """A kernel side that dies when it has sent so many requests, and the memory that was on disk by then."""
+
+    def __init__(self, kernel: RunningKernel, lifetime: int) -> None:
+        self.kernel = kernel
+        self.left = lifetime
+        self.memory: Any = None
+        channel = kernel.kernel._host.channel
+        self._really_send = channel.send
+        channel.send = self._send
+
+    def _send(self, requests: Sequence[bytes], *rest: Any, **words: Any) -> Any:
+        alive = requests[: self.left]
+        self.left -= len(alive)
+        return self._really_send(alive, *rest, **words) if alive else []
+
+    async def secure(self) -> None:
+        if self.left:
+            self.memory = json.loads(json.dumps(self.kernel.kernel.memory(GROUP)))
+
+    def live(self) -> None:
+        """Adopt, fail over, and fail back; the state file is written shortly after each."""
+        self.kernel.run(lambda k: k.configure(adopting(), None, self.secure))
+        for source, destination in (("nic0", "nic1"), ("nic1", "nic0")):
+            self.kernel.perform(SetOutbound((destination,), (destination,)))
+            self.kernel.perform(moves(*ALL, source=source, destination=destination))
+            self.kernel.run(lambda k: k.reconcile(GROUP))
+            self.kernel.run(lambda _: self.secure())
+
+
+def test_killed_between_any_two_steps_another_agent_gives_everything_back(
+    host: Lab, start_kernel: Callable[[], RunningKernel]
+) -> None:
+    before = dump(host)
+    lifetime, survived = 0, False
+    while not survived:
+        first = start_kernel()
+        mortal = Mortal(first, lifetime)
+        mortal.live()
+        survived = mortal.left > 0
+        first.close()
+        second = start_kernel()
+        second.configure(adopting(), mortal.memory)
+        second.run(lambda k: k.withdraw(GROUP))
+        second.close()
+        assert "\n".join(differences(before, dump(host))) == "", f"killed after {lifetime} requests"
+        lifetime += 1
+    assert lifetime > 4 * len(ALL)

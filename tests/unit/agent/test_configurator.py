@@ -185,10 +185,10 @@ async def test_stop_while_a_group_is_being_taken_over_keeps_what_was_saved_of_it
     again = Rig(first.saved[-1])
     configure = again.kernel.configure
 
-    async def slow(group: object, memory: object) -> None:
+    async def slow(group: object, *rest: object) -> None:
         if group.group_name == "b":  # type: ignore[attr-defined]
             await asyncio.sleep(3600)
-        await configure(group, memory)  # type: ignore[arg-type]
+        await configure(group, *rest)  # type: ignore[arg-type]
 
     again.kernel.configure = slow  # type: ignore[method-assign]
     working = asyncio.create_task(again.configurator.run())
