@@ -21,6 +21,7 @@ from ipmp_api.types import (
     TargetSources,
     TestAddresses,
     TestAddressIPv6,
+    Tunnels,
 )
 
 GROUP_NAME_MAX = 31  # the original's LIFGRNAMSIZ, without its terminating zero
@@ -54,6 +55,12 @@ _OUTBOUND_SPREADING = choice(
     "leave by one member: 1 spreads them.",
     Switch,
     _POLICIES.outbound_spreading,
+)
+_TUNNELS = choice(
+    "Follow: a VXLAN device that is pinned to an interface of the group, and whose local address is a data address, is "
+    "pinned to the interface that holds the address.",
+    Tunnels,
+    _POLICIES.tunnels,
 )
 _FAILURE_DETECTION = Struct(
     "How fast probes find a failure.",
@@ -285,6 +292,7 @@ GROUP_SPEC = Struct(
         "failureDetection": _FAILURE_DETECTION,
         "failback": _FAILBACK,
         "outboundSpreading": _OUTBOUND_SPREADING,
+        "tunnels": _TUNNELS,
     },
     required=("interfaces",),
     rules=(pool_rules.TEST_POOL_SIZE,),
@@ -343,6 +351,7 @@ NODE_GROUP_SPEC = Struct(
         "failureDetection": _FAILURE_DETECTION,
         "failback": _FAILBACK,
         "outboundSpreading": _OUTBOUND_SPREADING,
+        "tunnels": _TUNNELS,
         "offline": Sequence(
             "Members taken out for maintenance; written by people. The agent refuses, in a condition, what would leave "
             "no usable member.",

@@ -71,6 +71,7 @@ class Reason(StrEnum):
     KERNEL_REFUSED = "KernelRefused"
     FOREIGN_CHANGE = "ForeignChange"
     SETTINGS_OVERRIDDEN = "SettingsOverridden"
+    TUNNEL_PINNED = "TunnelPinned"
     MULTIPATH_HASH_POLICY = "MultipathHashPolicy"
 
     # life

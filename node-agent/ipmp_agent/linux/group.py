@@ -23,7 +23,8 @@ from ipmp_agent.linux.settings import InterfaceSettings
 from ipmp_agent.linux.shadows import TRANSIENT, Shadows
 from ipmp_agent.linux.surroundings import GroupSurroundings
 from ipmp_agent.linux.test_addresses import TestAddresses
-from ipmp_api.types import DeletionPolicy, Mode
+from ipmp_agent.linux.tunnels import GroupTunnels
+from ipmp_api.types import DeletionPolicy, Mode, Tunnels
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -81,6 +82,7 @@ class Group:
         self._settings = InterfaceSettings(host.counters)
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
         self._multicast = Multicast()
+        self._tunnels = GroupTunnels(host.tunnels, self._surroundings, self._data)
         self._table = Table()
         self._shadows = Shadows(host, self._surroundings, self._sink)
 
@@ -106,6 +108,7 @@ class Group:
                 self._data.remember(memory["addresses"])
                 self._settings.remember(memory["settings"])
                 self._shadows.remember(memory.get("routes", ()))
+                self._tunnels.remember(memory.get("tunnels", ()))
             obsolete = self._tests.configure(configuration)
             if not self.observing:
                 self._host.send(obsolete)
@@ -128,6 +131,7 @@ class Group:
             "addresses": self._data.memory(),
             "settings": self._settings.memory(),
             "routes": self._shadows.memory(),
+            "tunnels": self._tunnels.memory(),
         }
 
     def _tell_safely(self, event: Event) -> None:
@@ -180,6 +184,7 @@ class Group:
             requests = self._settings.differences(self._links())
             requests += self._tests.differences()
             requests += self._data.differences(installed)
+            requests += self._tunnels_differences()
             heard_of = self._shadows.heard_of
             shadows = self._shadows.differences(table, nexthops, self._surroundings.indexes())
             self._host.send(requests, expected=TRANSIENT)
@@ -206,6 +211,7 @@ class Group:
             requests = self._shadows.withdraw()
             requests += self._tests.withdraw()
             requests += self._settings.restore(self._links())
+            requests += self._tunnels.withdraw()
             self._host.send(requests, expected=TRANSIENT)
             self._host.send(self._shadows.settle(await self._routes()), expected=TRANSIENT)
 
@@ -349,6 +355,7 @@ class Group:
         elif isinstance(order, MoveAddresses):
             self._orders += 1
             self._data.move(order.moves)
+            self._host.send(self._tunnels_differences(), expected=TRANSIENT)
         elif isinstance(order, Announce):
             self._data.announce(order.interface, order.addresses)
         elif isinstance(order, SetOutbound):
@@ -367,6 +374,11 @@ class Group:
             nominee = around.member(key) if key is not None else None
             index = nominee.index if nominee is not None else None
             self._multicast.follow(version, index, around.deaf())
+
+    def _tunnels_differences(self) -> list[bytes]:
+        """Requests for the tunnels; those of a group that follows no more are put back."""
+        following = self._configuration.policies.tunnels is Tunnels.FOLLOW
+        return self._tunnels.differences() if following else self._tunnels.withdraw()
 
     def _probe(self, order: SendProbe) -> None:
         port = self._host.ports.get((self.name, order.interface))
@@ -395,4 +407,6 @@ class Group:
                     " Disabled."
                 )
                 found.append(Finding(Reason.MULTIPATH_HASH_POLICY, message))
+        if self._configuration.policies.tunnels is Tunnels.FOLLOW:
+            found += self._tunnels.findings()
         return [*found, *self._data.adoption.findings, *self.reconciler.findings()]

@@ -33,7 +33,7 @@ NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: 
 
 INCONSISTENT = (Reason.FAMILY_MISSING, Reason.NOT_ONE_LINK, Reason.MEDIA_MISMATCH, Reason.DUPLICATE_MAC)
 UNPROBED = (Reason.TEST_ADDRESS_MISSING, Reason.TEST_ADDRESS_DUPLICATE)
-ADVICE = (Reason.MULTIPATH_HASH_POLICY,)
+ADVICE = (Reason.MULTIPATH_HASH_POLICY, Reason.TUNNEL_PINNED)
 """Which findings belong to which condition; every other is about the kernel."""
 
 

@@ -97,7 +97,7 @@ REFUSED = (
         INTERFACES,
         "must have at most 16 items",
     ),
-    Refused("unknown field", {"spec.tunnels": "Follow"}, "spec.tunnels", 'unknown field "spec.tunnels"'),
+    Refused("unknown field", {"spec.colour": "red"}, "spec.colour", 'unknown field "spec.colour"'),
     Refused(
         "unknown field deep", {"spec.probes.targets.router": "Enabled"}, "spec.probes.targets.router", "unknown field"
     ),

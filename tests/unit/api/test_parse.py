@@ -78,7 +78,7 @@ def test_every_wrong_field_is_told_and_not_only_the_first() -> None:
             INTERFACES: [{"name": "eth/1"}, {}],
             "spec.failureDetection.timeMilliseconds": 5,
             POOLS: [{"name": "a", "ranges": ["198.18.1.0/24", "198.18.2"]}],
-            "spec.tunnels": "Follow",
+            "spec.colour": "red",
         },
     )
     with pytest.raises(ValidationError) as refused:
@@ -90,7 +90,7 @@ def test_every_wrong_field_is_told_and_not_only_the_first() -> None:
         f"{INTERFACES}[1]",
         "spec.failureDetection.timeMilliseconds",
         f"{POOLS}[0].ranges[1]",
-        "spec.tunnels",
+        "spec.colour",
     }
     assert len(str(refused.value).splitlines()) == 7
 
@@ -159,6 +159,7 @@ def test_every_field_arrives() -> None:
                 "failureDetection": {"timeMilliseconds": 250, "adaptive": "Disabled"},
                 "failback": "Disabled",
                 "outboundSpreading": "Disabled",
+                "tunnels": "Ignore",
             },
         },
     )
@@ -195,6 +196,7 @@ def test_every_field_arrives() -> None:
     assert policies.failure_detection == FailureDetection(250, Switch.DISABLED)
     assert not policies.failback
     assert not policies.outbound_spreading
+    assert policies.tunnels == "Ignore"
 
 
 def test_a_member_offline_is_found_by_its_key_however_it_is_written() -> None:

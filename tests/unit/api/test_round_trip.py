@@ -23,6 +23,7 @@ from ipmp_api.types import (
     Switch,
     TargetSources,
     TestAddressIPv6,
+    Tunnels,
 )
 
 LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
@@ -55,6 +56,7 @@ POLICIES = st.builds(
     failure_detection=st.builds(FailureDetection, st.integers(100, 3_600_000), st.sampled_from(Switch)),
     failback=st.sampled_from(Switch),
     outbound_spreading=st.sampled_from(Switch),
+    tunnels=st.sampled_from(Tunnels),
 )
 NODE_GROUPS = st.builds(
     NodeGroup,

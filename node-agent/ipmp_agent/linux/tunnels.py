@@ -1,0 +1,217 @@
+"""Tunnels that are pinned to a member: a VXLAN device follows its local address, others are named in a finding.
+
+What has no forwarding entry of its own (all traffic to a single remote, broadcast, ARP) leaves by that one interface,
+whatever the routes say, and the device dies with it. The kernel keeps the interface twice, in the device and in the
+entry that it made for the remote: both are changed. Entries of others, neighbours and addresses stay as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux import links, netlink
+from ipmp_agent.linux.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from ipmp_agent.linux.data_addresses import DataAddresses
+    from ipmp_agent.linux.surroundings import GroupSurroundings
+    from ipmp_api.types import Address
+
+log = logging.getLogger(__name__)
+
+IFLA_LINK, IFLA_LINK_NETNSID = 5, 37
+IFLA_INFO_DATA = 2
+IFLA_VXLAN_GROUP, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_GROUP6, IFLA_VXLAN_LOCAL6 = 2, 3, 4, 16, 17
+RTM_NEWNEIGH, RTM_DELNEIGH = 28, 29
+NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
+NUD_PERMANENT, NTF_SELF = 0x80, 0x02
+ANY_MAC = bytes(6)  # of the entry for what has none of its own
+
+VXLAN = "vxlan"
+OTHER_KINDS = frozenset(
+    {"gre", "gretap", "erspan", "ipip", "sit", "vti", "ip6gre", "ip6gretap", "ip6erspan", "ip6tnl", "vti6", "xfrm"}
+)
+"""Tunnels that may be pinned to an interface, and that this agent leaves alone."""
+
+_INTERFACE_MESSAGE = struct.Struct("=BxHiII")
+_NEIGHBOUR_MESSAGE = struct.Struct("=BxxxiHBx")  # family, interface index, state, flags
+_TOKENS = tuple(kind.encode() for kind in (VXLAN, "gre", "erspan", "ipip", "sit", "vti", "ip6tnl", "xfrm"))
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """One tunnel device."""
+
+    index: int
+    name: str
+    kind: str
+    link: int  # interface index that it is pinned to; 0: none
+    local: Address | None = None  # of a VXLAN device
+    remote: Address | None = None  # of a VXLAN device: a host, or a multicast group
+
+
+def decode(body: bytes) -> Tunnel | None:
+    """Read the body of an RTM_NEWLINK message; None: no tunnel that we know."""
+    if not any(token in body for token in _TOKENS):
+        return None
+    found = netlink.attributes(body, _INTERFACE_MESSAGE.size)
+    information = netlink.attributes(found.get(links.IFLA_LINKINFO, b""), 0)
+    kind = information.get(links.IFLA_INFO_KIND, b"").rstrip(b"\0").decode(errors="replace")
+    link = netlink.number(found.get(IFLA_LINK, b""))
+    if IFLA_LINK_NETNSID in found:
+        link = 0  # the index is one of another network namespace
+    local = remote = None
+    if kind == VXLAN:
+        data = netlink.attributes(information.get(IFLA_INFO_DATA, b""), 0)
+        if IFLA_LINK_NETNSID not in found:
+            link = netlink.number(data.get(IFLA_VXLAN_LINK, b""))
+        local = _address(data, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6)
+        remote = _address(data, IFLA_VXLAN_GROUP, IFLA_VXLAN_GROUP6)
+    elif kind not in OTHER_KINDS:
+        return None
+    return Tunnel(links.index_of(body), links.name_of(body), kind, link, local, remote)
+
+
+def _address(data: Mapping[int, bytes], *kinds: int) -> Address | None:
+    return next((ip_address(data[kind]) for kind in kinds if any(data.get(kind, b""))), None)
+
+
+def pin(tunnel: Tunnel, link: int) -> list[bytes]:
+    """Requests that pin a VXLAN device to another interface and leave everything else of it as it is."""
+    requests = [_change(tunnel.index, link)]
+    if tunnel.remote is not None:
+        # The new one first: there is no moment without.
+        append = netlink.NLM_F_CREATE | netlink.NLM_F_APPEND
+        requests.append(_default_entry(RTM_NEWNEIGH, append, tunnel.index, tunnel.remote, link))
+        requests.append(_default_entry(RTM_DELNEIGH, 0, tunnel.index, tunnel.remote, tunnel.link))
+    return requests
+
+
+def _default_entry(kind: int, flags: int, index: int, remote: Address, link: int) -> bytes:
+    head = _NEIGHBOUR_MESSAGE.pack(socket.AF_BRIDGE, index, NUD_PERMANENT, NTF_SELF)
+    destination = netlink.attribute(NDA_DST, remote.packed) + netlink.attribute(NDA_LLADDR, ANY_MAC)
+    return netlink.message(kind, flags, head, destination, netlink.u32(NDA_IFINDEX, link))
+
+
+def _change(index: int, link: int) -> bytes:
+    data = netlink.nested(IFLA_INFO_DATA, netlink.u32(IFLA_VXLAN_LINK, link))
+    information = netlink.nested(links.IFLA_LINKINFO, netlink.attribute(links.IFLA_INFO_KIND, VXLAN.encode()), data)
+    return netlink.message(netlink.RTM_NEWLINK, 0, _INTERFACE_MESSAGE.pack(0, 0, index, 0, 0), information)
+
+
+class TunnelTable:
+    """Every tunnel of the network namespace, as the kernel last described it."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, Tunnel] = {}
+
+    def resync(self, bodies: Iterable[bytes]) -> None:
+        """Take a dump of all links as the whole truth."""
+        tunnels = [tunnel for body in bodies if (tunnel := decode(body)) is not None]
+        self.found = {tunnel.index: tunnel for tunnel in tunnels}
+
+    def heard(self, kind: int, body: bytes) -> bool:
+        """Take one RTM_NEWLINK or RTM_DELLINK message; returns whether a tunnel came or is pinned elsewhere now."""
+        if links.family_of(body) != 0:
+            return False
+        index = links.index_of(body)
+        tunnel = decode(body) if kind == netlink.RTM_NEWLINK else None
+        before = self.found.pop(index, None)
+        if tunnel is None:
+            return False
+        self.found[index] = tunnel
+        return before != tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """What we did to a device."""
+
+    name: str
+    home: str  # the member it was pinned to
+    link: int  # interface index that we pinned it to
+
+
+class GroupTunnels:
+    """The tunnels whose local address is a data address of one group."""
+
+    def __init__(self, table: TunnelTable, around: GroupSurroundings, data: DataAddresses) -> None:
+        self._table = table
+        self._around = around
+        self._data = data
+        self._pinned: dict[int, _Pinned] = {}
+
+    def memory(self) -> list[dict[str, Any]]:
+        """What a restarted agent must know to put them back: JSON."""
+        return [{"index": i, "name": p.name, "member": p.home, "link": p.link} for i, p in self._pinned.items()]
+
+    def remember(self, memory: Iterable[Mapping[str, Any]]) -> None:
+        """Take over what an earlier run remembered."""
+        self._pinned = {p["index"]: _Pinned(p["name"], p["member"], p["link"]) for p in memory}
+
+    def differences(self) -> list[bytes]:
+        """Requests that pin each device to the member that holds its local address."""
+        requests = []
+        for tunnel, member in self._on_members():
+            holder = self._data.holder(tunnel.local) if tunnel.local is not None and _can_follow(tunnel) else None
+            target = self._around.member(holder) if holder is not None else None
+            if target is None or target.index is None or target.index == tunnel.link:
+                continue
+            before = self._pinned.get(tunnel.index)
+            ours = before is not None and (before.name, before.link) == (tunnel.name, tunnel.link)
+            home = before.home if before is not None and ours else member
+            self._pinned[tunnel.index] = _Pinned(tunnel.name, home, target.index)
+            requests += self._pin(tunnel, target.index)
+        return requests
+
+    def withdraw(self) -> list[bytes]:
+        """Requests that pin each device where its owner did; one that its owner pinned anew is left alone."""
+        requests = []
+        for index, pinned in self._pinned.items():
+            tunnel, home = self._table.found.get(index), self._around.member(pinned.home)
+            if tunnel is None or (tunnel.name, tunnel.link) != (pinned.name, pinned.link):
+                continue
+            if home is not None and home.index not in (None, tunnel.link):
+                requests += self._pin(tunnel, home.index or 0)
+        self._pinned.clear()
+        return requests
+
+    def _pin(self, tunnel: Tunnel, link: int) -> list[bytes]:
+        # A refusal is seen at the next resync.
+        self._table.found[tunnel.index] = replace(tunnel, link=link)
+        return pin(tunnel, link)
+
+    def _on_members(self) -> Iterator[tuple[Tunnel, str]]:
+        for tunnel in list(self._table.found.values()):
+            key = self._around.key_of(tunnel.link) if tunnel.link else None
+            if key is not None:
+                yield tunnel, key
+
+    def findings(self) -> list[Finding]:
+        """Tunnels that stay on their member when it fails."""
+        found = []
+        for tunnel, key in self._on_members():
+            if tunnel.kind != VXLAN:
+                why = f"a {tunnel.kind} tunnel does not follow. Make it without `dev`, and routes choose the member"
+            elif not _can_follow(tunnel):
+                why = f"its remote {tunnel.remote} is a multicast group. Use forwarding entries"
+            elif tunnel.local is None or not self._data.is_data(tunnel.local):
+                why = f"its local address ({tunnel.local or 'none'}) is no data address. Give it one"
+            else:
+                continue
+            message = f"{tunnel.name} is pinned to {key} and stays there when {key} fails: {why}."
+            found.append(Finding(Reason.TUNNEL_PINNED, message, key))
+        return found
+
+
+def _can_follow(tunnel: Tunnel) -> bool:
+    """Whether a device is one that follows: the kernel joins a multicast remote on the first interface only."""
+    return tunnel.kind == VXLAN and (tunnel.remote is None or not tunnel.remote.is_multicast)
