@@ -65,7 +65,9 @@ def percentile(values: list[float], rank: float) -> float:
 
 def pull(nic: Nic, train: PingTrain, sniffer: Sniffer, others: set[str]) -> Pull:
     """Pull this NIC's cable and measure until the address is served at one of the other MACs."""
-    pulled = nic.unplug()
+    # Before the pull, not after: the announcement may be out before the call returns.
+    pulled = time.monotonic()
+    nic.unplug()
     wait_for(
         lambda: [one for one in sniffer.announcements(ADDRESS, since=pulled) if one.mac in others],
         deadline=30,
