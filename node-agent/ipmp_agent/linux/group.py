@@ -120,6 +120,7 @@ class Group:
             if not self.observing:
                 # All that follows can be undone by another agent, should this one be killed.
                 self._settings.note(self._links())
+                self._tunnels.note()
                 await self._keep_memory()
         await self.reconcile()
         self._sink(KernelRead())

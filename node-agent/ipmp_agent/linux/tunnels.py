@@ -157,6 +157,18 @@ class GroupTunnels:
         """Take over what an earlier run remembered."""
         self._pinned = {p["index"]: _Pinned(p["name"], p["member"], p["link"]) for p in memory}
 
+    def note(self) -> None:
+        """Take down where the devices are pinned that may follow, before anything is changed."""
+        for tunnel, member in self._on_members():
+            if tunnel.local is not None and self._data.is_data(tunnel.local) and _can_follow(tunnel):
+                self._pinned[tunnel.index] = _Pinned(tunnel.name, self._home(tunnel, member), tunnel.link)
+
+    def _home(self, tunnel: Tunnel, member: str) -> str:
+        """The member that the owner of a device, which is pinned to this member, has pinned it to."""
+        pinned = self._pinned.get(tunnel.index)
+        ours = pinned is not None and (pinned.name, pinned.link) == (tunnel.name, tunnel.link)
+        return pinned.home if pinned is not None and ours else member
+
     def differences(self) -> list[bytes]:
         """Requests that pin each device to the member that holds its local address."""
         requests = []
@@ -165,10 +177,7 @@ class GroupTunnels:
             target = self._around.member(holder) if holder is not None else None
             if target is None or target.index is None or target.index == tunnel.link:
                 continue
-            before = self._pinned.get(tunnel.index)
-            ours = before is not None and (before.name, before.link) == (tunnel.name, tunnel.link)
-            home = before.home if before is not None and ours else member
-            self._pinned[tunnel.index] = _Pinned(tunnel.name, home, target.index)
+            self._pinned[tunnel.index] = _Pinned(tunnel.name, self._home(tunnel, member), target.index)
             requests += self._pin(tunnel, target.index)
         return requests
 
