@@ -25,6 +25,7 @@ LADDERS = {
     },
     "bench": {
         "keepalived": "the peer that failover is measured against",
+        "frr": "its bfdd is the peer that probing is measured against",
     },
 }
 
