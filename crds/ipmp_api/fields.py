@@ -10,6 +10,8 @@ from __future__ import annotations
 from ipmp_api import pool_rules, rules
 from ipmp_api.schema import Dictionary, Number, Sequence, Struct, Text, choice
 from ipmp_api.types import (
+    DeletionPolicy,
+    Existing,
     FailureDetection,
     Mode,
     Origin,
@@ -61,6 +63,19 @@ _TUNNELS = choice(
     "pinned to the interface that holds the address.",
     Tunnels,
     _POLICIES.tunnels,
+)
+_EXISTING = choice(
+    "What becomes of static global addresses that are on the interfaces already, or come there. Adopt: they stay as "
+    "they are, move when their interface fails, and return as they were; those of DHCP or router advertisements are "
+    "refused. Ignore: they are left alone, and those adopted before go back.",
+    Existing,
+    _POLICIES.existing,
+)
+_DELETION_POLICY = choice(
+    "What deletion leaves in the kernel. Restore: every address and route where it was found, and nothing else. "
+    "Retain: the last state.",
+    DeletionPolicy,
+    _POLICIES.deletion_policy,
 )
 _FAILURE_DETECTION = Struct(
     "How fast probes find a failure.",
@@ -238,6 +253,7 @@ GROUP_SPEC = Struct(
         "dataAddresses": Struct(
             "The addresses that move between the members.",
             {
+                "existing": _EXISTING,
                 "pools": Sequence(
                     "Addresses that the operator gives to nodes.",
                     _POOL,
@@ -293,6 +309,7 @@ GROUP_SPEC = Struct(
         "failback": _FAILBACK,
         "outboundSpreading": _OUTBOUND_SPREADING,
         "tunnels": _TUNNELS,
+        "deletionPolicy": _DELETION_POLICY,
     },
     required=("interfaces",),
     rules=(pool_rules.TEST_POOL_SIZE,),
@@ -352,6 +369,8 @@ NODE_GROUP_SPEC = Struct(
         "failback": _FAILBACK,
         "outboundSpreading": _OUTBOUND_SPREADING,
         "tunnels": _TUNNELS,
+        "existing": _EXISTING,
+        "deletionPolicy": _DELETION_POLICY,
         "offline": Sequence(
             "Members taken out for maintenance; written by people. The agent refuses, in a condition, what would leave "
             "no usable member.",

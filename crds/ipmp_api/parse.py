@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ipmp_api.addresses import parse_address, parse_block, parse_interface_address, parse_network, parse_range
@@ -42,6 +41,7 @@ from ipmp_api.types import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from ipaddress import IPv4Interface
 
 TEST_POOL_NAME = "testAddresses.ipv4"  # no name of a pool has a dot
@@ -63,7 +63,7 @@ def parse_group(manifest: Mapping[str, Any], *, strict: bool = True) -> Group:
     """
     metadata, spec = _checked(manifest, GROUP_KIND, GROUP_SPEC, strict=strict)
     test_ipv6 = TestAddressIPv6(spec["testAddresses"]["ipv6"])
-    policies = _policies(spec, test_ipv6)
+    policies = _policies(spec, test_ipv6, spec["dataAddresses"])
     pool = spec["testAddresses"].get("ipv4", {}).get("pool")
     return Group(
         name=metadata["name"],
@@ -97,7 +97,7 @@ def parse_node_group(manifest: Mapping[str, Any], *, strict: bool = True) -> Nod
             for a in spec.get("dataAddresses", ())
         ),
         peers=tuple(parse_address(text) for text in spec.get("peers", ())),
-        policies=_policies(spec, TestAddressIPv6(spec["testAddresses"]["ipv6"])),
+        policies=_policies(spec, TestAddressIPv6(spec["testAddresses"]["ipv6"]), spec),
         offline=tuple(_key(entry["interface"]) for entry in spec.get("offline", ())),
     )
 
@@ -129,13 +129,13 @@ def node_group_spec(group: NodeGroup) -> dict[str, Any]:
             "adaptive": group.policies.failure_detection.adaptive.value,
         },
         "failback": group.policies.failback.value,
+        "existing": group.policies.existing.value,
+        "deletionPolicy": group.policies.deletion_policy.value,
     }
     later = {
-        "existing": group.policies.existing.value,
         "outboundSpreading": group.policies.outbound_spreading.value,
         "podEgress": {"sourceCIDRs": [str(network) for network in group.policies.pod_egress]},
         "tunnels": group.policies.tunnels.value,
-        "deletionPolicy": group.policies.deletion_policy.value,
     }
     spec.update({name: value for name, value in later.items() if name in NODE_GROUP_SPEC.properties})
     if group.offline:
@@ -253,13 +253,12 @@ def _selector(selector: dict[str, Any]) -> LabelSelector:
     )
 
 
-def _policies(spec: dict[str, Any], test_ipv6: TestAddressIPv6) -> Policies:
+def _policies(spec: dict[str, Any], test_ipv6: TestAddressIPv6, addresses: dict[str, Any]) -> Policies:
     """Read what a group hands down; a field that the API has not yet gets its default."""
     targets, detection = spec["probes"]["targets"], spec["failureDetection"]
-    existing = spec.get("dataAddresses", {}) if isinstance(spec.get("dataAddresses"), Mapping) else spec
     return Policies(
         mode=Mode(spec["mode"]),
-        existing=Existing(existing.get("existing", _DEFAULTS.existing)),
+        existing=Existing(addresses["existing"]),
         test_ipv6=test_ipv6,
         probe_method=ProbeMethod(spec["probes"]["method"]),
         targets=TargetSources(
@@ -273,5 +272,5 @@ def _policies(spec: dict[str, Any], test_ipv6: TestAddressIPv6) -> Policies:
         outbound_spreading=Switch(spec.get("outboundSpreading", _DEFAULTS.outbound_spreading)),
         pod_egress=tuple(parse_network(text) for text in spec.get("podEgress", {}).get("sourceCIDRs", ())),
         tunnels=Tunnels(spec.get("tunnels", _DEFAULTS.tunnels)),
-        deletion_policy=DeletionPolicy(spec.get("deletionPolicy", _DEFAULTS.deletion_policy)),
+        deletion_policy=DeletionPolicy(spec["deletionPolicy"]),
     )

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 _T = TypeVar("_T")
 
 LAST_FAILOVERS_MAX = 10
+STATUS_ADDRESSES_MAX = 4160
 TROUBLED_NODES_MAX = 10
 
 
@@ -69,6 +70,7 @@ class AddressStatus:
     state: str  # up, down
     interface: str | None = None
     reason: str | None = None
+    origin: str | None = None  # Assigned, Pool, Adopted
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from ipmp_api.fields import (
     ADDRESS_MAX,
-    ASSIGNED_ADDRESSES_MAX,
     INTERFACE_ADDRESS_MAX,
     INTERFACES_MAX,
     NODE_NAME_MAX,
 )
-from ipmp_api.rules import PER_NODE_MAX
 from ipmp_api.schema import Flag, Node, Number, Sequence, Struct, Text, choice
-from ipmp_api.status import LAST_FAILOVERS_MAX, TROUBLED_NODES_MAX
-from ipmp_api.types import Role
+from ipmp_api.status import LAST_FAILOVERS_MAX, STATUS_ADDRESSES_MAX, TROUBLED_NODES_MAX
+from ipmp_api.types import Origin, Role
 
 _COUNT_MAX = 2**31 - 1
 _EXACT_MAX = 2**53 - 1  # bounds are JSON numbers: a larger one is rounded, and the API server then refuses every value
@@ -150,10 +148,11 @@ NODE_GROUP_STATUS = Struct(
                     "state": _words("Whether an interface holds it.", "up", "down"),
                     "interface": Text("The interface that holds it.", _INTERFACE_NAME_MAX),
                     "reason": _REASON,
+                    "origin": choice("Where it comes from.", Origin),
                 },
                 required=("address", "state"),
             ),
-            PER_NODE_MAX + ASSIGNED_ADDRESSES_MAX,
+            STATUS_ADDRESSES_MAX,
             key="address",
         ),
         "lastFailovers": Sequence(

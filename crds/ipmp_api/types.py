@@ -156,7 +156,7 @@ class GroupInterface:
 class DataAddresses:
     """IPMPGroup.spec.dataAddresses."""
 
-    existing: Existing = Existing.IGNORE  # until the agent adopts
+    existing: Existing = Existing.ADOPT
     pools: tuple[Pool, ...] = ()
     assigned: tuple[Assignment, ...] = ()
 
@@ -193,7 +193,7 @@ class Policies:
     """The choices that a group hands down to its node groups unchanged."""
 
     mode: Mode = Mode.MANAGE
-    existing: Existing = Existing.IGNORE  # until the agent adopts
+    existing: Existing = Existing.ADOPT
     test_ipv6: TestAddressIPv6 = TestAddressIPv6.LINK_LOCAL
     probe_method: ProbeMethod = ProbeMethod.AUTO
     targets: TargetSources = field(default_factory=TargetSources)

@@ -10,6 +10,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import GroupState, ProbeWord, TargetMode
 from ipmp_api.status import (
     LAST_FAILOVERS_MAX,
+    STATUS_ADDRESSES_MAX,
     AddressStatus,
     Condition,
     Failover,
@@ -33,7 +34,7 @@ NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: 
 
 INCONSISTENT = (Reason.FAMILY_MISSING, Reason.NOT_ONE_LINK, Reason.MEDIA_MISMATCH, Reason.DUPLICATE_MAC)
 UNPROBED = (Reason.TEST_ADDRESS_MISSING, Reason.TEST_ADDRESS_DUPLICATE)
-ADVICE = (Reason.MULTIPATH_HASH_POLICY, Reason.TUNNEL_PINNED)
+ADVICE = (Reason.MULTIPATH_HASH_POLICY, Reason.TUNNEL_PINNED, Reason.DHCP_MANAGED)
 """Which findings belong to which condition; every other is about the kernel."""
 
 
@@ -50,7 +51,7 @@ def build(view: GroupView, *, now: float, previous: tuple[Condition, ...] = (), 
     return NodeGroupStatus(
         state=snapshot.state.value,
         interfaces=tuple(_interface(interface, view) for interface in snapshot.interfaces),
-        addresses=tuple(_address(address, view) for address in snapshot.addresses),
+        addresses=tuple(_address(address, view) for address in snapshot.addresses[:STATUS_ADDRESSES_MAX]),
         failure_detection_time_milliseconds=round(snapshot.detection_time * 1000),
         last_failovers=tuple(_failover(one, view) for one in reversed(view.history))[:LAST_FAILOVERS_MAX],
         conditions=with_times(conditions(view), now=now, previous=previous, generation=generation),
@@ -105,6 +106,7 @@ def _address(address: AddressSnapshot, view: GroupView) -> AddressStatus:
         state="down" if address.refusal or address.interface is None else "up",
         interface=_name(view, address.interface),
         reason=address.refusal.value if address.refusal else None,
+        origin=address.origin.value,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ipmp_agent.linux.kernel import Kernel
-from ipmp_api.types import DataAddress, InterfaceMatch, Member, NodeGroup, Policies
+from ipmp_api.types import DataAddress, Existing, InterfaceMatch, Member, NodeGroup, Policies
 from tests.lab import wait_for
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def node_group(*members: str | Member, addresses: tuple[Any, ...] = (), **polici
         "host",
         tuple(m if isinstance(m, Member) else Member(InterfaceMatch(name=m)) for m in members or ("nic0", "nic1")),
         tuple(DataAddress(address) for address in addresses),
-        policies=Policies(**policies),
+        policies=Policies(**{"existing": Existing.IGNORE} | policies),
     )
 
 

@@ -12,6 +12,8 @@ from ipmp_api.parse import node_group_manifest, node_group_spec, parse_group, pa
 from ipmp_api.types import (
     AddressRange,
     DataAddresses,
+    DeletionPolicy,
+    Existing,
     FailureDetection,
     Group,
     GroupInterface,
@@ -142,6 +144,7 @@ def test_every_field_arrives() -> None:
                         }
                     ],
                     "assigned": [{"nodeName": "n1", "addresses": ["198.18.3.1", "2001:DB8::1/64"]}],
+                    "existing": "Ignore",
                 },
                 "testAddresses": {
                     "ipv4": {"pool": {"ranges": ["198.18.4.0/24"], "prefixLength": 24}},
@@ -160,6 +163,7 @@ def test_every_field_arrives() -> None:
                 "failback": "Disabled",
                 "outboundSpreading": "Disabled",
                 "tunnels": "Ignore",
+                "deletionPolicy": "Retain",
             },
         },
     )
@@ -197,6 +201,7 @@ def test_every_field_arrives() -> None:
     assert not policies.failback
     assert not policies.outbound_spreading
     assert policies.tunnels == "Ignore"
+    assert (policies.existing, policies.deletion_policy) == (Existing.IGNORE, DeletionPolicy.RETAIN)
 
 
 def test_a_member_offline_is_found_by_its_key_however_it_is_written() -> None:

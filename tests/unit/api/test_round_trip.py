@@ -11,6 +11,8 @@ from ipmp_api.parse import node_group_manifest, parse_node_group
 from ipmp_api.types import (
     Address,
     DataAddress,
+    DeletionPolicy,
+    Existing,
     FailureDetection,
     InterfaceMatch,
     Member,
@@ -57,6 +59,8 @@ POLICIES = st.builds(
     failback=st.sampled_from(Switch),
     outbound_spreading=st.sampled_from(Switch),
     tunnels=st.sampled_from(Tunnels),
+    existing=st.sampled_from(Existing),
+    deletion_policy=st.sampled_from(DeletionPolicy),
 )
 NODE_GROUPS = st.builds(
     NodeGroup,

@@ -78,8 +78,8 @@ def test_whole_status() -> None:
         },
     ]
     assert found["addresses"] == [
-        {"address": "198.18.0.100/24", "state": "up", "interface": "nic0"},
-        {"address": "198.18.0.101/24", "state": "down", "reason": "AddressConflict"},
+        {"address": "198.18.0.100/24", "state": "up", "interface": "nic0", "origin": "Assigned"},
+        {"address": "198.18.0.101/24", "state": "down", "reason": "AddressConflict", "origin": "Assigned"},
     ]
     assert found["lastFailovers"][0] == {
         "time": "2023-11-14T22:13:20.250000Z",

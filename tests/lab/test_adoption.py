@@ -1,0 +1,227 @@
+"""A host's own addresses and routes, adopted: they survive what their NIC does not, and are given back bit for bit."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import invariants
+from tests.lab import Agent, KernelDump, Lab, PingTrain, TcpStream, group, wait_for
+from tests.lab.scene import link_local, settle
+from tests.lab.status import group_view
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+V4, V6 = "198.18.0.11", "2001:db8:0:1::11"
+GATEWAY_V4, GATEWAY_V6 = "198.18.0.1", "2001:db8:0:1::1"
+REMOTE = ("198.19.0.0/24", "2001:db8:0:2::/64")
+HOST = (
+    "address add 198.18.0.12/24 dev nic0 label nic0:b",
+    "address add 198.18.32.13/20 dev nic0 brd +",
+    f"route add default via {GATEWAY_V4} dev nic0 proto static metric 100",
+    f"route add {REMOTE[0]} via {GATEWAY_V4} dev nic0 src {V4} mtu 1400",
+    f"route add default via {GATEWAY_V6} dev nic0 proto static metric 300",
+    f"route add {REMOTE[1]} via {GATEWAY_V6} dev nic0 src {V6} metric 200",
+)
+ALL = {V4, "198.18.0.12", "198.18.32.13", V6}
+
+
+@pytest.fixture
+def host() -> Iterator[Lab]:
+    """A host that reaches a network behind a router by addresses and routes of its own on nic0."""
+    lab = Lab(router=True, nic_addresses={"nic0": (f"{V4}/24", f"{V6}/64")})
+    with lab:
+        lab.host.namespace.batch(HOST)
+        wait_for(lambda: _dump(lab), lambda dump: dump == _dump(lab), what="a kernel at rest", interval=0.5)
+        yield lab
+
+
+def _dump(lab: Lab) -> KernelDump:
+    return KernelDump.take(lab.host.namespace.run)
+
+
+def manifest(lab: Lab, **changes: Any) -> dict[str, Any]:
+    """A group that says nothing of addresses."""
+    peers = [lab.peer(0), lab.peer(1)]
+    wanted: dict[str, Any] = {"targets": [p.ipv4 for p in peers] + [link_local(p.only) for p in peers]}
+    return group(**wanted | changes)
+
+
+def homes(agent: Agent) -> dict[str, str | None]:
+    return dict(group_view(agent.status()).addresses)
+
+
+def wait_home(agent: Agent, nic: str) -> None:
+    agent.wait_for(lambda s: group_view(s).addresses == dict.fromkeys(ALL, nic), what=f"all on {nic}")
+
+
+def withdraw(agent: Agent) -> KernelDump:
+    assert agent.stop() == 0
+    done = agent.withdraw()
+    assert done.returncode == 0, done.stderr
+    return agent.dump()
+
+
+def test_everything_the_host_had_survives_a_cable_and_is_given_back(host: Lab) -> None:
+    before = _dump(host)
+    remote = host.hosts["remote"].namespace
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        assert agent.dump().addresses == before.addresses
+        shown = agent.ipmpstat("-a", "-n")
+        assert all(address in shown for address in ALL)
+        agent.wait_for(lambda s: group_view(s).state == "ok", what="ok")
+        with (
+            PingTrain(remote, V4, 0.01) as ping4,
+            PingTrain(remote, V6, 0.01) as ping6,
+            TcpStream(remote, host.host.namespace, V4) as tcp4,
+            TcpStream(remote, host.host.namespace, V6) as tcp6,
+        ):
+            flows = (ping4.wait_answered, ping6.wait_answered, tcp4.wait_received, tcp6.wait_received)
+            for flow in flows:
+                flow()
+            host.host.nic("nic0").unplug()
+            wait_home(agent, "nic1")
+            for flow in flows:
+                flow()
+            settle(agent)
+            host.host.nic("nic0").plug()
+            wait_home(agent, "nic0")
+            for flow in flows:
+                flow()
+            settle(agent)
+            assert (tcp4.stop().error, tcp6.stop().error) == (None, None)
+        wait_for(lambda: agent.dump().addresses, lambda found: found == before.addresses, what="as it was")
+        invariants.as_it_was_found(before, withdraw(agent))
+
+
+def test_deleted_while_everything_is_away_from_home(host: Lab) -> None:
+    before = _dump(host)
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        host.host.nic("nic0").unplug()
+        wait_home(agent, "nic1")
+        host.host.nic("nic0").plug()
+        invariants.as_it_was_found(before, withdraw(agent))
+
+
+@pytest.mark.parametrize("milliseconds", [0, 2, 5, 10, 20, 40, 80])
+def test_killed_in_the_middle_of_a_failover(host: Lab, milliseconds: int) -> None:
+    before = _dump(host)
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        host.host.nic("nic0").unplug()
+        threading.Event().wait(milliseconds / 1000)
+        agent.kill()
+        agent.start()
+        wait_home(agent, "nic1")
+        host.host.nic("nic0").plug()
+        wait_home(agent, "nic0")
+        invariants.as_it_was_found(before, withdraw(agent))
+
+
+def test_killed_as_soon_as_it_starts(host: Lab) -> None:
+    before = _dump(host)
+    with Agent(host, manifest(host)) as agent:
+        agent.stop()
+        agent.withdraw()
+        for milliseconds in range(100, 900, 100):
+            agent.start(wait=False)
+            threading.Event().wait(milliseconds / 1000)
+            agent.kill()
+            done = agent.withdraw()
+            assert done.returncode == 0, done.stderr
+            invariants.as_it_was_found(before, agent.dump())
+
+
+def test_retain_leaves_the_last_state_and_ignore_gives_back(host: Lab) -> None:
+    before = _dump(host)
+    with Agent(host, manifest(host, deletionPolicy="Retain")) as agent:
+        wait_home(agent, "nic0")
+        host.host.nic("nic0").unplug()
+        wait_home(agent, "nic1")
+        last = agent.dump()
+        invariants.as_it_was_found(last, withdraw(agent))
+        # An agent without memory takes what it finds, and does not lose it.
+        agent.write(manifest(host))
+        agent.start()
+        wait_home(agent, "nic1")
+    assert {address: host.host.holders(address) for address in ALL} == {address: ["nic1"] for address in ALL}
+    assert before.held("nic0") != KernelDump.take(host.host.namespace.run).held("nic0")
+
+
+def test_ignore_by_a_reload_gives_back_what_was_moved(host: Lab) -> None:
+    before = _dump(host)
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        host.host.nic("nic0").unplug()
+        wait_home(agent, "nic1")
+        agent.write(manifest(host, dataAddresses={"existing": "Ignore"}))
+        agent.reload()
+        wait_for(lambda: agent.dump().addresses, lambda found: found == before.addresses, what="all at home")
+        assert homes(agent) == {}
+        host.host.nic("nic0").plug()
+        invariants.as_it_was_found(before, withdraw(agent))
+
+
+def test_ignored_addresses_stay_where_they_are(host: Lab) -> None:
+    before = _dump(host)
+    with Agent(host, manifest(host, dataAddresses={"existing": "Ignore"})) as agent:
+        host.host.nic("nic0").unplug()
+        agent.wait_for(lambda s: group_view(s).state == "degraded", what="degraded")
+        assert homes(agent) == {}
+        assert agent.dump().addresses == before.addresses
+
+
+def test_a_leased_address_is_left_alone_and_named(host: Lab) -> None:
+    host.host.namespace.ip(
+        "address", "add", "198.18.0.14/24", "dev", "nic0", "valid_lft", "900", "preferred_lft", "900"
+    )
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        (found,) = [one for one in agent.status()["groups"][0]["findings"] if one["reason"] == "DHCPManaged"]
+        assert "198.18.0.14 on nic0" in found["message"]
+        host.host.nic("nic0").unplug()
+        wait_home(agent, "nic1")
+        assert host.host.holders("198.18.0.14") == ["nic0"]
+
+
+def test_what_the_admin_takes_away_is_back_at_once(host: Lab) -> None:
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        before = agent.dump()
+        host.host.namespace.ip("address", "del", "198.18.32.13/20", "dev", "nic0")
+        wait_for(agent.dump, lambda dump: not before.difference(dump), deadline=2, what="all back")
+
+
+def test_observe_writes_nothing(host: Lab) -> None:
+    """What the kernel tells of a namespace is the proof: every change of an address, route, nexthop or rule."""
+    with Agent(host, manifest(host, mode="Observe")) as agent:
+        agent.stop()
+        argv = ["ip", "monitor", "address", "route", "nexthop", "rule", "netconf"]
+        watching = host.host.namespace.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            threading.Event().wait(0.5)
+            agent.start()
+            wait_home(agent, "nic0")
+            silenced = host.host.nic("nic0")
+            silenced.silence()
+            agent.wait_for(lambda s: group_view(s).usable == {"nic1"}, what="the failure in the status")
+            silenced.restore()
+            agent.wait_for(lambda s: group_view(s).state == "ok", what="the repair in the status")
+            agent.write(manifest(host, mode="Observe", addresses=["198.18.0.99/24"], failback="Disabled"))
+            agent.reload()
+            agent.wait_for(lambda s: "198.18.0.99" in group_view(s).addresses, what="the new address in the status")
+            agent.kill()
+            assert agent.withdraw().returncode == 0
+            host.host.namespace.ip("route", "add", "198.19.99.0/24", "dev", "nic1")
+        finally:
+            threading.Event().wait(0.5)
+            watching.terminate()
+            told, _ = watching.communicate(timeout=10)
+    changes = [line for line in told.decode().splitlines() if "dev lo" not in line]
+    assert changes == ["198.19.99.0/24 dev nic1 scope link "], "only what the test did itself"
