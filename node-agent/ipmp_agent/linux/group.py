@@ -210,7 +210,7 @@ class Group:
             self._shadows.endanger(*self._data.origins())
             self._shadows.read(await self._routes())
             requests = self._shadows.withdraw()
-            requests += self._tests.withdraw()
+            requests += self._tests.withdraw(await self._installed())
             requests += self._settings.restore(self._links())
             requests += self._tunnels.withdraw()
             self._host.send(requests, expected=TRANSIENT)

@@ -150,10 +150,11 @@ class TestAddresses:
         # The notification of the kernel makes it ready.
         self._host.send([self._add(index, known.wanted)])
 
-    def withdraw(self) -> list[bytes]:
-        """Requests that remove what this agent added."""
+    def withdraw(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[bytes]:
+        """Requests that remove what this agent added, by what is on the members now: news of it may be on its way."""
         requests = []
         for key, known in self._by_member.items():
+            known.present = {each.address.ip: each for each in installed.get(key, ())}
             requests += self._remove(key, known)
         return requests
 
