@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ipmp_operator.core.backlog import Backlog
+from ipmp_operator.core.backlog import LAST_RECONNECT_SECONDS, LAST_RETRY_SECONDS, Backlog
 from ipmp_operator.kube.client import ApiError
 
 if TYPE_CHECKING:
@@ -87,10 +87,13 @@ class WorkQueue(Generic[K]):
             return None
 
     def _failed(self, key: K, error: Exception, started: float) -> None:
-        after = error.retry_after if isinstance(error, ApiError) else None
+        after, longest = None, LAST_RETRY_SECONDS
+        if isinstance(error, ApiError):
+            after = error.retry_after
+            longest = LAST_RECONNECT_SECONDS if error.away else LAST_RETRY_SECONDS
         now = time.monotonic()
         with self._changed:
-            delay = self._backlog.retry(key, now, after)
+            delay = self._backlog.retry(key, now, after=after, longest=longest)
             self._changed.notify()
         log.warning(
             "%s failed, again in %.1f s: %s",

@@ -15,6 +15,8 @@ K = TypeVar("K", bound="Hashable")
 
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 60.0
+# A server that is away is not spared by waiting, and all is late once it is back.
+LAST_RECONNECT_SECONDS = 8.0
 
 
 class Backlog(Generic[K]):
@@ -65,10 +67,10 @@ class Backlog(Generic[K]):
         self._not_before.pop(key, None)
         self._release(key)
 
-    def retry(self, key: K, now: float, after: float | None = None) -> float:
-        """Say that the key failed; return in how many seconds it is due again. `after` is the server's wish."""
+    def retry(self, key: K, now: float, *, after: float | None = None, longest: float = LAST_RETRY_SECONDS) -> float:
+        """Say that the key failed; return in how many seconds it is due again, at least `after`, the server's wish."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 16))
+        delay = min(longest, FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 16))
         delay = max(delay, after or 0.0)
         self._due[key] = self._not_before[key] = now + delay  # what was added meanwhile would fail alike
         self._release(key)

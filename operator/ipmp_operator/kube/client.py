@@ -41,6 +41,11 @@ class ApiError(Exception):
         self.retry_after = retry_after
 
     @property
+    def away(self) -> bool:
+        """There was no answer, or one that says that there will be one later."""
+        return self.status == 0 or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+    @property
     def gone(self) -> bool:
         """The resource version asked for is too old: only a new list helps."""
         return self.status == HTTPStatus.GONE

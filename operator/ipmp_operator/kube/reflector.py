@@ -23,7 +23,7 @@ V = TypeVar("V")
 log = logging.getLogger(__name__)
 
 _WATCH_SECONDS = (240, 300)  # a range, so that the watches of many caches do not end together
-_BACKOFF_SECONDS = (0.5, 30.0)
+_BACKOFF_SECONDS = (0.5, 8.0)
 
 
 class Reflector(Generic[K, V]):
@@ -130,7 +130,9 @@ class Reflector(Generic[K, V]):
                 if self._stop.is_set():
                     break
         except ApiError as error:
-            raise _Interrupted("" if error.gone else version, error.retry_after, version != start) from error
+            # That a version is too old says that the server is there again.
+            progress = error.gone or version != start
+            raise _Interrupted("" if error.gone else version, error.retry_after, progress) from error
         return version
 
     def _observe(self, kind: str, obj: Object) -> None:

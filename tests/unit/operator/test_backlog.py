@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipmp_operator.core.backlog import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, Backlog
+from ipmp_operator.core.backlog import FIRST_RETRY_SECONDS, LAST_RECONNECT_SECONDS, LAST_RETRY_SECONDS, Backlog
 
 
 @pytest.fixture
@@ -68,6 +68,16 @@ def test_server_that_asks_for_more_time_gets_it(backlog: Backlog[str]) -> None:
     backlog.add("a", 0.0)
     backlog.take(0.0)
     assert backlog.retry("a", 0.0, after=7.0) == 7.0
+
+
+def test_absent_server_is_tried_again_soon_however_long_it_was_away(backlog: Backlog[str]) -> None:
+    now, waits = 0.0, []
+    backlog.add("a", now)
+    for _ in range(10):
+        assert backlog.take(now) == "a"
+        waits.append(backlog.retry("a", now, longest=LAST_RECONNECT_SECONDS))
+        now += waits[-1]
+    assert max(waits) == LAST_RECONNECT_SECONDS
 
 
 def test_failing_key_delays_no_other(backlog: Backlog[str]) -> None:
