@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 
 SETTINGS = ("arp_ignore", "arp_announce", "rp_filter", "promote_secondaries")
 # Words of `ip -json` that change by themselves: counters, timers, neighbour and carrier state.
-VOLATILE = {"tentative", "expires", "cache", "used", "age", "users", "stats", "stats64", "preferred_life_time", "valid_life_time"}
+VOLATILE = {
+    "tentative",
+    "expires",
+    "cache",
+    "used",
+    "age",
+    "users",
+    "stats",
+    "stats64",
+    "preferred_life_time",
+    "valid_life_time",
+}
 CARRIER_FLAGS = {"linkdown", "dead", "NO-CARRIER", "LOWER_UP"}
 
 
