@@ -34,6 +34,8 @@ Names = dict[tuple[str, str], str]
 KERNEL_COUNTERS = {
     "netlink_overruns": "Event queues of the kernel that ran over and were read anew.",
 }
+COUNTED_BY_INTERFACE = frozenset({"probes_sent"})
+"""Counters of the kernel's side that the page has with more labels: one name must not stand for two metrics."""
 
 
 class AgentCollector(Collector):
@@ -133,6 +135,8 @@ class AgentCollector(Collector):
             value=self._measurements.configured_at,
         )
         for name, value in self._kernel_counters().items():
+            if name in COUNTED_BY_INTERFACE:
+                continue
             words = KERNEL_COUNTERS.get(name, "Counted by the kernel's side.")
             yield CounterMetricFamily(f"ipmp_{name}", words, value=value)
 

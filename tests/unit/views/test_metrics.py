@@ -26,9 +26,13 @@ PICTURE = publication(
 )
 
 
+KERNEL = {"netlink_overruns": 3, "probes_sent": 7, "probes_answered": 6}
+"""What the kernel's side counts."""
+
+
 def page(picture: Publication, measurements: Measurements) -> str:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(AgentCollector(lambda: picture, measurements, lambda: {"netlink_overruns": 3}))
+    registry.register(AgentCollector(lambda: picture, measurements, lambda: dict(KERNEL)))
     return generate_latest(registry).decode()
 
 
@@ -110,6 +114,11 @@ def test_build_info_and_help_for_everything(measurements: Measurements) -> None:
     for family in text_string_to_metric_families(text):
         assert family.documentation
         assert family.name.startswith("ipmp_")
+
+
+def test_no_name_stands_for_two_metrics(measurements: Measurements) -> None:
+    names = [line.split()[2] for line in page(PICTURE, measurements).splitlines() if line.startswith("# TYPE")]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_histogram_counts_a_value_on_a_bound_below_it() -> None:
