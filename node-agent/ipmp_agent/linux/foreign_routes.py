@@ -86,13 +86,12 @@ class ForeignRoutes:
 
     def memory(self) -> list[dict[str, Any]]:
         """The routes that are to be put back, and those that will be when an address of the host moves: JSON."""
+        at_stake = self._at_stake()
+        mappings = {id(each.members): each.members for each in at_stake}
+        texts = {number: {str(i): key for i, key in members.items()} for number, members in mappings.items()}
         return [
-            {
-                "members": {str(i): key for i, key in each.members.items()},
-                "message": each.route.body.hex(),
-                "missing": each.missing,
-            }
-            for each in self._at_stake()
+            {"members": texts[id(each.members)], "message": each.route.body.hex(), "missing": each.missing}
+            for each in at_stake
         ]
 
     def at_stake(self) -> list[bytes]:
@@ -100,18 +99,15 @@ class ForeignRoutes:
         return [each.route.body for each in self._at_stake()]
 
     def _at_stake(self) -> list[_Foreign]:
-        homes: dict[tuple[str, int], bool] = {}
+        from_home: dict[tuple[int, int], bool] = {}  # routes by the same interfaces share one mapping of members
         found = []
         for each in self._all():
-            version = each.route.version
-            for key in each.members.values():
-                if (key, version) not in homes:
-                    homes[key, version] = self._around.is_home(key, version)
+            version = 4 if len(each.route.destination) == 5 else 6
+            kind = id(each.members), version
+            if kind not in from_home:
+                from_home[kind] = any(self._around.is_home(key, version) for key in each.members.values())
             # IPv6 routes stay when an address goes; one that names it loses it.
-            goes = (version == 4 or each.route.source is not None) and any(
-                homes[k, version] for k in each.members.values()
-            )
-            if each.missing or goes:
+            if each.missing or (from_home[kind] and (version == 4 or each.route.source is not None)):
                 found.append(each)
         return found
 

@@ -273,3 +273,22 @@ async def test_changed_member_list_starts_its_counters_at_zero() -> None:
     rig = await running()
     await rig.apply(replace(node_group(interfaces=("nic0", "nic1", "nic2"))))
     assert rig.plane.measurements.groups["lab"].failures["nic2", Reason.LINK_DOWN] == 0
+
+
+async def test_memory_is_saved_before_a_group_changes_the_kernel() -> None:
+    rig = Rig()
+    saved: list[bool] = []
+    rig.kernel.refuse = lambda group, _: saved.append(
+        bool(rig.saved) and rig.saved[-1].groups[group].kernel is not None
+    )
+    await rig.apply(node_group())
+    assert saved
+    assert all(saved)
+
+
+async def test_a_disk_that_hangs_stops_no_group(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+    rig.plane.written = lambda _timeout: False
+    assert await rig.apply(node_group())
+    assert set(rig.holders.values()) == {"nic0", "nic1"}
+    assert "the disk is slow" in caplog.text
