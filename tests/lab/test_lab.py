@@ -125,10 +125,10 @@ def test_ping_train_measures_how_long_a_cable_was_out(wired: Lab) -> None:
         train.wait_answered(20)
         report = train.stop()
     (outage,) = report.outages
-    # The clock is read before the cable is pulled: pings may still be answered while that is under way.
-    assert pulled - 0.3 < outage.start < pulled + 0.3
-    assert outage.end >= plugged
-    assert outage.seconds >= 0.3
+    # Pings come and go while a cable is on its way, and this process may have waited for a core.
+    assert pulled - 0.2 < outage.start < pulled + 0.2
+    assert plugged - 0.2 < outage.end
+    assert outage.seconds > 0.2
     assert outage.lost == report.lost
     assert report.between(0, pulled - 0.01).lost == 0
 

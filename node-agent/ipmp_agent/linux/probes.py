@@ -66,13 +66,26 @@ class EchoSocket:
         self.version = address.version
         self._index = index
         self.identifier = identifier
-        self._socket = self._open_ipv4(name) if self.version == 4 else self._open_ipv6(name)
+        family, protocol = (
+            (socket.AF_INET, socket.IPPROTO_ICMP) if self.version == 4 else (socket.AF_INET6, frames.IPPROTO_ICMPV6)
+        )
+        self._socket = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        try:
+            self._prepare(self._socket, name)
+        except OSError:
+            self._socket.close()
+            raise
 
-    def _open_ipv4(self, name: str) -> socket.socket:
-        echo = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMP)
+    def _prepare(self, echo: socket.socket, name: str) -> None:
         echo.setblocking(False)
         echo.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
         echo.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        if self.version == 4:
+            self._prepare_ipv4(echo)
+        else:
+            self._prepare_ipv6(echo)
+
+    def _prepare_ipv4(self, echo: socket.socket) -> None:
         # A target is on the link whatever the routes say: a default route by this member must not catch it.
         echo.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
         echo.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
@@ -80,20 +93,14 @@ class EchoSocket:
         echo.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
         filters.attach(echo, filters.echo_reply_ipv4(self.identifier))
         echo.bind((str(self.address), 0))
-        return echo
 
-    def _open_ipv6(self, name: str) -> socket.socket:
-        echo = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, frames.IPPROTO_ICMPV6)
-        echo.setblocking(False)
-        echo.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
-        echo.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    def _prepare_ipv6(self, echo: socket.socket) -> None:
         echo.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
         echo.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 1)
         echo.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
         filters.accept_icmpv6(echo, frames.ICMPV6_ECHO_REPLY)
         filters.attach(echo, filters.echo_reply_ipv6(self.identifier))
         echo.bind((str(self.address), 0, 0, self._index))
-        return echo
 
     def fileno(self) -> int:
         """For the loop that waits for replies."""

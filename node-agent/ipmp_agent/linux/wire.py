@@ -47,11 +47,11 @@ class Wire:
         self._sockets = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
             # Protocol 0 receives nothing, and the kernel takes the protocol of a frame from its Ethernet header.
-            self._out = opened.enter_context(self._packet_socket(0))
-            self._arp = opened.enter_context(self._packet_socket(frames.ETH_P_ARP))
+            self._out = self._packet_socket(opened, 0)
+            self._arp = self._packet_socket(opened, frames.ETH_P_ARP)
             filters.attach(self._arp, filters.arp_reply())
-            self._discovery = opened.enter_context(self._discovery_socket())
-            self._transitive = opened.enter_context(self._packet_socket(frames.ETH_P_TRANSITIVE))
+            self._discovery = self._discovery_socket(opened)
+            self._transitive = self._packet_socket(opened, frames.ETH_P_TRANSITIVE)
             for receiver, read in (
                 (self._arp, self._read_arp),
                 (self._discovery, self._read_advertisements),
@@ -61,15 +61,17 @@ class Wire:
                 opened.callback(readers.remove, receiver)
             self._sockets = opened.pop_all()
 
-    def _packet_socket(self, protocol: int) -> socket.socket:
+    def _packet_socket(self, opened: contextlib.ExitStack, protocol: int) -> socket.socket:
         # Opened without a protocol and bound to the interface with one: no frame of another interface slips in.
-        packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        packets = opened.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0))
         packets.setblocking(False)
         packets.bind((self.name, protocol))
         return packets
 
-    def _discovery_socket(self) -> socket.socket:
-        receiver = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, frames.IPPROTO_ICMPV6)
+    def _discovery_socket(self, opened: contextlib.ExitStack) -> socket.socket:
+        receiver = opened.enter_context(
+            socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, frames.IPPROTO_ICMPV6)
+        )
         receiver.setblocking(False)
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.name.encode())
         filters.accept_icmpv6(receiver, frames.ICMPV6_ADVERTISEMENT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 import struct
 import threading
@@ -23,6 +24,7 @@ from ipmp_agent.core.events import (
     TestAddressChanged,
 )
 from ipmp_agent.linux import frames
+from ipmp_agent.linux.probes import EchoSocket
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, RunningKernel, node_group
@@ -349,3 +351,12 @@ def test_a_stranger_gets_no_transitive_answer_and_his_answers_do_not_count(lab: 
     assert lab.peer(0).namespace.call(speak) == []
     assert counters(kernel)["replies_unknown"] == 1
     assert kernel.events(ProbeAnswered) == []
+
+
+def test_a_socket_that_cannot_be_prepared_is_closed() -> None:
+    """The address or the interface may go between being seen and being used; an unclosed socket would warn here."""
+    with pytest.raises(OSError, match="Cannot assign requested address"):
+        EchoSocket("lo", 1, ip_address("198.18.9.9"), 1)
+    with pytest.raises(OSError, match="No such device"):
+        EchoSocket("no-such-nic", 999, ip_address("fe80::9"), 1)
+    gc.collect()
