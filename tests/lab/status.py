@@ -26,6 +26,12 @@ def interface_status(publication: Mapping[str, Any], key: str, name: str = "lab"
     return found
 
 
+def all_heard(publication: Mapping[str, Any], name: str = "lab") -> bool:
+    """Whether every member has had an answer: until then losses are ignored for the 40 s of the quiet period."""
+    members = group_status(publication, name)["interfaces"]
+    return all(any(prober["answered"] for prober in member["probers"]) for member in members)
+
+
 def group_view(publication: Mapping[str, Any], name: str = "lab") -> GroupView:
     """Return one group as the invariants see it; addresses that the agent refused are not among them."""
     group = group_status(publication, name)

@@ -11,7 +11,7 @@ import pytest
 from tests import invariants
 from tests.lab import Agent, KernelDump, Lab, PingTrain, TcpStream, group, wait_for
 from tests.lab.scene import link_local, settle
-from tests.lab.status import group_view
+from tests.lab.status import all_heard, group_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,6 +208,7 @@ def test_observe_writes_nothing(host: Lab) -> None:
             threading.Event().wait(0.5)
             agent.start()
             wait_home(agent, "nic0")
+            agent.wait_for(all_heard, what="an answer to a probe on every member")
             silenced = host.host.nic("nic0")
             silenced.silence()
             agent.wait_for(lambda s: group_view(s).usable == {"nic1"}, what="the failure in the status")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tests.lab import Agent, Lab, wait_for
 from tests.lab.scene import V4, usual_group
+from tests.lab.status import all_heard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,7 @@ def test_recording_of_an_incident_is_replayed_with_the_same_decisions(lab: Lab, 
         agent.wait_for(lambda status: status["groups"][0]["snapshot"]["state"] == "ok", what="the group to be ok")
         (home,) = wait_for(lambda: lab.host.holders(V4), bool, deadline=15, what=f"{V4} to be activated")
         broken = next(nic for nic in lab.host.nics.values() if nic.name == home)
+        agent.wait_for(all_heard, what="an answer to a probe on every member")
         broken.silence()
         wait_for(
             lambda: lab.host.holders(V4), lambda held: held and home not in held, deadline=15, what=f"{V4} to move"
