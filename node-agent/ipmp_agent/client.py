@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import socket
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ipmp_agent.directories import SOCKET_NAME
 
@@ -24,6 +26,15 @@ class UnreachableError(Exception):
 
 class RefusedError(Exception):
     """The agent answers, and says no."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Options of a command; a wrong one ends it with 1, as in the original's ipmpstat and if_mpadm, instead of 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say how it is used and what is wrong, and end."""
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: {message}\n")
 
 
 def runtime_directory(option: Path | None) -> Path:

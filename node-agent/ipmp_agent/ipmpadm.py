@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import ipmp_agent
-from ipmp_agent.client import Client, RefusedError, UnreachableError, runtime_directory
+from ipmp_agent.client import Client, Parser, RefusedError, UnreachableError, runtime_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,16 +20,8 @@ Exit status: 0, or 1 when it was refused (the message says why), for a wrong opt
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Ends with 1, as if_mpadm does, instead of 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="ipmpadm",
         description="Take an interface of an IPMP group out of use, or give it back.",
         epilog=EPILOG,

@@ -9,10 +9,10 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
-from ipmp_agent.client import Client, RefusedError, UnreachableError, runtime_directory
+from ipmp_agent.client import Client, Parser, RefusedError, UnreachableError, runtime_directory
 from ipmp_agent.codec import decode
 from ipmp_agent.core.actions import ProbeClosed
 from ipmp_agent.publication import Publication
@@ -41,16 +41,8 @@ class StatError(Exception):
     """Ends the command with a message."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Ends with 1, as ipmpstat does, instead of 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="ipmpstat",
         description="Show the IPMP groups of this node.",
         epilog=EPILOG,
