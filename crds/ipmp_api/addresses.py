@@ -51,6 +51,11 @@ def is_cidr(text: str) -> bool:
     return "/" in text and _parses(parse_interface_address, text)
 
 
+def is_network(text: str) -> bool:
+    """Whether text is a CIDR block with no bit set behind the prefix."""
+    return _parses(parse_network, text)
+
+
 def is_address(text: str) -> bool:
     """Whether text is an address."""
     return _parses(parse_address, text)

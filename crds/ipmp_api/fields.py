@@ -37,6 +37,7 @@ TARGETS_MAX = 16
 PEERS_MAX = 16
 ASSIGNED_NODES_MAX = 1024
 ASSIGNED_ADDRESSES_MAX = 64
+SOURCE_CIDRS_MAX = 16
 
 _POLICIES = Policies()
 _TARGETS = TargetSources()
@@ -63,6 +64,19 @@ _TUNNELS = choice(
     "pinned to the interface that holds the address.",
     Tunnels,
     _POLICIES.tunnels,
+)
+_POD_EGRESS = Struct(
+    "Which traffic of pods gets a data address as its source where it leaves by the group: a source that survives a "
+    "failover, while a connection behind MASQUERADE does not.",
+    {
+        "sourceCIDRs": Sequence(
+            "The networks of the pods, of either family. What goes from one of them to another keeps its source.",
+            Text("A CIDR block.", INTERFACE_ADDRESS_MAX, rules=(rules.NETWORK,)),
+            SOURCE_CIDRS_MAX,
+            unique=True,
+        )
+    },
+    filled=True,
 )
 _EXISTING = choice(
     "What becomes of static global addresses that are on the interfaces already, or come there. Adopt: they stay as "
@@ -309,6 +323,7 @@ GROUP_SPEC = Struct(
         "failback": _FAILBACK,
         "outboundSpreading": _OUTBOUND_SPREADING,
         "tunnels": _TUNNELS,
+        "podEgress": _POD_EGRESS,
         "deletionPolicy": _DELETION_POLICY,
     },
     required=("interfaces",),
@@ -369,6 +384,7 @@ NODE_GROUP_SPEC = Struct(
         "failback": _FAILBACK,
         "outboundSpreading": _OUTBOUND_SPREADING,
         "tunnels": _TUNNELS,
+        "podEgress": _POD_EGRESS,
         "existing": _EXISTING,
         "deletionPolicy": _DELETION_POLICY,
         "offline": Sequence(

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 TEST_POOL_NAME = "testAddresses.ipv4"  # no name of a pool has a dot
 _ENVELOPE = ("apiVersion", "kind", "metadata", "spec", "status")
 _HARDWARE_ADDRESS = re.compile(r"[0-9A-Fa-f]+(:[0-9A-Fa-f]{2})+(\.[0-7])?", re.ASCII)
-_DEFAULTS = Policies()
 
 
 def parse_group(manifest: Mapping[str, Any], *, strict: bool = True) -> Group:
@@ -129,15 +128,12 @@ def node_group_spec(group: NodeGroup) -> dict[str, Any]:
             "adaptive": group.policies.failure_detection.adaptive.value,
         },
         "failback": group.policies.failback.value,
-        "existing": group.policies.existing.value,
-        "deletionPolicy": group.policies.deletion_policy.value,
-    }
-    later = {
         "outboundSpreading": group.policies.outbound_spreading.value,
         "podEgress": {"sourceCIDRs": [str(network) for network in group.policies.pod_egress]},
         "tunnels": group.policies.tunnels.value,
+        "existing": group.policies.existing.value,
+        "deletionPolicy": group.policies.deletion_policy.value,
     }
-    spec.update({name: value for name, value in later.items() if name in NODE_GROUP_SPEC.properties})
     if group.offline:
         spec["offline"] = [{"interface": interface} for interface in group.offline]
     return spec
@@ -269,8 +265,8 @@ def _policies(spec: dict[str, Any], test_ipv6: TestAddressIPv6, addresses: dict[
         ),
         failure_detection=FailureDetection(detection["timeMilliseconds"], Switch(detection["adaptive"])),
         failback=Switch(spec["failback"]),
-        outbound_spreading=Switch(spec.get("outboundSpreading", _DEFAULTS.outbound_spreading)),
-        pod_egress=tuple(parse_network(text) for text in spec.get("podEgress", {}).get("sourceCIDRs", ())),
-        tunnels=Tunnels(spec.get("tunnels", _DEFAULTS.tunnels)),
+        outbound_spreading=Switch(spec["outboundSpreading"]),
+        pod_egress=tuple(parse_network(text) for text in spec["podEgress"].get("sourceCIDRs", ())),
+        tunnels=Tunnels(spec["tunnels"]),
         deletion_policy=DeletionPolicy(spec["deletionPolicy"]),
     )

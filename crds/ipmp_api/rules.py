@@ -14,6 +14,7 @@ from ipmp_api.addresses import (
     is_address,
     is_cidr,
     is_host_address,
+    is_network,
     parse_address,
     parse_interface_address,
 )
@@ -178,6 +179,12 @@ IPV4_INTERFACE_ADDRESS = Rule(
     "{value} is not an IPv4 address with its prefix length",
     "isCIDR(self) && cidr(self).ip().family() == 4",
     lambda value: is_cidr(value) and parse_interface_address(value).version == 4,
+)
+
+NETWORK = Rule(
+    "{value} is not a CIDR block: an IPv4 or IPv6 network and its prefix length, with no bit set behind the prefix",
+    "isCIDR(self) && cidr(self) == cidr(self).masked()",
+    is_network,
 )
 
 

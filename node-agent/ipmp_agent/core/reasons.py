@@ -73,6 +73,8 @@ class Reason(StrEnum):
     SETTINGS_OVERRIDDEN = "SettingsOverridden"
     TUNNEL_PINNED = "TunnelPinned"
     MULTIPATH_HASH_POLICY = "MultipathHashPolicy"
+    MASQUERADED = "Masqueraded"
+    EGRESS_ADDRESS_MISSING = "EgressAddressMissing"
 
     # life
     AGENT_SUSPENDED = "AgentSuspended"

@@ -17,6 +17,7 @@ from ipmp_agent.linux.data_addresses import DataAddresses
 from ipmp_agent.linux.findings import Finding
 from ipmp_agent.linux.host import Port
 from ipmp_agent.linux.multicast import Multicast
+from ipmp_agent.linux.pod_egress import PodEgress
 from ipmp_agent.linux.reconcile import Reconciler
 from ipmp_agent.linux.routes import Table
 from ipmp_agent.linux.settings import InterfaceSettings
@@ -83,6 +84,7 @@ class Group:
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
         self._multicast = Multicast()
         self._tunnels = GroupTunnels(host.tunnels, self._surroundings, self._data)
+        self._pod_egress = PodEgress(self.name, host.nftables, self._surroundings, self.reconciler.changed)
         self._table = Table()
         self._shadows = Shadows(host, self._surroundings, self._sink)
 
@@ -104,6 +106,7 @@ class Group:
         async with self._turn:
             self._configuration = configuration
             self._data.configure(configuration)
+            self._pod_egress.configure(configuration.policies.pod_egress)
             if memory is not None and memory.get("version") == MEMORY_VERSION:
                 self._data.remember(memory["addresses"])
                 self._settings.remember(memory["settings"])
@@ -195,7 +198,7 @@ class Group:
                 self.reconciler.soon()
             self._follow_multicast()
             await self._dismiss()
-            return len(requests)
+            return len(requests) + await self._pod_egress.reconcile()
 
     async def withdraw(self) -> None:
         """Take out of the kernel what this agent put there, and put back what it moved."""
@@ -205,6 +208,7 @@ class Group:
             self._multicast.close()
             if self.observing or self._configuration.policies.deletion_policy is DeletionPolicy.RETAIN:
                 return
+            await self._pod_egress.withdraw()
             self._shadows.read(await self._routes())
             self._host.send(self._data.withdraw(await self._installed()), expected=TRANSIENT)
             self._shadows.endanger(*self._data.origins())
@@ -221,6 +225,7 @@ class Group:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
         await self.reconciler.close()
+        await self._pod_egress.close()
 
     async def close(self) -> None:
         """Stop what is under way; the kernel stays as it is."""
@@ -410,4 +415,4 @@ class Group:
                 found.append(Finding(Reason.MULTIPATH_HASH_POLICY, message))
         if self._configuration.policies.tunnels is Tunnels.FOLLOW:
             found += self._tunnels.findings()
-        return [*found, *self._data.adoption.findings, *self.reconciler.findings()]
+        return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]

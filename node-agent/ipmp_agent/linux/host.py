@@ -17,6 +17,7 @@ from ipmp_agent.linux.conflicts import ConflictChecks
 from ipmp_agent.linux.ethtool import Ethtool
 from ipmp_agent.linux.legs import Identifiers
 from ipmp_agent.linux.netlink import Channel, Dumper
+from ipmp_agent.linux.nftables import Nftables
 from ipmp_agent.linux.probes import Prober
 from ipmp_agent.linux.readers import Readers
 from ipmp_agent.linux.tunnels import TunnelTable
@@ -84,6 +85,7 @@ class Host:
         self.checks = ConflictChecks()
         self.identifiers = Identifiers()
         self.tunnels = TunnelTable()
+        self.nftables = Nftables()
         self.ports: dict[tuple[str, str], Port] = {}  # by group and member
 
     def close(self) -> None:
@@ -95,6 +97,7 @@ class Host:
         self.ports.clear()
         self.readers.close()
         self.ethtool.close()
+        self.nftables.close()
         self.dumper.close()
         self.channel.close()
 

@@ -154,13 +154,14 @@ def messages(data: bytes) -> Iterator[Message]:
         offset += (length + 3) & ~3
 
 
-def open_socket(groups: Sequence[int] = ()) -> socket.socket:
-    """Open a non-blocking rtnetlink socket of the caller's network namespace, with large buffers.
+def open_socket(groups: Sequence[int] = (), family: int = socket.NETLINK_ROUTE) -> socket.socket:
+    """Open a non-blocking netlink socket of the caller's network namespace, with large buffers.
 
     Args:
         groups: RTNLGRP_* numbers to join.
+        family: NETLINK_* number of the subsystem.
     """
-    channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
     try:
         for option in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
             channel.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
@@ -254,7 +255,7 @@ class Channel:
                     answer = data[offset + HEADER_BYTES : offset + length]
                     refusal = -_ERROR.unpack_from(answer)[0]
                     if refusal:
-                        failures.append(Failure(start + position, refusal, _error_text(refusal, flags, answer)))
+                        failures.append(Failure(start + position, refusal, error_text(refusal, flags, answer)))
                     if position == count - 1:
                         return failures
                 offset += (length + 3) & ~3
@@ -277,8 +278,8 @@ class Dumper:
 
     ATTEMPTS = 5
 
-    def __init__(self) -> None:
-        self._socket = open_socket()
+    def __init__(self, family: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = open_socket(family=family)
         self._turn = asyncio.Lock()
 
     def close(self) -> None:
@@ -313,7 +314,7 @@ class Dumper:
                     return found if whole else None
                 if got.kind == NLMSG_ERROR:
                     (error,) = _ERROR.unpack_from(got.body)
-                    raise OSError(-error, _error_text(-error, got.flags, got.body))
+                    raise OSError(-error, error_text(-error, got.flags, got.body))
                 found.append(got.body)
             await asyncio.sleep(0)
 
@@ -327,8 +328,8 @@ def _not_sent(position: int, error: OSError) -> Failure:
     return Failure(position, error.errno or errno.EIO, error.strerror or str(error))
 
 
-def _error_text(error: int, flags: int, answer: bytes) -> str:
-    """Return the kernel's explanation of a refusal, or the name of the error."""
+def error_text(error: int, flags: int, answer: bytes) -> str:
+    """Return the kernel's explanation of a refusal (the body of an NLMSG_ERROR), or the name of the error."""
     if flags & NLM_F_ACK_TLVS:
         # errno, then the header of the request, whole unless capped.
         (length,) = struct.unpack_from("=I", answer, 4)

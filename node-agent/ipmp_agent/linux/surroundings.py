@@ -32,6 +32,15 @@ class GroupSurroundings:
         member = self._members.owner(index)
         return member.key if member is not None and member.group == self._group and member.index == index else None
 
+    def names(self) -> set[str]:
+        """Interface names of the members that are present and stay."""
+        members = self._members.of(self._group).values()
+        return {m.link.name for m in members if m.index is not None and m.link is not None and not m.leaving}
+
+    def is_data(self, address: Address) -> bool:
+        """Whether this is a data address of the group."""
+        return self._data.is_data(address)
+
     def indexes(self) -> set[int]:
         """Interface indexes of the members that are present."""
         return {m.index for m in self._members.of(self._group).values() if m.index is not None}

@@ -1,15 +1,14 @@
 """The committed CRDs are the generated ones; every list and string in them is bounded."""
 
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ipmp_api import crd, pool_rules, rules, types
-from ipmp_api.fields import GROUP_SPEC, NODE_GROUP_SPEC
+from ipmp_api import crd, pool_rules, rules
+from ipmp_api.fields import NODE_GROUP_SPEC
 from ipmp_api.parse import node_group_spec, parse_node_group
 from ipmp_api.schema import Rule
 from tests.unit.api.manifests import NODE_GROUP
@@ -64,13 +63,6 @@ def test_every_field_is_bounded_and_described(path: str, schema: dict[str, Any])
 def test_the_spec_that_is_written_has_every_field_of_the_crd_but_those_of_people_and_the_absent() -> None:
     spec = node_group_spec(parse_node_group(NODE_GROUP))
     assert set(spec) == set(NODE_GROUP_SPEC.properties) - {"offline"}
-
-
-def test_what_has_no_behaviour_yet_is_not_in_the_api() -> None:
-    later = {"podEgress"}
-    assert not later & set(GROUP_SPEC.properties)
-    assert not later & set(NODE_GROUP_SPEC.properties)
-    assert {field.name for field in fields(types.Policies)} > {"pod_egress"}  # and the types wait for it
 
 
 def all_rules() -> list[Rule]:
