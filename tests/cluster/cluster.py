@@ -45,7 +45,7 @@ class Cluster:
         saved = json.loads(self._facts.read_text(encoding="utf-8")) if self._facts.exists() else {}
         self.tools = Path(saved["tools"]) if saved else build()
         self.processes = ProcessTable(self.directory)
-        self.network = ClusterNetwork(self.tag, saved.get("nodes", ()))
+        self.network = ClusterNetwork(self.tag, saved.get("nodes", ()), saved.get("on_link", ()))
         self.control = ControlPlane(self.directory, self.tools, self.network.control.namespace, self.processes)
         self.nodes = {name: self._node(name) for name in self.network.nodes}
 
@@ -70,10 +70,14 @@ class Cluster:
         self.network.create()
         self.control.up(emulated_version)
 
-    def add_nodes(self, *names: str) -> None:
-        """Add real nodes, all at once, and wait until they are Ready."""
+    def add_nodes(self, *names: str, on_link: bool = False) -> None:
+        """Add real nodes, all at once, and wait until they are Ready.
+
+        Args:
+            on_link: their own addresses are on net0, and the API server is reached by these alone.
+        """
         for name in names:
-            self.network.add_node(name)
+            self.network.add_node(name, on_link=on_link)
             self.nodes[name] = self._node(name)
             self._save()
             self.nodes[name].create()
@@ -94,7 +98,8 @@ class Cluster:
     def _save(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         owner = [os.getpid(), start_time(os.getpid())] if self._owned else None
-        facts = {"tools": str(self.tools), "nodes": list(self.network.nodes), "owner": owner}
+        on_link = sorted(self.network.on_link)
+        facts = {"tools": str(self.tools), "nodes": list(self.network.nodes), "on_link": on_link, "owner": owner}
         self._facts.write_text(json.dumps(facts), encoding="utf-8")
 
     def _node(self, name: str) -> Node:

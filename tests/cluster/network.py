@@ -1,29 +1,39 @@
 """The cluster's wires: a management network for Kubernetes, and one IP link of two switches for the members.
 
-                       mgmt (switch) --- control (API server), mgmt0 of every node
+             router --- mgmt (switch) --- control (API server), mgmt0 of every node but those on the link
+                |
     peer0, router --- sw0 =====uplink===== sw1 --- peer1
                          |                    |
                   net0 of every node   net1 of every node        no addresses: the IPMP group brings them
+
+A node *on the link* has no mgmt0: its own addresses and its default routes are static ones on net0, and by these alone
+it reaches the API server, through the router.
 
 Every box is a network namespace named TAG-box, drawn with the parts of tests/lab, so a NIC has the lab's faults.
 """
 
 import ipaddress
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tests.lab import namespaces
 from tests.lab.namespaces import NETNS_DIRECTORY, Namespace
-from tests.lab.topology import LINK_V4, LINK_V6, Host, Nic, Switch, Uplink
+from tests.lab.topology import LINK_V4, LINK_V6, Host, Nic, Switch, Uplink, bare
 
 MANAGEMENT = ipaddress.ip_network("198.18.255.0/24")
 SERVICES = ipaddress.ip_network("198.19.255.0/24")
+LINK = ipaddress.ip_network(LINK_V4.format(0))
 KUBERNETES_SERVICE = str(SERVICES[1])
 CONTROL_ADDRESS = str(MANAGEMENT[1])
 FIRST_NODE = 10
 DATA_NICS = ("net0", "net1")
 ROUTER, FIRST_PEER = 254, 201
+ROUTER_ADDRESS = str(MANAGEMENT[ROUTER])
+
+
+def _link_addresses(number: int) -> list[str]:
+    return [LINK_V4.format(number), LINK_V6.format(f"{number:x}")]
 
 
 @dataclass(frozen=True)
@@ -31,11 +41,22 @@ class NodePlan:
     """The addresses that follow from a node's number, 10 for the first."""
 
     number: int
+    on_link: bool = False
 
     @property
     def address(self) -> str:
-        """Its management address, which the kubelet reports as InternalIP."""
-        return str(MANAGEMENT[self.number])
+        """Its address that the kubelet reports as InternalIP: mgmt0's, or net0's of a node on the link."""
+        return bare(self.link_addresses[0]) if self.on_link else str(MANAGEMENT[self.number])
+
+    @property
+    def link_addresses(self) -> list[str]:
+        """The addresses of net0 on a node on the link, with prefix lengths, IPv4 first."""
+        return _link_addresses(self.number)
+
+    @property
+    def hop(self) -> str:
+        """Where the management network sends what is for its pods."""
+        return ROUTER_ADDRESS if self.on_link else self.address
 
     @property
     def pods(self) -> str:
@@ -49,23 +70,27 @@ class ClusterNetwork:
     So a program that comes later, a fault from the command line say, finds the same parts by tag and node names.
     """
 
-    def __init__(self, tag: str, nodes: Sequence[str] = ()) -> None:
+    def __init__(self, tag: str, nodes: Sequence[str] = (), on_link: Collection[str] = ()) -> None:
         self.tag = tag
+        self.on_link = set(on_link)
         self.management, self.fabric = self._switch("mgmt"), [self._switch(f"sw{i}") for i in range(2)]
         self.uplink = Uplink(*self.fabric)
         self.control = self._host("control", 1, {"mgmt0": (self.management, [f"{CONTROL_ADDRESS}/24"])})
         self.peers = [
-            self._host(f"peer{i}", 2 + i, {"eth0": (self.fabric[i], self._link_addresses(FIRST_PEER + i))})
-            for i in range(2)
+            self._host(f"peer{i}", 2 + i, {"eth0": (self.fabric[i], _link_addresses(FIRST_PEER + i))}) for i in range(2)
         ]
-        self.router = self._host("router", 4, {"eth0": (self.fabric[0], self._link_addresses(ROUTER))})
+        wires = {
+            "eth0": (self.fabric[0], _link_addresses(ROUTER)),
+            "eth1": (self.management, [f"{ROUTER_ADDRESS}/24"]),
+        }
+        self.router = self._host("router", 4, wires)
         self.nodes: dict[str, Host] = {}
         for name in nodes:
             self._describe_node(name)
 
     def plan(self, node: str) -> NodePlan:
         """The addresses of a node."""
-        return NodePlan(FIRST_NODE + list(self.nodes).index(node))
+        return NodePlan(FIRST_NODE + list(self.nodes).index(node), node in self.on_link)
 
     def nic(self, node: str, nic: str) -> Nic:
         """A node's NIC, with the faults of the lab: unplug and plug, silence and restore, lose."""
@@ -87,19 +112,28 @@ class ClusterNetwork:
             self._create_host(host)
         # The kubernetes Service's address is simply one of the API server's: no kube-proxy is needed to reach it.
         self.control.namespace.batch([f"address add {KUBERNETES_SERVICE}/32 dev lo"])
+        self.control.namespace.batch([f"route add {LINK} via {ROUTER_ADDRESS}"])
         self.router.namespace.sysctl({"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1})
+        self.router.namespace.batch([f"route add {SERVICES} via {CONTROL_ADDRESS}"])
 
-    def add_node(self, name: str) -> None:
-        """Make a node's namespace with mgmt0 and the data NICs, and the routes between pods and everybody else."""
+    def add_node(self, name: str, *, on_link: bool = False) -> None:
+        """Make a node's namespace with its NICs, and the routes between pods and everybody else."""
+        if on_link:
+            self.on_link.add(name)
         host = self._describe_node(name)
         self._create_host(host)
         plan = self.plan(name)
-        host.namespace.batch([f"route add {SERVICES} via {CONTROL_ADDRESS}"])
-        self.control.namespace.batch([f"route add {plan.pods} via {plan.address}"])
-        for other in self.nodes.keys() - {name}:
-            there = self.plan(other)
-            self.nodes[other].namespace.batch([f"route add {plan.pods} via {plan.address}"])
-            host.namespace.batch([f"route add {there.pods} via {there.address}"])
+        self.router.namespace.batch([f"route add {plan.pods} via {plan.address}"])
+        self.control.namespace.batch([f"route add {plan.pods} via {plan.hop}"])
+        for other in self.nodes.keys() - self.on_link - {name}:
+            self.nodes[other].namespace.batch([f"route add {plan.pods} via {plan.hop}"])
+        if on_link:
+            gateways = [bare(address) for address in _link_addresses(ROUTER)]
+            host.namespace.batch(f"route add default via {gateway} proto static metric 100" for gateway in gateways)
+        else:
+            there = [self.plan(other) for other in self.nodes if other != name]
+            routes = [f"route add {plan.pods} via {plan.hop}" for plan in there]
+            host.namespace.batch([f"route add {SERVICES} via {CONTROL_ADDRESS}", *routes])
 
     def close(self) -> None:
         """Give back sockets; the network itself stays."""
@@ -131,10 +165,13 @@ class ClusterNetwork:
 
     def _describe_node(self, name: str) -> Host:
         number = FIRST_NODE + len(self.nodes)
-        wires: dict[str, tuple[Switch, list[str]]] = {
-            "mgmt0": (self.management, [f"{NodePlan(number).address}/24"]),
-        }
+        plan = NodePlan(number, name in self.on_link)
+        wires: dict[str, tuple[Switch, list[str]]] = {}
+        if not plan.on_link:
+            wires["mgmt0"] = self.management, [f"{plan.address}/24"]
         wires |= {nic: (switch, []) for nic, switch in zip(DATA_NICS, self.fabric, strict=True)}
+        if plan.on_link:
+            wires["net0"] = self.fabric[0], plan.link_addresses
         host = self.nodes[name] = self._host(name, number, wires)
         if any(len(nic.port) > 15 for nic in host.nics.values()):
             raise ValueError(f"node name {name} is longer than 9 characters: NODE-mgmt0 must fit an interface name")
@@ -151,10 +188,6 @@ class ClusterNetwork:
         for nic, _, _, far in made:
             nic.switch.namespace.batch(far)
         host.namespace.batch(["link set lo up", *itertools.chain.from_iterable(near for _, _, near, _ in made)])
-
-    @staticmethod
-    def _link_addresses(number: int) -> list[str]:
-        return [LINK_V4.format(number), LINK_V6.format(f"{number:x}")]
 
 
 def remove_namespaces(tag: str) -> None:

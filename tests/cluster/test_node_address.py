@@ -1,0 +1,216 @@
+"""A node's own address and default route, adopted: the node lives on while the NIC they are on does not.
+
+The node has no management network: kubelet, agent, `kubectl exec` and `logs` all go by the address that moves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import invariants
+from tests.cluster.cluster import Cluster
+from tests.cluster.product import NAMESPACE, Applied, agent_pod, install_chart
+from tests.lab.ping import PingTrain
+from tests.lab.stream import Sender, TcpStream
+from tests.lab.topology import bare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.cluster.image import Image
+
+NODE = "n1"
+FAULTS = {"cable": ("unplug", "plug"), "silence": ("silence", "restore")}
+# Nothing but the members is named: no address is spared for pools or for tests.
+SPEC: dict[str, Any] = {"dataAddresses": {}, "testAddresses": {}}
+COUNT = "import itertools, time\nfor i in itertools.count(): print(i, flush=True); time.sleep(0.1)"
+
+
+@pytest.fixture(scope="module")
+def remote(image: Image) -> Iterator[Cluster]:
+    """A cluster of one node, which reaches the API server by net0 alone, with the chart installed."""
+    with Cluster() as cluster:
+        cluster.add_nodes(NODE, on_link=True)
+        cluster.load_image(image)
+        install_chart(cluster, image)
+        account = ("get", "serviceaccount", "default")
+        cluster.wait(lambda: cluster.try_kubectl(*account).returncode == 0, what="the default service account")
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def counting(remote: Cluster, image: Image) -> Iterator[str]:
+    """A pod on the node that prints a number ten times a second."""
+    yield from run_pod(remote, image, "counting")
+
+
+@pytest.fixture
+def adopted(remote: Cluster, counting: str) -> Iterator[Applied]:
+    """A group that adopts the node's addresses; on exit the kernel must hold what it held before."""
+    assert counting, "its veth is in both dumps"
+    with Applied(remote, "uplink", SPEC) as applied:
+        yield applied
+        agent = agent_pod(remote, NODE)["metadata"]["name"]
+        invariants.no_unhandled_exception(remote.kubectl("logs", "--namespace", NAMESPACE, agent, "--all-containers"))
+
+
+def run_pod(cluster: Cluster, image: Image, name: str) -> Iterator[str]:
+    container = {"name": "main", "image": image.name, "imagePullPolicy": "Never", "command": ["python", "-c", COUNT]}
+    # Without any grace the API server forgets the pod before the node has removed its veth.
+    spec = {"nodeName": NODE, "terminationGracePeriodSeconds": 1, "containers": [container]}
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+    cluster.wait(lambda: numbers(cluster, name), what=f"the numbers of pod {name}")
+    yield name
+    cluster.kubectl("delete", "pod", name, "--timeout=60s")
+
+
+def numbers(cluster: Cluster, pod: str) -> list[str]:
+    return cluster.try_kubectl("logs", pod, "--tail=3").stdout.split()
+
+
+def connections(cluster: Cluster, program: str) -> set[tuple[str, str]]:
+    """Both ends of each connection that a program of the node has to the API server."""
+    shown = cluster.nodes[NODE].run("ss", "-Htnp", "state", "established", "dport", "=", ":443")
+    return {(line.split()[2], line.split()[3]) for line in shown.splitlines() if f'("{program[:15]}"' in line}
+
+
+def heart(cluster: Cluster) -> tuple[str, str, str]:
+    """What must not change: Ready, since when, and the InternalIP."""
+    status = cluster.get("node", NODE)["status"]
+    ready = next(one for one in status["conditions"] if one["type"] == "Ready")
+    (address,) = [one["address"] for one in status["addresses"] if one["type"] == "InternalIP"]
+    return ready["status"], ready["lastTransitionTime"], address
+
+
+def wait_heartbeat(cluster: Cluster) -> None:
+    """Wait until the kubelet has renewed its lease once more."""
+
+    def renewed() -> str:
+        lease = cluster.get("lease", NODE, "--namespace", "kube-node-lease")
+        return str(lease["spec"]["renewTime"])
+
+    before = renewed()
+    cluster.wait(renewed, lambda seen: seen != before, what=f"the next heartbeat of {NODE}")
+
+
+def kill_and_wait(cluster: Cluster, program: str) -> None:
+    """Kill a program of the node, and wait until another is connected to the API server."""
+    old = set(cluster.nodes[NODE].signal(program, signal.SIGKILL))
+    cluster.wait(lambda: set(cluster.nodes[NODE].pids(program)) - old, what=f"another {program}")
+    cluster.wait(lambda: connections(cluster, program), what=f"{program} at the API server")
+
+
+@contextlib.contextmanager
+def following(cluster: Cluster, pod: str, file: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`kubectl logs --follow` of a pod, from now on."""
+    command = cluster.control.command("kubectl", "logs", pod, "--follow", "--tail=1")
+    environment = os.environ | {"KUBECONFIG": str(cluster.control.kubeconfig)}
+    with file.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output) as process:
+        try:
+            cluster.wait(lambda: file.read_text().split(), what="the first line of the log")
+            yield process
+        finally:
+            process.kill()
+
+
+def uses_the_node_address(cluster: Cluster) -> bool:
+    """Whether all that the kubelet and the agent say to the API server leaves by the address that is adopted."""
+    address = cluster.network.plan(NODE).address
+    ends = connections(cluster, "kubelet") | connections(cluster, "ipmp-agent")
+    return {near.rpartition(":")[0] for near, _ in ends} == {address}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_node_stays_in_the_cluster_while_its_nic_does_not(
+    adopted: Applied, counting: str, image: Image, tmp_path: Path, fault: str
+) -> None:
+    cluster, (fail, repair) = adopted.cluster, FAULTS[fault]
+    plan, control = cluster.network.plan(NODE), cluster.network.control.namespace
+    own = {bare(address) for address in plan.link_addresses}
+    assert set(adopted.view(NODE).addresses) == own
+    assert uses_the_node_address(cluster)
+    nic, before = adopted.nic(NODE, "net0"), heart(cluster)
+    assert before[0::2] == ("True", plan.address)
+    kubelet, agent = connections(cluster, "kubelet"), connections(cluster, "ipmp-agent")
+    assert kubelet
+    assert agent
+
+    node, followed = cluster.network.nodes[NODE].namespace, tmp_path / "followed"
+    with (
+        PingTrain(control, plan.address) as pings,
+        TcpStream(control, node, plan.address, Sender.CLIENT) as inward,
+        TcpStream(control, node, plan.address, Sender.SERVER) as outward,
+        following(cluster, counting, followed) as log,
+    ):
+        pings.wait_answered()
+        pings6 = adopted.ping(NODE, bare(plan.link_addresses[1]))
+        broken = getattr(nic, fail)()
+        for address in own:
+            adopted.wait_moved(NODE, address, nic)
+        pings.wait_answered(20)
+        pings6.wait_answered(20)
+        view = adopted.wait_state(NODE, "degraded")  # the agent's report came by the address that it moved
+        assert view.addresses == dict.fromkeys(own, "net1")
+        wait_heartbeat(cluster)
+        assert heart(cluster) == before
+        assert connections(cluster, "kubelet") >= kubelet
+        assert connections(cluster, "ipmp-agent") & agent
+        assert cluster.kubectl("exec", counting, "--", "echo", "here").strip() == "here"
+        assert numbers(cluster, counting)
+        for born in run_pod(cluster, image, f"born-{fault}"):
+            status = cluster.get("pod", born)["status"]
+            assert (status["phase"], status["hostIP"]) == ("Running", plan.address)
+
+        repaired = getattr(nic, repair)()
+        view = adopted.wait_state(NODE, "ok", deadline=90)
+        assert view.addresses == dict.fromkeys(own, "net0"), "failback: everything is where the host put it"
+        pings.wait_answered(20)
+        wait_heartbeat(cluster)
+        assert heart(cluster) == before
+        assert connections(cluster, "kubelet") >= kubelet
+        last = numbers(cluster, counting)[-1]
+        cluster.wait(lambda: last in followed.read_text().split(), what=f"{last} in the log that is followed")
+        assert log.poll() is None
+        pings6.wait_answered(20)
+        account = pings.stop()
+        away, back = account.between(broken - 0.1, repaired - 0.1), account.between(repaired - 0.1, float("inf"))
+        for stream in (inward, outward):
+            stream.wait_received(20)
+            report = stream.stop()
+            assert report.error is None
+            print(f"{fault}: TCP, {stream.sender} sends: longest gap {report.longest_gap * 1e3:.0f} ms")
+    print(f"{fault}: from the API server's host: failure {away}; failback {back}")
+    lines = [int(line) for line in followed.read_text().split()]
+    assert lines == list(range(lines[0], lines[0] + len(lines))), "no line of the followed log is missing"
+
+
+def test_killed_agent_and_restarted_kubelet_find_the_address_where_it_is(adopted: Applied, counting: str) -> None:
+    cluster = adopted.cluster
+    address, nic = cluster.network.plan(NODE).address, adopted.nic(NODE, "net0")
+    nic.unplug()
+    adopted.wait_state(NODE, "degraded")
+    before, homes = heart(cluster), adopted.homes(NODE)
+    assert set(homes.values()) == {("net1",)}
+    with PingTrain(cluster.network.control.namespace, address) as pings:
+        pings.wait_answered()
+        for program in ("ipmp-agent", "kubelet"):
+            kill_and_wait(cluster, program)
+            wait_heartbeat(cluster)
+            invariants.nothing_moved(homes, adopted.homes(NODE), f"SIGKILL of {program}")
+            assert heart(cluster)[0::2] == before[0::2]
+        adopted.wait_state(NODE, "degraded")
+        cluster.wait_nodes_ready(NODE)
+        assert cluster.kubectl("exec", counting, "--", "echo", "here").strip() == "here"
+        assert pings.stop().lost == 0
+    assert uses_the_node_address(cluster)
+
+    nic.plug()
+    assert set(adopted.wait_state(NODE, "ok", deadline=90).addresses.values()) == {"net0"}
+    assert heart(cluster)[0::2] == before[0::2]
