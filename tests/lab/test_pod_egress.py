@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab import Agent, Lab, Namespace, TcpStream, namespaces, wait_for
+from tests.lab import Agent, Lab, TcpStream, wait_for
+from tests.lab.pods import SOURCE_CIDRS, pod_behind
 from tests.lab.scene import OTHER_V4, OTHER_V6, V4, V6, settle, usual_group
 from tests.lab.status import group_view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.lab import Namespace
 
-POD = {4: "198.19.64.2", 6: "2001:db8:0:64::2"}
-GATEWAY = {4: "198.19.64.1", 6: "2001:db8:0:64::1"}
-SOURCE_CIDRS = ["198.19.64.0/20", "2001:db8:0:64::/64"]
 DATA = {4: {V4, OTHER_V4}, 6: {V6, OTHER_V6}}
 PULLS = 6
-
-
-@contextlib.contextmanager
-def pod_behind(lab: Lab) -> Iterator[Namespace]:
-    """A namespace that reaches the world through the host, as a CNI lays it."""
-    host, pod = lab.host.namespace, Namespace(f"{lab.tag}-pod")
-    namespaces.batch([f"netns add {pod.name}"])
-    try:
-        host.ip("link", "add", "pod0", "type", "veth", "peer", "name", "eth0", "netns", pod.name)
-        for each, device, ends in ((host, "pod0", GATEWAY), (pod, "eth0", POD)):
-            each.batch(
-                [
-                    f"address add {ends[4]}/24 dev {device}",
-                    f"address add {ends[6]}/64 dev {device} nodad",
-                    f"link set {device} up",
-                ]
-            )
-        pod.batch([f"route add default via {GATEWAY[4]}", f"route add default via {GATEWAY[6]}"])
-        host.sysctl({"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1})
-        yield pod
-    finally:
-        namespaces.remove([pod.name])
 
 
 def peers_of(server: Namespace, version: int) -> set[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.lab import Agent, Lab, TcpStream, wait_for
+from tests.lab.pods import OVERLAY, UNDERLAY, following, lay
 from tests.lab.scene import settle, usual_group
 from tests.lab.status import group_view
 
@@ -16,32 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.lab import Namespace
-
-UNDERLAY = {4: ("198.18.0.100", "198.18.0.110"), 6: ("2001:db8:0:1::100", "2001:db8:0:1::110")}
-PREFIX = {4: 24, 6: 64}
-OVERLAY = ("198.19.1.1", "198.19.1.2")
-OVERLAY_MACS = ("02:00:00:00:99:01", "02:00:00:00:99:02")
-
-
-def lay(namespace: Namespace, side: int, version: int, shape: str) -> None:
-    """Make the overlay's device: with one remote, or with forwarding and neighbour entries as flannel lays them.
-
-    The first is bound to its NIC in everything it sends, entries without `via` only in what they do not name.
-    """
-    mine, theirs = UNDERLAY[version][side], UNDERLAY[version][1 - side]
-    remote = f"remote {theirs} " if shape == "remote" else ""
-    pinned = f"local {mine} dev nic0"
-    namespace.batch(
-        [
-            f"link add over1 address {OVERLAY_MACS[side]} type vxlan id 1 {remote}{pinned} dstport 8472 nolearning",
-            f"address add {OVERLAY[side]}/24 dev over1",
-            "link set over1 up",
-        ]
-    )
-    if shape == "entries":
-        mac = OVERLAY_MACS[1 - side]
-        namespace.run("bridge", "fdb", "append", mac, "dev", "over1", "dst", theirs)
-        namespace.ip("neighbour", "replace", OVERLAY[1 - side], "lladdr", mac, "dev", "over1", "nud", "permanent")
 
 
 def pinned_to(namespace: Namespace) -> str:
@@ -53,16 +28,6 @@ def entries(namespace: Namespace) -> list[str]:
     """The forwarding entries; the interface of the one for the remote, where it is that of the device, left out."""
     device = pinned_to(namespace)
     return namespace.run("bridge", "fdb", "show", "dev", "over1").replace(f"via {device} ", "").splitlines()
-
-
-def following(side: int, version: int) -> dict[str, Any]:
-    """What differs from the usual group: the addresses of this side."""
-    first = 32 + 32 * side
-    pool = {"ranges": [f"198.18.0.{first}-198.18.0.{first + 7}"], "prefixLength": 24}
-    return {
-        "addresses": (f"{UNDERLAY[version][side]}/{PREFIX[version]}",),
-        "testAddresses": {"ipv4": {"pool": pool}},
-    }
 
 
 @contextlib.contextmanager
