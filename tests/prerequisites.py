@@ -11,6 +11,7 @@ LADDERS = {
     "lab": {
         "iproute2": "network namespaces",
         "nftables": "faults at switch ports",
+        "iptables": "rules that masquerade, as kube-proxy and CNIs lay them",
         "util-linux": "nsenter and unshare",
     },
     "cluster": {

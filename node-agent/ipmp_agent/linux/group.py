@@ -183,6 +183,7 @@ class Group:
             self._data.find(installed)
             self._shadows.read(table)
             if self.observing:
+                await self._host.masquerades.refresh()
                 return 0
             self._keep_memory_soon()
             requests = self._settings.differences(self._links())
@@ -198,7 +199,9 @@ class Group:
                 self.reconciler.soon()
             self._follow_multicast()
             await self._dismiss()
-            return len(requests) + await self._pod_egress.reconcile()
+            repaired = await self._pod_egress.reconcile()
+            await self._host.masquerades.refresh()
+            return len(requests) + repaired
 
     async def withdraw(self) -> None:
         """Take out of the kernel what this agent put there, and put back what it moved."""
@@ -415,4 +418,5 @@ class Group:
                 found.append(Finding(Reason.MULTIPATH_HASH_POLICY, message))
         if self._configuration.policies.tunnels is Tunnels.FOLLOW:
             found += self._tunnels.findings()
+        found += self._host.masquerades.findings(self._surroundings.names(), self._configuration.policies.pod_egress)
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]

@@ -16,6 +16,7 @@ from ipmp_agent.linux.announce import Announcer
 from ipmp_agent.linux.conflicts import ConflictChecks
 from ipmp_agent.linux.ethtool import Ethtool
 from ipmp_agent.linux.legs import Identifiers
+from ipmp_agent.linux.masquerade import Masquerades
 from ipmp_agent.linux.netlink import Channel, Dumper
 from ipmp_agent.linux.nftables import Nftables
 from ipmp_agent.linux.probes import Prober
@@ -86,6 +87,7 @@ class Host:
         self.identifiers = Identifiers()
         self.tunnels = TunnelTable()
         self.nftables = Nftables()
+        self.masquerades = Masquerades(self.nftables)
         self.ports: dict[tuple[str, str], Port] = {}  # by group and member
 
     def close(self) -> None:

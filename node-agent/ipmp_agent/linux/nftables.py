@@ -216,6 +216,11 @@ def target(expression: dict[int, bytes]) -> str | None:
     return _string(chain) if chain is not None else None
 
 
+def target_name(expression: dict[int, bytes]) -> str:
+    """The name of an extension of iptables that a `target` expression is (NFTA_TARGET_NAME)."""
+    return _string(expression.get(1, b""))
+
+
 def _string(payload: bytes) -> str:
     return payload.rstrip(b"\0").decode(errors="replace")
 

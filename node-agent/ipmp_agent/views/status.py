@@ -34,7 +34,13 @@ NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: 
 
 INCONSISTENT = (Reason.FAMILY_MISSING, Reason.NOT_ONE_LINK, Reason.MEDIA_MISMATCH, Reason.DUPLICATE_MAC)
 UNPROBED = (Reason.TEST_ADDRESS_MISSING, Reason.TEST_ADDRESS_DUPLICATE)
-ADVICE = (Reason.MULTIPATH_HASH_POLICY, Reason.TUNNEL_PINNED, Reason.DHCP_MANAGED)
+ADVICE = (
+    Reason.MULTIPATH_HASH_POLICY,
+    Reason.TUNNEL_PINNED,
+    Reason.DHCP_MANAGED,
+    Reason.MASQUERADED,
+    Reason.EGRESS_ADDRESS_MISSING,
+)
 """Which findings belong to which condition; every other is about the kernel."""
 
 

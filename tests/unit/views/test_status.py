@@ -192,6 +192,8 @@ def test_condition(picture: GroupView, kind: str, expected: tuple[str, str, str]
         (Reason.TEST_ADDRESS_MISSING, "ProbesEnabled"),
         (Reason.ADDRESS_CONFLICT, "Programmed"),
         (Reason.MULTIPATH_HASH_POLICY, "HostSuitable"),
+        (Reason.MASQUERADED, "HostSuitable"),
+        (Reason.EGRESS_ADDRESS_MISSING, "HostSuitable"),
     ],
 )
 def test_finding_of_the_core_is_in_one_condition(reason: Reason, kind: str) -> None:
