@@ -13,6 +13,8 @@ LADDERS = {
         "nftables": "faults at switch ports",
         "iptables": "rules that masquerade, as kube-proxy and CNIs lay them",
         "util-linux": "nsenter and unshare",
+        "systemd": "networkd, another owner of interfaces",
+        "dbus": "networkd is spoken to on a bus of its own",
     },
     "cluster": {
         "gcc": "runc's C part",

@@ -63,8 +63,8 @@ class Reconciler:
             return []
         message = (
             f"another program removed what this group put into the kernel {recent} times within a minute."
-            " Tell it to leave foreign addresses and routes alone (networkd: ManageForeignRoutes=no,"
-            " ManageForeignNextHops=no; NetworkManager: an unmanaged device)."
+            " Tell it to leave foreign addresses and routes alone (networkd: KeepConfiguration=yes in the .network file"
+            " of each interface; NetworkManager: unmanaged-devices)."
         )
         return [Finding(Reason.FOREIGN_CHANGE, message)]
 

@@ -1,0 +1,178 @@
+"""Who else owns the network, systemd-networkd or people: what they take away is back at once."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import wait_for
+from tests.lab.networkd import Networkd
+from tests.lab.scene import OTHER_V4, OTHER_V6, V4, V6, Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lab import Lab, Namespace
+
+ITS_OWN = "198.18.0.50"
+NETWORK = f"""
+[Match]
+Name=nic0
+[Network]
+Address={ITS_OWN}/24
+LinkLocalAddressing=ipv6
+IPv6AcceptRA=no
+"""
+DROP_IN = Path(__file__).resolve().parents[2] / "examples/host-network/networkd/50-ipmp.conf"
+KEEPING = {"10-nic0.network": NETWORK, "10-nic0.network.d/50-ipmp.conf": DROP_IN.read_text(encoding="utf-8")}
+
+
+OURS = (V4, OTHER_V4, V6, OTHER_V6)
+TIMES = 4
+
+
+@contextlib.contextmanager
+def told(namespace: Namespace) -> Iterator[list[str]]:
+    """What the kernel tells of addresses meanwhile; complete after the end."""
+    lines: list[str] = []
+    monitor = namespace.popen(["ip", "-ts", "-o", "monitor", "address"], stdout=subprocess.PIPE)
+    try:
+        yield lines
+    finally:
+        monitor.terminate()
+        lines += monitor.communicate(timeout=10)[0].decode().splitlines()
+
+
+def absences(lines: list[str], address: str) -> list[float]:
+    """Seconds from each deletion of an address to its return, which must have come."""
+    found, gone = [], None
+    for line in lines:
+        words = line.split()
+        if not any(word.partition("/")[0] == address for word in words):
+            continue
+        when = datetime.fromisoformat(words[0].strip("[]"))
+        if "Deleted" in words:
+            gone = gone or when
+        elif gone is not None:
+            found.append((when - gone).total_seconds())
+            gone = None
+    assert gone is None, f"{address} did not come back:\n" + "\n".join(lines)
+    return found
+
+
+def whole(scene: Scene, *others: str) -> None:
+    """Wait until every address is in one place, and whatever flows does so again."""
+    host, every = scene.lab.host, (*OURS, *others)
+    wait_for(lambda: {a: host.holders(a) for a in every}, lambda seen: all(len(h) == 1 for h in seen.values()))
+    scene.flows()
+
+
+def fights(scene: Scene) -> list[str]:
+    """What the agent says of another program that works against it."""
+    (group,) = scene.agent.status()["groups"]
+    return [finding["message"] for finding in group["findings"] if finding["reason"] == "ForeignChange"]
+
+
+def survived(scene: Scene) -> None:
+    reports = {address: stream.report() for address, stream in scene.streams.items()}
+    assert all(report.error is None for report in reports.values()), reports
+    print({address: str(report) for address, report in reports.items()})
+    scene.settle()
+
+
+def test_what_a_reconfiguration_takes_away_is_back_at_once_and_said(lab: Lab) -> None:
+    """Without the drop-in networkd removes every address, route and nexthop of the link that is not in its file."""
+    with Networkd(lab.host, {"10-nic0.network": NETWORK}) as networkd, Scene(lab=lab) as scene:
+        whole(scene, ITS_OWN)
+        here = [address for address in OURS if lab.host.holders(address) == ["nic0"]]
+        assert here
+        with told(lab.host.namespace) as lines:
+            for _ in range(TIMES):
+                networkd.reconfigure("nic0")
+                networkd.configured()
+                whole(scene, ITS_OWN)
+        wait_for(lambda: fights(scene), bool)
+        missing = {address: absences(lines, address) for address in here}
+        assert all(missing.values()), f"networkd took nothing away: {lines}"
+        print({address: f"away for at most {max(times) * 1e3:.0f} ms" for address, times in missing.items()})
+        survived(scene)
+
+
+def test_drop_in_has_networkd_leave_alone_what_is_ours(lab: Lab) -> None:
+    with Networkd(lab.host, KEEPING) as networkd, Scene(lab=lab) as scene:
+        whole(scene, ITS_OWN)
+        with told(lab.host.namespace) as lines:
+            for _ in range(TIMES):
+                networkd.reconfigure("nic0")
+                networkd.configured()
+            networkd.stop()
+            networkd.start()
+            networkd.configured()
+            whole(scene, ITS_OWN)
+        assert not [line for line in lines if "Deleted" in line and any(f" {a}/" in line for a in OURS)]
+        survived(scene)
+
+
+def test_failover_and_failback_beside_networkd(lab: Lab) -> None:
+    """It configures the link anew when the carrier returns."""
+    with Networkd(lab.host, KEEPING) as networkd, Scene(lab=lab) as scene:
+        whole(scene, ITS_OWN)
+        lab.host.nic("nic0").unplug()
+        wait_for(lambda: lab.host.holders(ITS_OWN), lambda holders: holders == ["nic1"])
+        whole(scene, ITS_OWN)
+        networkd.stop()
+        networkd.start()
+        whole(scene, ITS_OWN)
+        lab.host.nic("nic0").plug()
+        scene.wait_state("ok")
+        whole(scene, ITS_OWN)
+        survived(scene)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "address flush dev nic0 scope global",
+        "address flush dev nic0",
+        "-6 address flush dev nic0 scope global",
+        "route flush dev nic0",
+        "nexthop flush",
+    ],
+)
+def test_what_people_flush_is_back_at_once(command: str) -> None:
+    with Scene() as scene:
+        whole(scene)
+        with told(scene.lab.host.namespace) as lines:
+            scene.lab.host.namespace.ip(*command.split())
+            whole(scene)
+        print({address: times for address in OURS if (times := absences(lines, address))})
+        survived(scene)
+
+
+def test_data_address_that_somebody_puts_on_another_member_too_is_taken_off(lab: Lab) -> None:
+    with Scene(lab=lab) as scene:
+        whole(scene)
+        other = scene.other(scene.holder(V4))
+        with told(lab.host.namespace) as lines:
+            lab.host.namespace.ip("address", "add", f"{V4}/32", "dev", other.name)
+            wait_for(lambda: lab.host.holders(V4), lambda holders: len(holders) == 1)
+        assert any("Deleted" in line and f"{other.name} " in line and V4 in line for line in lines), lines
+        whole(scene)
+        survived(scene)
+
+
+def test_interface_bounced_by_hand_fails_over_and_back() -> None:
+    with Scene() as scene:
+        for name in ("nic0", "nic1"):
+            scene.lab.host.namespace.ip("link", "set", name, "down")
+            scene.wait_state("degraded")
+            whole(scene)
+            scene.lab.host.namespace.ip("link", "set", name, "up")
+            scene.wait_state("ok")
+            whole(scene)
+        survived(scene)
