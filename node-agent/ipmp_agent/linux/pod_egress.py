@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import nftables
 from ipmp_agent.linux.findings import Finding
+from ipmp_agent.linux.netlink import InterruptedDumpError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -123,6 +124,8 @@ class PodEgress:
             if requests:
                 self._tables.commit(requests)
                 self._installed = await self._tables.rules(nftables.INET, self._table)
+        except InterruptedDumpError:
+            return 0  # others change theirs all the time: the next comparison tells
         except OSError as error:
             if self._networks and str(error) != str(self._refusal):
                 log.warning("pods get no data address, for the kernel refuses the table %s: %s", self._table, error)
@@ -130,7 +133,9 @@ class PodEgress:
             self._installed = None if self._networks else []  # what cannot be had is not there to be removed
             return 0
         self._refusal = None
-        if self._wanted and self._watcher is None:
+        if not self._wanted:
+            await self.close()
+        elif self._watcher is None:
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
         return len(requests)
 

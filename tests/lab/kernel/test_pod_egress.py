@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from ipmp_agent.core.actions import Move, MoveAddresses
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux.nftables import Nftables
 from ipmp_api.types import DeletionPolicy, Mode
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, node_group, where
@@ -159,3 +162,23 @@ def test_missing_data_address_is_said(lab: Lab, kernel: RunningKernel) -> None:
     (finding,) = kernel.call(lambda facade: facade.findings(GROUP))
     assert finding.reason is Reason.EGRESS_ADDRESS_MISSING
     assert "IPv6" in finding.message
+
+
+def test_kernel_that_refuses_the_table_is_told_and_asked_again(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_tables: Nftables, _changes: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Nftables, "commit", refuse)
+        kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS))
+        move(lab, kernel, V4, V6, source=None, destination="nic0")
+        kernel.run(lambda facade: facade.reconcile(GROUP))
+        (finding,) = kernel.call(lambda facade: facade.findings(GROUP))
+        assert finding.reason is Reason.KERNEL_REFUSED
+        assert "not supported" in finding.message
+        assert not tables(lab)
+    kernel.run(lambda facade: facade.reconcile(GROUP))
+    assert tables(lab) == EXPECTED
+    assert not kernel.call(lambda facade: facade.findings(GROUP))
