@@ -23,6 +23,7 @@ from ipmp_agent.daemon import DataPlane
 from ipmp_agent.directories import Directory
 from ipmp_agent.health import STALE, HealthServer
 from ipmp_agent.linux.kernel import Kernel
+from ipmp_agent.probation import Probation
 from ipmp_agent.recording import Recorder
 from ipmp_agent.views.metrics import AgentCollector
 
@@ -62,6 +63,9 @@ class Source(Protocol):
     def reload(self) -> None:
         """Read everything again. Called in a thread that may wait."""
 
+    def api_server_answers(self) -> bool | None:
+        """Whether the API server answers a fresh connection; None without one. Called in a thread that may wait."""
+
     def close(self) -> None:
         """Hand over no more."""
 
@@ -74,6 +78,7 @@ class Options:
     runtime_directory: Path
     metrics_address: tuple[str, int] | None = None
     record: Path | None = None
+    trials: bool = True  # undo a change of configuration by which the node loses what it reached before
 
 
 def require_capabilities() -> None:
@@ -148,7 +153,12 @@ class Agent:
             written=writer.written,
             record=recorder.put if recorder else None,
         )
-        return plane, Configurator(plane, saved)
+
+        async def api_server_answers() -> bool | None:
+            return await asyncio.to_thread(self._source.api_server_answers)
+
+        probation = Probation(plane.kernel, api_server_answers, saved, enabled=options.trials)
+        return plane, Configurator(plane, saved, probation)
 
     def _surround(
         self, stack: contextlib.ExitStack, plane: DataPlane, configurator: Configurator, saved: State

@@ -137,6 +137,12 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="FILE",
         help="record what the agent decides from, up to 64 MiB, for a replay",
     )
+    parser.add_argument(
+        "--no-trial",
+        action="store_false",
+        dest="trials",
+        help="keep a change of configuration also if gateways, targets or the API server fall silent by it",
+    )
     _add_log(parser)
     parser.set_defaults(work=_run)
 
@@ -199,7 +205,9 @@ def _run(options: argparse.Namespace) -> int:
         measurements.errors["log"] += 1
 
     records = Log(options.log_format, options.log_level, dropped)
-    settings = Options(options.state_dir, options.runtime_dir, options.metrics_address, options.record)
+    settings = Options(
+        options.state_dir, options.runtime_dir, options.metrics_address, options.record, trials=options.trials
+    )
     try:
         Agent(settings, source, measurements).run()
     except (StartError, InUseError, OSError) as error:

@@ -12,21 +12,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
+from ipmp_agent.core.actions import Notify, Severity
 from ipmp_agent.core.events import (
     ConfigurationChanged,
     OfflineRequested,
     OnlineRequested,
     StateRestored,
 )
-from ipmp_agent.state import SavedGroup, State
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.state import Change, SavedGroup, State
+from ipmp_api.types import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipmp_agent.core.snapshot import InterfaceSnapshot
     from ipmp_agent.daemon import DataPlane
+    from ipmp_agent.probation import Probation
     from ipmp_agent.publication import Occurrence
     from ipmp_agent.running import RunningGroup
+    from ipmp_agent.state import Refusal
     from ipmp_api.types import NodeGroup
 
 RETRY_MINIMUM = 1.0
@@ -39,8 +44,9 @@ log = logging.getLogger(__name__)
 class Configurator:
     """Applies configurations one after the other. All methods belong to the loop of the data plane."""
 
-    def __init__(self, plane: DataPlane, saved: State) -> None:
+    def __init__(self, plane: DataPlane, saved: State, probation: Probation) -> None:
         self._plane = plane
+        self._probation = probation
         self._saved: dict[str, SavedGroup] = dict(saved.groups)  # neither taken over nor withdrawn yet
         self._wanted: dict[str, NodeGroup] | None = None
         self._news = asyncio.Event()
@@ -59,6 +65,7 @@ class Configurator:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._apply_forever())
             tasks.create_task(self._mend_forever())
+            tasks.create_task(self._probation.run(self._decided))
 
     # --- configuration
 
@@ -76,20 +83,43 @@ class Configurator:
     async def _apply(self, wanted: dict[str, NodeGroup]) -> bool:
         """Bring every group where it should be; False when one of them must be tried again."""
         plane = self._plane
-        leaving = [name for name in (*plane.groups, *self._saved) if name not in wanted]
+        wanted = self._probation.permitted(wanted)
+        if await self._probation.begin([Change(new, self._current(name)) for name, new in wanted.items()]):
+            self._keep_in_mind()
+            await plane.secure()
+        leaving = [name for name in (*plane.groups, *self._saved) if name not in wanted or self._lets_go(name)]
         done = [await self._attempt(name, None) for name in dict.fromkeys(leaving)]
         done += [await self._attempt(name, configuration) for name, configuration in wanted.items()]
-        plane.unfinished(State(dict(self._saved)))
+        if all(done):
+            self._probation.applied(wanted)
+        self._keep_in_mind()
+        self._mark()
         plane.configured = True
         plane.measurements.configured_at = plane.publish().time
         self.applied.set()
         return all(done)
+
+    def _current(self, name: str) -> NodeGroup | None:
+        """What a group was configured by last, in this process or the one before."""
+        known = self._plane.groups.get(name) or self._saved.get(name)
+        return known.configuration if known else None
+
+    def _lets_go(self, name: str) -> bool:
+        """Whether a group that was refused still has something in the kernel."""
+        current = self._current(name)
+        return self._probation.lets_go(name) and current is not None and current.policies.mode is Mode.MANAGE
+
+    def _keep_in_mind(self) -> None:
+        """Have everything in the state file that the running groups do not put there."""
+        self._plane.unfinished(self._probation.saved(State(dict(self._saved))))
 
     async def _attempt(self, name: str, configuration: NodeGroup | None) -> bool:
         async with self._kernel_in_use:
             try:
                 if configuration is None:
                     await self._withdraw(name)
+                elif self._lets_go(name):
+                    return False  # what was refused could not be withdrawn
                 elif name not in self._plane.groups:
                     await self._start(configuration)
                 else:
@@ -110,7 +140,7 @@ class Configurator:
         async def secure() -> None:
             before = saved or SavedGroup(configuration)
             self._saved[name] = replace(before, configuration=configuration, kernel=plane.kernel.memory(name))
-            plane.unfinished(State(dict(self._saved)))
+            self._keep_in_mind()
             await plane.secure()
 
         try:
@@ -119,7 +149,7 @@ class Configurator:
             plane.remove(name)
             raise
         self._saved.pop(name, None)
-        plane.unfinished(State(dict(self._saved)))
+        self._keep_in_mind()
         group.ready = True
         restored = StateRestored(saved.interfaces if saved else ())
         plane.release(group, restored)
@@ -151,10 +181,30 @@ class Configurator:
         else:
             saved = self._saved[name]
             await plane.kernel.configure(saved.configuration, saved.kernel, plane.secure)
-        plane.unfinished(State(dict(self._saved)))  # killed here, the next agent finishes it
-        await plane.kernel.withdraw(name)
+        self._keep_in_mind()  # killed here, the next agent finishes it
+        await plane.kernel.withdraw(name, restore=self._probation.lets_go(name))
         del self._saved[name]
         log.info("withdrawn from the kernel", extra={"group": name})
+
+    # --- trial
+
+    def _decided(self, refusal: Refusal | None) -> None:
+        """Go on from a verdict over what was on trial."""
+        self._keep_in_mind()
+        if refusal is not None:
+            for name in refusal.changes:
+                self._plane.measurements.group(name).undone += 1
+                notice = Notify(Reason.CHANGE_UNDONE, self._probation.complaint(name), Severity.ERROR)
+                self._plane.tell(name, notice)
+        self._mark()
+        self._plane.publish()
+        self._news.set()
+
+    def _mark(self) -> None:
+        """Have the running groups say what is on trial and what was undone."""
+        for name, group in self._plane.groups.items():
+            group.on_trial = self._probation.is_on_trial(name)
+            group.undone = self._probation.complaint(name)
 
     # --- trouble
 

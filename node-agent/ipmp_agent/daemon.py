@@ -13,6 +13,7 @@ import time
 import zlib
 from collections import deque
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ipmp_agent.core.actions import (
@@ -27,7 +28,7 @@ from ipmp_agent.core.actions import (
 )
 from ipmp_agent.publication import Finding, Publication
 from ipmp_agent.recording import Started, Stopped
-from ipmp_agent.running import RunningGroup
+from ipmp_agent.running import RunningGroup, tell
 from ipmp_agent.state import State
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from ipmp_agent.publication import Occurrence
     from ipmp_agent.recording import Entry
     from ipmp_agent.running import Core
-    from ipmp_api.types import NodeGroup
+    from ipmp_api.types import Address, NodeGroup
 
 T = TypeVar("T")
 
@@ -105,8 +106,14 @@ class Kernel(Protocol):
     def memory(self, group: str) -> dict[str, Any]:
         """What a restart must know; plain JSON values."""
 
-    async def withdraw(self, group: str) -> None:
-        """Remove what was added, or restore what was found, by the group's deletion policy."""
+    async def withdraw(self, group: str, *, restore: bool = False) -> None:
+        """Remove what was added, and restore what was found, by the group's deletion policy or whatever that says."""
+
+    async def gateways(self) -> frozenset[Address]:
+        """The gateways of the host's own routes."""
+
+    async def answering(self, targets: Iterable[Address]) -> frozenset[Address]:
+        """Who of these answers this host by its ordinary routes, within a second or so. Raises OSError."""
 
     def findings(self, group: str) -> Iterable[KernelFinding]:
         """What people should know of the kernel's part."""
@@ -286,6 +293,10 @@ class DataPlane:
         if self._changed:
             self._tell(group.account(actions, announced - began, self._wall()))
 
+    def tell(self, group: str, notice: Notify) -> None:
+        """Tell people of something that is no core's decision."""
+        self._tell([tell(group, notice, self._wall())])
+
     def _tell(self, occurrences: list[Occurrence]) -> None:
         self._told.extend(occurrences)
         for occurrence in occurrences:
@@ -358,7 +369,7 @@ class DataPlane:
             self._arm()
 
     def unfinished(self, state: State) -> None:
-        """Groups to keep in the state file although they do not run: neither taken over nor withdrawn yet."""
+        """What to keep in the state file beside the groups that run, such as those not taken over or withdrawn yet."""
         self._unfinished = state
         self.save_soon()
 
@@ -403,7 +414,7 @@ class DataPlane:
             if group.held is None
         }
         # A group that is held back has not taken over yet: what was saved of it is still the truth.
-        self._save(State({**self._unfinished.groups, **saved}))
+        self._save(replace(self._unfinished, groups={**self._unfinished.groups, **saved}))
 
     async def secure(self) -> None:
         """Have the state written now, and wait for the disk, yet not forever."""

@@ -123,5 +123,8 @@ class FileSource:
             self._want(groups)
         log.info("reloaded: %d groups", len(groups))
 
+    def api_server_answers(self) -> None:
+        """There is none."""
+
     def close(self) -> None:
         """Nothing is open."""

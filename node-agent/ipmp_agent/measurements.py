@@ -74,6 +74,7 @@ class GroupMeasurements:
     failover: Histogram = field(default_factory=lambda: Histogram(FAILOVER_BUCKETS))
     round_trip: dict[str, Histogram] = field(default_factory=dict)  # interface
     group_failures: int = 0
+    undone: int = 0  # changes of its configuration
     sent: dict[str, int] = field(default_factory=dict)  # interface
     answered: dict[str, int] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)

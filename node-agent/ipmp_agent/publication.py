@@ -58,6 +58,8 @@ class GroupView:
     history: tuple[Failover, ...] = ()
     since: dict[str, float] = field(default_factory=dict)  # interface key -> seconds since the epoch
     ready: bool = True  # the kernel has been read and obeys this configuration
+    on_trial: bool = False  # the configuration is undone if the node loses by it what it reached before
+    undone: str = ""  # why another configuration is in force than the wanted one; empty: it is not
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,16 @@ LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severi
 log = logging.getLogger(__name__)
 
 
+def tell(group: str, notice: Notify, wall: float) -> Occurrence:
+    """Log what people are told; returns it for those who tell them."""
+    log.log(
+        LEVELS[notice.severity],
+        notice.message,
+        extra={"group": group, "reason": notice.reason.value, "interface": notice.interface},
+    )
+    return Occurrence(wall, group, notice.reason, notice.message, notice.severity, notice.interface)
+
+
 class Core(Protocol):
     """The core of one group, `ipmp_agent.core.multipathing.Multipathing`."""
 
@@ -69,6 +79,8 @@ class RunningGroup:
         self.held: list[Event] | None = []  # events that wait until the kernel has been read; None: released
         self.ready = False  # the kernel obeys this configuration
         self.findings: tuple[Finding, ...] = ()
+        self.on_trial = False  # its configuration may still be undone
+        self.undone = ""  # why another configuration is in force than the wanted one; empty: it is not
         self.not_before = 0.0  # no tick before: the last one failed
         self.history: deque[Failover] = deque(history, maxlen=HISTORY)
         self._record = record
@@ -138,12 +150,7 @@ class RunningGroup:
     def _tell(self, notice: Notify, wall: float) -> Occurrence:
         if notice.reason is Reason.GROUP_FAILED and notice.interface is None:
             self.measurements.group_failures += 1
-        log.log(
-            LEVELS[notice.severity],
-            notice.message,
-            extra={"group": self.name, "reason": notice.reason.value, "interface": notice.interface},
-        )
-        return Occurrence(wall, self.name, notice.reason, notice.message, notice.severity, notice.interface)
+        return tell(self.name, notice, wall)
 
     # --- how others see it
 
@@ -164,6 +171,8 @@ class RunningGroup:
             history=tuple(self.history),
             since=since,
             ready=self.ready,
+            on_trial=self.on_trial,
+            undone=self.undone,
         )
 
     def to_save(self, kernel_memory: dict[str, Any] | None) -> SavedGroup:

@@ -41,15 +41,49 @@ class SavedGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A configuration of a group, and what it came after."""
+
+    wanted: NodeGroup
+    before: NodeGroup | None = None  # None: nothing of the group was in the kernel
+
+
+@dataclass(frozen=True, slots=True)
+class SavedTrial:
+    """Changes that have not proven themselves yet."""
+
+    changes: dict[str, Change]  # by group
+    reached: tuple[str, ...]  # who answered before them
+    attempts: int  # trials of them, with this one
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Changes that were undone together."""
+
+    changes: dict[str, Change]  # by group
+    lost: tuple[str, ...]  # who answered before them, and not after; empty: the agent did not live to see it
+    attempts: int
+    final: bool  # the changes were to blame: they are not tried again
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What is remembered of all groups, by group name."""
 
     groups: dict[str, SavedGroup] = field(default_factory=dict)
+    trial: SavedTrial | None = None
+    refusals: tuple[Refusal, ...] = ()
+
+    def wanted(self) -> tuple[NodeGroup, ...]:
+        """The configurations as they were wanted, also where another one is in force."""
+        refused = {name: change.wanted for refusal in self.refusals for name, change in refusal.changes.items()}
+        return tuple(refused.get(name, group.configuration) for name, group in self.groups.items())
 
 
 def dump(state: State) -> str:
     """The state file's text."""
-    document = {"version": VERSION, "agentVersion": ipmp_agent.__version__, "groups": encode(state.groups)}
+    document = {"version": VERSION, "agentVersion": ipmp_agent.__version__, **encode(state)}
     return json.dumps(document, separators=(",", ":")) + "\n"
 
 
@@ -60,7 +94,7 @@ def parse(text: str) -> State:
         raise ValueError("not a state file: no groups")  # noqa: TRY004 - all wrong input is a ValueError
     if document.get("version") != VERSION:
         raise ValueError(f"version {document.get('version')!r}, and this agent reads version {VERSION}")
-    return State({name: decode(SavedGroup, group) for name, group in document["groups"].items()})
+    return decode(State, document)
 
 
 def load(directory: Path) -> State:

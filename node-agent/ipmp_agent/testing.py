@@ -13,12 +13,12 @@ from ipmp_agent.core.actions import MoveAddresses
 from ipmp_agent.core.events import AddressFound, InterfaceFound, KernelRead
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ipmp_agent.core.actions import Action
     from ipmp_agent.core.events import Event
     from ipmp_agent.publication import Finding
-    from ipmp_api.types import InterfaceAddress, NodeGroup
+    from ipmp_api.types import Address, InterfaceAddress, NodeGroup
 
 T = TypeVar("T")
 
@@ -73,6 +73,8 @@ class FakeKernel:
         interrupt: called after an order was carried out; may sink events, as a real kernel does meanwhile.
         waiting: what the next `drain` finds in the sockets.
         calls: every other call, in order, as (method, group).
+        routers: the host's gateways.
+        silent: who does not answer.
         faults: exceptions to raise from `configure`, `withdraw`, `reconcile`, `drain` or `open`, once each, in order.
     """
 
@@ -87,6 +89,8 @@ class FakeKernel:
         self.calls: list[tuple[str, str]] = []
         self.faults: dict[str, list[Exception]] = {}
         self.found: dict[str, tuple[Finding, ...]] = {}
+        self.silent: set[Address] = set()
+        self.routers: frozenset[Address] = frozenset()
         self.is_open = False
         self.counters: dict[str, int] = {"netlink_overruns": 0}
 
@@ -145,10 +149,20 @@ class FakeKernel:
         """Where the addresses are."""
         return {"holders": {str(address): interface for address, interface in self.groups[group].holders.items()}}
 
-    async def withdraw(self, group: str) -> None:
+    async def withdraw(self, group: str, *, restore: bool = False) -> None:
         """Forget the group."""
-        self._called("withdraw", group)
+        self._called("restore" if restore else "withdraw", group)
         del self.groups[group]
+
+    async def gateways(self) -> frozenset[Address]:
+        """Return `routers`."""
+        self._called("gateways")
+        return self.routers
+
+    async def answering(self, targets: Iterable[Address]) -> frozenset[Address]:
+        """Everybody who is not silent."""
+        self._called("answering")
+        return frozenset(targets) - self.silent
 
     def findings(self, group: str) -> tuple[Finding, ...]:
         """What `found` says."""

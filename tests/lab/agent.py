@@ -66,6 +66,7 @@ class Agent:
     Args:
         manifest: one IPMPGroup as a mapping, several as a list, or the path of a file.
         options: further words for the command line.
+        trials: whether a change is undone by which the host loses what it reached. Most scenes cut wires at once.
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class Agent:
         host: Host | None = None,
         node_name: str = NODE_NAME,
         options: Sequence[str] = (),
+        trials: bool = False,
     ) -> None:
         self.host = host or lab.host
         self.node_name = node_name
-        self.options = tuple(options)
+        self.options = (*options, *(() if trials else ("--no-trial",)))
         self.directory = Path(tempfile.mkdtemp(prefix=f"{lab.tag}-agent-"))
         self.state_directory = self.directory / "state"
         self.runtime_directory = self.directory / "run"

@@ -78,4 +78,5 @@ class Reason(StrEnum):
 
     # life
     AGENT_SUSPENDED = "AgentSuspended"
+    CHANGE_ON_TRIAL = "ChangeOnTrial"
     CHANGE_UNDONE = "ChangeUndone"

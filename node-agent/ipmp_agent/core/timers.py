@@ -88,6 +88,18 @@ RECONCILE = 20.0
 REPAIR_FOREIGN = 0.1
 """What somebody else removed is put back within this time."""
 
+TRIAL = 10.0
+"""A change of configuration is kept if what answered before it still answers this long after it."""
+
+TRIAL_LOOK = 2.0
+"""Between two looks at what answers: every node of a cluster may ask the API server at the same time."""
+
+TRIAL_LOOKS = 3
+"""Looks in a row without an answer, after which something is lost."""
+
+TRIALS = 3
+"""Times that one change is tried, if others were to blame for what it was undone for, or its trial was cut short."""
+
 
 def probe_interval(detection_time: float) -> float:
     """Seconds between probes of one prober for a failure detection time in seconds: whole milliseconds of FDT / 7."""

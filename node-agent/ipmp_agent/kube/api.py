@@ -28,6 +28,9 @@ REQUEST_TIMEOUT = 15.0
 WATCH_SILENCE = 90.0
 """Seconds without a line (bookmarks come about once a minute) after which a watch is dead, whatever TCP believes."""
 
+ANSWER_TIMEOUT = 1.5
+"""Seconds in which a server that can be reached answers a question by a fresh connection."""
+
 PAGE = 500
 
 Object = dict[str, Any]
@@ -117,6 +120,20 @@ class ApiServer:
     def merge(self, path: str, body: Object) -> Object:
         """Merge-patch an object."""
         return self._json("PATCH", path, {}, body=body, kind="application/merge-patch+json")
+
+    def answers(self) -> bool:
+        """Whether the server can be reached by a connection of now; what it answers is its own matter."""
+        # Connections that are open already may live on where a new one finds no way.
+        fresh = client.ApiClient(self._configuration).rest_client.pool_manager
+        timeout = urllib3.Timeout(connect=ANSWER_TIMEOUT, read=ANSWER_TIMEOUT)
+        try:
+            fresh.request("GET", f"{self._configuration.host}/readyz", timeout=timeout, retries=False)
+        except (HTTPError, OSError) as error:
+            # Refused by a host that was found: the server is down, and the way to it is not.
+            return isinstance(error.__cause__, ConnectionRefusedError)
+        finally:
+            fresh.clear()
+        return True
 
     def _json(
         self, method: str, path: str, query: Mapping[str, str], *, body: Object | None = None, kind: str | None = None

@@ -27,7 +27,7 @@ class ClusterSource:
 
     def __init__(self, node_name: str, kubeconfig: Path | None, describe: Describe) -> None:
         """Raises CredentialsError."""
-        api = ApiServer.connect(kubeconfig)
+        self._api = api = ApiServer.connect(kubeconfig)
         self._reporter = Reporter(api, node_name, describe)
         self._watch = NodeGroupWatch(api, node_name, self._changed)
         self._want: Callable[[tuple[NodeGroup, ...]], None] | None = None
@@ -36,7 +36,7 @@ class ClusterSource:
     def start(self, want: Callable[[tuple[NodeGroup, ...]], None], saved: State) -> Reporter:
         """Begin with what the last run knew: a failover must not wait for the API server."""
         self._want = want
-        self._good = {group.configuration.name: group.configuration for group in saved.groups.values()}
+        self._good = {configuration.name: configuration for configuration in saved.wanted()}
         if self._good:
             want(tuple(self._good.values()))
         self._reporter.start()
@@ -46,6 +46,10 @@ class ClusterSource:
     def reload(self) -> None:
         """Nothing to read: the watch brings every change."""
         log.info("SIGHUP: nothing to reload, the configuration comes from the API server")
+
+    def api_server_answers(self) -> bool:
+        """Whether the API server answers a fresh connection now."""
+        return self._api.answers()
 
     def close(self) -> None:
         """Stop watching; write the last reports."""

@@ -203,13 +203,18 @@ class Group:
             await self._host.masquerades.refresh()
             return len(requests) + repaired
 
-    async def withdraw(self) -> None:
-        """Take out of the kernel what this agent put there, and put back what it moved."""
+    async def withdraw(self, *, restore: bool = False) -> None:
+        """Take out of the kernel what this agent put there, and put back what it moved.
+
+        Args:
+            restore: whatever the deletion policy says.
+        """
         await self._close()
         async with self._turn:
             self._data.close()
             self._multicast.close()
-            if self.observing or self._configuration.policies.deletion_policy is DeletionPolicy.RETAIN:
+            retains = self._configuration.policies.deletion_policy is DeletionPolicy.RETAIN
+            if self.observing or (retains and not restore):
                 return
             await self._pod_egress.withdraw()
             self._shadows.read(await self._routes())

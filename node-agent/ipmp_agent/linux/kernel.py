@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import timers
-from ipmp_agent.linux import addresses, links, netlink, routes
+from ipmp_agent.linux import addresses, links, netlink, reachability, routes
 from ipmp_agent.linux.carriers import CarrierPoll
 from ipmp_agent.linux.group import Group, Orders
 from ipmp_agent.linux.host import Host
@@ -15,12 +16,12 @@ from ipmp_agent.linux.members import Member, Members
 from ipmp_agent.linux.monitor import Monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.findings import Finding
     from ipmp_agent.linux.netlink import Message
-    from ipmp_api.types import NodeGroup
+    from ipmp_api.types import Address, NodeGroup
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +122,15 @@ class Kernel:
         """What the state file must remember of a group: JSON."""
         return self._groups[group].memory()
 
-    async def withdraw(self, group: str) -> None:
-        """Take a group out of the kernel, as its deletion policy says, and look after it no more."""
+    async def withdraw(self, group: str, *, restore: bool = False) -> None:
+        """Take a group out of the kernel, and look after it no more.
+
+        Args:
+            group: its name.
+            restore: put everything back, whatever the deletion policy says.
+        """
         leaving = self._groups.pop(group)
-        await leaving.withdraw()
+        await leaving.withdraw(restore=restore)
         for key in list(self._members.of(group)):
             leaving.drop_port(key)
         self._members.forget(group)
@@ -132,6 +138,21 @@ class Kernel:
     def findings(self, group: str) -> tuple[Finding, ...]:
         """What stands against a group on this host, now."""
         return tuple(self._groups[group].findings())
+
+    # -- the host's own view ----------------------------------------------------------------------------------------
+
+    async def gateways(self) -> frozenset[Address]:
+        """The gateways of the host's own routes: a few of them, where it has very many."""
+        bodies = [
+            body
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for body in await self._host.dumper.dump(netlink.RTM_GETROUTE, routes.get_request(family))
+        ]
+        return reachability.gateways(await routes.Table().read(bodies))
+
+    async def answering(self, targets: Iterable[Address]) -> frozenset[Address]:
+        """Who of these answers this host by its ordinary routes, within a second."""
+        return await reachability.answering(targets)
 
     # -- what the kernel tells ---------------------------------------------------------------------------------------
 

@@ -83,6 +83,11 @@ class AgentCollector(Collector):
             "ipmp_address_moves", "Data addresses moved, added or removed.", labels=("group", "reason")
         )
         failed = CounterMetricFamily("ipmp_group_failures", "Times that no interface was usable.", labels=("group",))
+        undone = CounterMetricFamily(
+            "ipmp_changes_undone",
+            "Configurations that were undone, for the node lost what it had reached before.",
+            labels=("group",),
+        )
         duration = HistogramMetricFamily(
             "ipmp_failover_duration_seconds",
             "From the event or verdict until the addresses were moved and first announced.",
@@ -96,9 +101,10 @@ class AgentCollector(Collector):
             for reason, count in dict(group.moves).items():
                 moves.add_metric((name, reason.value), count)
             failed.add_metric((name,), group.group_failures)
+            undone.add_metric((name,), group.undone)
             buckets, total = group.failover.cumulative()
             duration.add_metric((name,), buckets, total)
-        yield from (failures, repairs, moves, failed, duration)
+        yield from (failures, repairs, moves, failed, undone, duration)
 
     def _probe_counters(self, names: Names) -> Iterator[Metric]:
         labels = ("group", "interface")

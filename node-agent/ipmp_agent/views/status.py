@@ -161,9 +161,13 @@ def _programmed(view: GroupView) -> Condition:
     """Whether the kernel is as the group wants it."""
     if not view.ready:
         return _condition("Programmed", Reason.KERNEL_REFUSED, NOT_PROGRAMMED, holds=False)
-    troubles = [(a.refusal, f"{a.address}: {a.detail or a.refusal}") for a in view.snapshot.addresses if a.refusal]
+    troubles = [(Reason.CHANGE_UNDONE, view.undone)] if view.undone else []
+    troubles += [(a.refusal, f"{a.address}: {a.detail or a.refusal}") for a in view.snapshot.addresses if a.refusal]
     elsewhere = (*INCONSISTENT, *UNPROBED, *ADVICE, Reason.MINIMUM_REDUNDANCY)
     troubles += [(reason, words) for reason, words in _findings(view) if reason not in elsewhere]
+    if view.on_trial:
+        words = "the kernel is as the group wants it; this is undone if the node loses by it what it reached before"
+        return _verdict("Programmed", troubles, Reason.CHANGE_ON_TRIAL, words)
     return _verdict("Programmed", troubles, Reason.CONFIGURED, "the kernel is as the group wants it")
 
 
@@ -179,8 +183,10 @@ def _ready(view: GroupView) -> Condition:
 
 
 def _degraded(view: GroupView) -> Condition:
-    """Whether any member is unusable."""
+    """Whether any member is unusable, or the group is not as it is wanted."""
     unusable = [interface for interface in view.snapshot.interfaces if not interface.usable]
+    if not unusable and view.undone:
+        return _condition("Degraded", Reason.CHANGE_UNDONE, view.undone, holds=True)
     if not unusable:
         return _condition("Degraded", Reason.GROUP_OK, "every interface is usable", holds=False)
     message = ", ".join(f"{i.name}: {i.reason.value if i.reason else i.state.value}" for i in unusable)

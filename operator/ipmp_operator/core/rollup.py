@@ -120,7 +120,8 @@ def judge(report: NodeReport) -> tuple[NodeState, str]:
     if state is None:
         return NodeState.UNKNOWN, "NotReported"
     if state is NodeState.READY:
-        return (NodeState.DEGRADED, "PoolExhausted") if report.unallocated else (state, "")
+        reason = status.reason or ("PoolExhausted" if report.unallocated else "")
+        return (NodeState.DEGRADED, reason) if reason else (state, "")
     return state, status.reason or ("GroupFailed" if state is NodeState.FAILED else "GroupDegraded")
 
 

@@ -10,6 +10,7 @@ from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.core.snapshot import GroupSnapshot, GroupState
 from ipmp_agent.daemon import DataPlane
 from ipmp_agent.measurements import Measurements
+from ipmp_agent.probation import Probation
 from ipmp_agent.state import State
 from ipmp_agent.testing import FakeKernel
 from ipmp_api.types import (
@@ -136,6 +137,8 @@ class Rig:
         saved: State | None = None,
         core: ScriptedCore | None = None,
         record: Callable[[Entry], None] | None = None,
+        *,
+        trials: bool = False,
     ) -> None:
         self.saved: list[State] = []
         self.watcher = Watcher()
@@ -153,7 +156,13 @@ class Rig:
         assert isinstance(kernel, FakeKernel)
         self.kernel = kernel
         self.plane.observers.append(self.watcher)
-        self.configurator = Configurator(self.plane, saved or State())
+        self.api_server: bool | None = None  # whether it answers; None: there is none
+        saved = saved or State()
+        probation = Probation(self.kernel, self._ask_api_server, saved, enabled=trials)
+        self.configurator = Configurator(self.plane, saved, probation)
+
+    async def _ask_api_server(self) -> bool | None:
+        return self.api_server
 
     async def apply(self, *groups: NodeGroup) -> bool:
         """Apply a configuration now; whether all of it succeeded."""

@@ -1,0 +1,82 @@
+"""A change of configuration on trial: it stays only if what answered the node before it answers after it.
+
+What answers has a name here and nothing more. A look is one attempt to hear from all of it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ipmp_agent.core import timers
+
+
+class Verdict(Enum):
+    """What becomes of a change."""
+
+    OPEN = "open"
+    KEPT = "kept"
+    LOST = "lost"  # something that answered before does not any more
+
+
+class Blame(Enum):
+    """Whether an undone change was the reason for what was lost."""
+
+    OPEN = "open"
+    CHANGE = "change"
+    OTHERS = "others"
+
+
+class Trial:
+    """One change, or several that came together, until it is known whether they may stay.
+
+    Looks are counted, not seconds of silence: an agent that was stopped for a while did not look.
+
+    Args:
+        before: what answered before the change.
+        now: monotonic seconds, before anything was changed.
+    """
+
+    def __init__(self, before: frozenset[str], now: float) -> None:
+        self.before = before
+        self._until = now + timers.TRIAL
+        self._silent = dict.fromkeys(before, 0)  # looks in a row without an answer
+
+    def applied(self, now: float) -> None:
+        """The change has been carried out, or another one that joined it."""
+        self._until = now + timers.TRIAL
+
+    def looked(self, answered: frozenset[str], now: float) -> Verdict:
+        """Take what answered in one look."""
+        for name in self._silent:
+            self._silent[name] = 0 if name in answered else self._silent[name] + 1
+        if self.lost:
+            return Verdict.LOST
+        if now < self._until or any(self._silent.values()):
+            return Verdict.OPEN
+        return Verdict.KEPT
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """What answered before and is silent now."""
+        return frozenset(name for name, looks in self._silent.items() if looks >= timers.TRIAL_LOOKS)
+
+
+class Aftermath:
+    """What follows an undone change: if what was lost comes back at once, the change was to blame.
+
+    If it comes back later, it was gone for another reason, and the change deserves another trial.
+
+    Args:
+        lost: what the change was undone for.
+        now: monotonic seconds, once the change was undone.
+    """
+
+    def __init__(self, lost: frozenset[str], now: float) -> None:
+        self.lost = lost
+        self._until = now + timers.TRIAL
+
+    def looked(self, answered: frozenset[str], now: float) -> Blame:
+        """Take what answered in one look."""
+        if not self.lost <= answered:
+            return Blame.OPEN
+        return Blame.CHANGE if now <= self._until else Blame.OTHERS

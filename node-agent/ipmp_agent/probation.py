@@ -1,0 +1,281 @@
+"""Keeps a change of configuration only if the node can still reach what it reached before it.
+
+A valid manifest can cut a node off, and with it the way by which somebody would mend it. So the node's gateways, the
+group's targets and the API server are asked before the kernel is touched, and for some seconds after. If one that
+answered falls silent, the groups that changed go back to what they were; a new one lets go of the kernel and only
+observes. That stays until a spec of theirs changes. What is on trial and what was refused is in the state file: an
+agent that is killed meanwhile does not forget it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from ipmp_agent.core import timers
+from ipmp_agent.core.trial import Aftermath, Blame, Trial, Verdict
+from ipmp_agent.state import Change, Refusal, SavedTrial, State
+from ipmp_api.types import Mode, Switch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from ipmp_agent.daemon import Kernel
+    from ipmp_api.types import NodeGroup
+
+API_SERVER = "the API server"
+
+API_PATIENCE = 3.0
+"""Seconds for one question to the API server, whatever hangs."""
+
+log = logging.getLogger(__name__)
+
+
+class Probation:
+    """What is on trial on this node, and what was refused. All methods belong to the loop of the data plane.
+
+    Args:
+        kernel: knows the gateways, and asks who answers.
+        api_server: whether the API server answers a fresh connection; None: this agent has none. It may hang.
+        saved: what an earlier agent left.
+        enabled: otherwise every change is kept at once.
+    """
+
+    def __init__(
+        self, kernel: Kernel, api_server: Callable[[], Awaitable[bool | None]], saved: State, *, enabled: bool = True
+    ) -> None:
+        self._kernel = kernel
+        self._api_server = api_server
+        self._enabled = enabled
+        self._loop = asyncio.get_running_loop()
+        self._watching = asyncio.Event()  # there is something to look at
+        self._asking: asyncio.Future[bool | None] | None = None
+        self._refusals = list(saved.refusals)
+        self._aftermaths: dict[int, Aftermath] = {}  # by identity of the refusal
+        self._tried: dict[str, int] = {}  # trials so far of a group that is tried again
+        self._record: SavedTrial | None = None
+        self._trial: Trial | None = None
+        if enabled and saved.trial is not None:
+            self._resume(saved.trial)
+
+    def _resume(self, cut_short: SavedTrial) -> None:
+        self._record = replace(cut_short, attempts=cut_short.attempts + 1)
+        self._trial = Trial(frozenset(cut_short.reached), self._loop.time())
+        self._watching.set()
+
+    # --- what others ask
+
+    def saved(self, state: State) -> State:
+        """This state with what a restart must know of trials."""
+        return replace(state, trial=self._record, refusals=tuple(self._refusals))
+
+    def is_on_trial(self, group: str) -> bool:
+        """Whether the configuration of a group may still be undone."""
+        return self._record is not None and group in self._record.changes
+
+    def lets_go(self, group: str) -> bool:
+        """Whether a group was refused that had nothing in the kernel before."""
+        refusal = self._refusal(group)
+        return refusal is not None and refusal.changes[group].before is None
+
+    def complaint(self, group: str) -> str:
+        """Why a group is not as it is wanted; empty if it is."""
+        refusal = self._refusal(group)
+        if refusal is None:
+            return ""
+        if refusal.lost:
+            why = f"before its change {_listed(refusal.lost)} answered this node, and not after it"
+        else:
+            why = f"the agent ended {timers.TRIALS} times before its change had proven itself"
+        if others := [name for name in refusal.changes if name != group]:
+            why += f" (changed together with {_listed(others)})"
+        now = "nothing of it is in the kernel, it only observes" if self.lets_go(group) else "the change is undone"
+        end = "its spec changes" if refusal.final else "that answers again"
+        return f"{why}: {now}, until {end}"
+
+    def _refusal(self, group: str) -> Refusal | None:
+        return next((refusal for refusal in self._refusals if group in refusal.changes), None)
+
+    # --- what may be applied
+
+    def permitted(self, wanted: Mapping[str, NodeGroup]) -> dict[str, NodeGroup]:
+        """What is to be applied of what is wanted: what was refused is replaced by what was there before."""
+        for refusal in tuple(self._refusals):
+            if not all(_is_same(change.wanted, wanted.get(name)) for name, change in refusal.changes.items()):
+                log.info("not refused any more, for there is a new configuration: %s", _listed(refusal.changes))
+                self._permit(refusal)
+        return {name: self._instead(name, configuration) for name, configuration in wanted.items()}
+
+    def _permit(self, refusal: Refusal) -> None:
+        self._refusals.remove(refusal)
+        self._aftermaths.pop(id(refusal), None)
+
+    def _instead(self, group: str, wanted: NodeGroup) -> NodeGroup:
+        refusal = self._refusal(group)
+        if refusal is None:
+            return wanted
+        before = refusal.changes[group].before
+        if before is None:
+            return replace(wanted, policies=replace(wanted.policies, mode=Mode.OBSERVE))
+        return replace(before, peers=wanted.peers)
+
+    async def begin(self, changes: Iterable[Change]) -> bool:
+        """Ask who answers, before these changes are carried out. A change that joins others shares their trial.
+
+        Returns:
+            Whether anything is on trial that was not before: to be kept on disk before the kernel is touched.
+        """
+        if not self._enabled:
+            return False
+        tried = {c.wanted.group_name: _managed(c) for c in changes if self._is_tried(c)}
+        if not tried:
+            return False
+        if self._record is None:
+            reached = await self._look(await self._worth_asking(tried.values()))
+            if not reached:
+                return False  # where nobody answers nothing can be lost
+            self._trial = Trial(reached, self._loop.time())
+            attempts = 1 + max(self._tried.pop(name, 0) for name in tried)
+            self._record = SavedTrial({}, tuple(sorted(reached)), attempts)
+        known = self._record.changes
+        tried = {name: replace(c, before=known[name].before) if name in known else c for name, c in tried.items()}
+        self._record = replace(self._record, changes={**known, **tried})
+        self._watching.set()
+        return True
+
+    def _is_tried(self, change: Change) -> bool:
+        """Whether a change may cost the node anything."""
+        wanted = change.wanted
+        if self._refusal(wanted.group_name) is not None or wanted.policies.mode is Mode.OBSERVE:
+            return False
+        return not _is_same(wanted, change.before)
+
+    def applied(self, wanted: Mapping[str, NodeGroup]) -> None:
+        """Start the clocks: this is what the kernel is like now."""
+        now = self._loop.time()
+        if self._record is not None and self._trial is not None:
+            self._trial.applied(now)
+            # Who was deleted, or changed back by hand, has nothing on trial any more.
+            changes = {n: c for n, c in self._record.changes.items() if n in wanted and wanted[n] != c.before}
+            self._record = replace(self._record, changes=changes)
+            if not changes:
+                self._record = self._trial = None
+        for refusal in self._refusals:
+            if not refusal.final and id(refusal) not in self._aftermaths:
+                self._aftermaths[id(refusal)] = Aftermath(frozenset(refusal.lost), now)
+                self._watching.set()
+
+    # --- verdicts
+
+    async def run(self, decided: Callable[[Refusal | None], None]) -> None:
+        """Look until cancelled, while there is anything to look at.
+
+        Args:
+            decided: called when a change is kept or may be tried again, or with what has been refused just now.
+        """
+        while True:
+            await self._watching.wait()
+            began = self._loop.time()
+            for refusal in tuple(self._refusals):
+                if await self._look_after(refusal):
+                    decided(None)
+            verdict, refused = await self._judge()
+            if verdict is not Verdict.OPEN:
+                decided(refused)
+            if self._record is None and not self._aftermaths:
+                self._watching.clear()
+                continue
+            await asyncio.sleep(max(0.0, began + timers.TRIAL_LOOK - self._loop.time()))
+
+    async def _judge(self) -> tuple[Verdict, Refusal | None]:
+        trial, record = self._trial, self._record
+        if trial is None or record is None:
+            return Verdict.OPEN, None
+        if record.attempts > timers.TRIALS:
+            return Verdict.LOST, self._refuse(record, frozenset())
+        answered = await self._look(trial.before)
+        if answered is None or self._trial is not trial or self._record is None:
+            return Verdict.OPEN, None
+        verdict = trial.looked(answered, self._loop.time())
+        if verdict is Verdict.LOST:
+            return verdict, self._refuse(self._record, trial.lost)
+        if verdict is Verdict.KEPT:
+            log.info("kept, since everything still answers: the change of %s", _listed(self._record.changes))
+            self._record = self._trial = None
+        return verdict, None
+
+    def _refuse(self, record: SavedTrial, lost: frozenset[str]) -> Refusal:
+        final = not lost or record.attempts >= timers.TRIALS
+        refusal = Refusal(record.changes, tuple(sorted(lost)), record.attempts, final)
+        self._refusals.append(refusal)
+        self._record = self._trial = None
+        return refusal
+
+    async def _look_after(self, refusal: Refusal) -> bool:
+        """See who is to blame for what was lost; returns whether that is decided now."""
+        aftermath = self._aftermaths.get(id(refusal))
+        if aftermath is None:
+            return False
+        answered = await self._look(aftermath.lost)
+        if answered is None or self._aftermaths.get(id(refusal)) is not aftermath:
+            return False
+        blame = aftermath.looked(answered, self._loop.time())
+        if blame is Blame.OPEN:
+            return False
+        self._permit(refusal)
+        if blame is Blame.CHANGE:
+            self._refusals.append(replace(refusal, final=True))
+        else:
+            log.info("%s answers again: another trial for %s", _listed(refusal.lost), _listed(refusal.changes))
+            self._tried.update(dict.fromkeys(refusal.changes, refusal.attempts))
+        return True
+
+    # --- looks
+
+    async def _worth_asking(self, changes: Iterable[Change]) -> frozenset[str]:
+        """Gateways, pinned targets and peers by their routes, and the API server."""
+        asked = set(await self._kernel.gateways())
+        for change in changes:
+            targets = change.wanted.policies.targets
+            asked.update(targets.addresses)
+            if targets.peers is Switch.ENABLED:
+                asked.update(change.wanted.peers)
+        # Every link has link-local addresses: that one answers says nothing of routes.
+        return frozenset({API_SERVER} | {str(address) for address in asked if not address.is_link_local})
+
+    async def _look(self, names: frozenset[str]) -> frozenset[str] | None:
+        """Who of these answers now; None if we could not ask, for that is nobody's silence."""
+        try:
+            answered = asyncio.ensure_future(self._kernel.answering({ip_address(n) for n in names - {API_SERVER}}))
+            api_server = await self._api_server_answers() if API_SERVER in names else False
+            heard = frozenset(str(address) for address in await answered)
+        except OSError as error:
+            log.warning("cannot ask who answers this node: %s", error)
+            return None
+        return heard | {API_SERVER} if api_server else heard
+
+    async def _api_server_answers(self) -> bool:
+        if self._asking is None or self._asking.done():  # else one still hangs, and must not take another thread
+            self._asking = asyncio.ensure_future(self._api_server())
+        done, _ = await asyncio.wait((self._asking,), timeout=API_PATIENCE)
+        return bool(done) and bool(self._asking.result())
+
+
+def _managed(change: Change) -> Change:
+    """The change, seen from the kernel: a group that only observed had nothing there."""
+    if change.before is not None and change.before.policies.mode is Mode.OBSERVE:
+        return replace(change, before=None)
+    return change
+
+
+def _is_same(one: NodeGroup, other: NodeGroup | None) -> bool:
+    """Whether two configurations ask the same of the kernel; peers come and go with the nodes of the cluster."""
+    return other is not None and replace(one, peers=()) == replace(other, peers=())
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
