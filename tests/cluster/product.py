@@ -36,10 +36,6 @@ POOLS = [
 TEST_POOL = {"ranges": ["198.18.0.128-198.18.0.191"], "prefixLength": 24}
 
 
-AGENTS_LEAVE = 20.0
-"""Seconds that agents whose last group is gone are given to leave before the next group comes."""
-
-
 def install_chart(cluster: Cluster, image: Image, *settings: str) -> None:
     """Install or upgrade the chart with this image, and wait until its workloads are ready."""
     repository, _, tag = image.name.rpartition(":")
@@ -146,13 +142,6 @@ class Applied:
     def _delete(self) -> None:
         self.cluster.kubectl("delete", "ipmpgroup", self.name, "--timeout=60s")
         self.cluster.wait(self._node_groups, lambda left: left == [], what=f"the node groups of {self.name} gone")
-        deadline = time.monotonic() + AGENTS_LEAVE
-        while not self.cluster.get("ipmpgroups") and self._agents() and time.monotonic() < deadline:
-            time.sleep(0.5)  # an agent that is ending and its successor would share a node for a moment
-
-    def _agents(self) -> list[dict[str, Any]]:
-        pods = self.cluster.get("pods", "--namespace", NAMESPACE)
-        return [pod for pod in pods if pod["spec"].get("hostNetwork")]
 
     # -- what is said, what is ------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -93,6 +94,14 @@ class KernelDump:
         """Return the addresses of an interface with their prefix lengths."""
         found = [json.loads(line) for line in self.addresses]
         return [f"{one['local']}/{one['prefixlen']}" for one in found if one["dev"] == interface]
+
+    def without_identifiers(self) -> KernelDump:
+        """The same with every nexthop called 0: for comparing objects that were made anew."""
+
+        def anonymous(lines: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(sorted(re.sub(r'"(id|nhid)": [0-9]+', r'"\1": 0', line) for line in lines))
+
+        return replace(self, routes=anonymous(self.routes), nexthops=anonymous(self.nexthops))
 
     def difference(self, other: KernelDump) -> str:
         """Return what is only here (-) and only in the other (+), one line each; empty if they are equal."""

@@ -151,8 +151,15 @@ class Kernel:
         return reachability.gateways(await routes.Table().read(bodies))
 
     async def answering(self, targets: Iterable[Address]) -> frozenset[Address]:
-        """Who of these answers this host by its ordinary routes, within a second."""
-        return await reachability.answering(targets)
+        """Who of these answers this host by its ordinary routes, within a second.
+
+        One whose address is on this host now answers nobody: its owner cannot be reached.
+        """
+        return await reachability.answering(target for target in targets if not self._is_local(target))
+
+    def _is_local(self, address: Address) -> bool:
+        answer = self._host.channel.ask(netlink.message(netlink.RTM_GETROUTE, 0, routes.lookup_request(address)))
+        return answer is not None and routes.is_local(answer)
 
     # -- what the kernel tells ---------------------------------------------------------------------------------------
 

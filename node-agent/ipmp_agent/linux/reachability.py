@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 import socket
-import struct
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux import filters, frames, routes
@@ -23,11 +22,6 @@ SPACING = 0.25
 GATEWAYS_MAXIMUM = 16
 """Gateways asked. A host has one or two; a router may have very many."""
 
-LOOPBACK_INDEX = 1  # LOOPBACK_IFINDEX of the kernel: the same in every network namespace
-IP_PKTINFO, IPV6_RECVPKTINFO, IPV6_PKTINFO = 8, 49, 50
-_IPV4_INFO = struct.Struct("=i4s4s")
-_IPV6_INFO = struct.Struct("=16si")
-_ANCILLARY_BYTES = socket.CMSG_SPACE(_IPV6_INFO.size)
 _KIND = 4  # beside the kinds of the probers
 
 
@@ -46,9 +40,9 @@ def gateways(table: Iterable[routes.Route]) -> frozenset[Address]:
 async def answering(targets: Iterable[Address]) -> frozenset[Address]:
     """Who of these answers an echo request, within a second; returns as soon as all have.
 
-    A target that has become an address of this host does not count as answering. What the kernel refuses to send is
-    not answered.
+    What the kernel refuses to send is not answered. Raises OSError where no socket is to be had.
     """
+    targets = set(targets)
     wanted = {version: {target for target in targets if target.version == version} for version in (4, 6)}
     looks = [_Look(version, some) for version, some in wanted.items() if some]
     heard = await asyncio.gather(*(look.run() for look in looks))
@@ -87,11 +81,9 @@ class _Look:
     def _open(self) -> socket.socket:
         if self._version == 4:
             echo = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMP)
-            echo.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
             filters.attach(echo, filters.echo_reply_ipv4(self._identifier))
         else:
             echo = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, frames.IPPROTO_ICMPV6)
-            echo.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
             filters.accept_icmpv6(echo, frames.ICMPV6_ECHO_REPLY)
             filters.attach(echo, filters.echo_reply_ipv6(self._identifier))
         echo.setblocking(False)
@@ -106,23 +98,13 @@ class _Look:
     def _read(self, echo: socket.socket) -> None:
         while True:
             try:
-                packet, ancillary, _, source = echo.recvmsg(2048, _ANCILLARY_BYTES)
+                packet, source = echo.recvfrom(2048)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # an error of the route that the kernel queued on the socket; each is told once
             reply = frames.read_echo_reply(self._version, packet)
-            if reply is None or reply.bits != self._bits or _came_by_loopback(ancillary):
-                continue
-            self._missing -= {self._by_text.get(source[0].partition("%")[0])}
+            if reply is not None and reply.bits == self._bits:
+                self._missing -= {self._by_text.get(source[0].partition("%")[0])}
             if not self._missing:
                 self._all_heard.set()
-
-
-def _came_by_loopback(ancillary: Iterable[tuple[int, int, bytes]]) -> bool:
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
-            return bool(_IPV4_INFO.unpack_from(data)[0] == LOOPBACK_INDEX)
-        if (level, kind) == (socket.IPPROTO_IPV6, IPV6_PKTINFO):
-            return bool(_IPV6_INFO.unpack_from(data)[1] == LOOPBACK_INDEX)
-    return False

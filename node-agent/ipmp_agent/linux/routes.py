@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RT_TABLE_MAIN = 254
 RTPROT_KERNEL = 2
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_LOCAL = 1, 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RTM_F_CLONED = 0x200
 RTNH_F_ONLINK = 4
@@ -121,6 +121,17 @@ def get_request(family: int) -> bytes:
     """Body of RTM_GETROUTE: the main table."""
     head = _ROUTE_MESSAGE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0)
     return head + netlink.u32(RTA_TABLE, RT_TABLE_MAIN)
+
+
+def lookup_request(address: Address) -> bytes:
+    """Body of RTM_GETROUTE: how the host would reach an address."""
+    head = _ROUTE_MESSAGE.pack(_FAMILIES[address.version], 8 * len(address.packed), 0, 0, 0, 0, 0, 0, 0)
+    return head + netlink.attribute(RTA_DST, address.packed)
+
+
+def is_local(answer: bytes) -> bool:
+    """Whether a looked up address is one of the host's own."""
+    return bool(_ROUTE_MESSAGE.unpack_from(answer)[7] == RTN_LOCAL)
 
 
 def decode(body: bytes) -> Route | None:

@@ -1,0 +1,60 @@
+"""Who answers the host by its ordinary routes."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.lab import Lab
+    from tests.lab.kernel.running import RunningKernel
+
+SILENT, SILENT_V6 = "198.18.0.77", "2001:db8:0:1::77"
+
+
+def answering(kernel: RunningKernel, *targets: str) -> set[str]:
+    found = kernel.run(lambda k: k.answering({ip_address(target) for target in targets}))
+    return {str(address) for address in found}
+
+
+def give_addresses(lab: Lab) -> None:
+    lab.host.namespace.batch(["address add 198.18.0.11/24 dev nic0", "address add 2001:db8:0:1::11/64 dev nic0"])
+
+
+def test_neighbours_answer_in_both_families_and_who_is_not_there_does_not(lab: Lab, kernel: RunningKernel) -> None:
+    give_addresses(lab)
+    there = {lab.peer(0).ipv4, lab.peer(1).ipv4, lab.peer(0).ipv6, lab.peer(1).ipv6}
+    assert answering(kernel, *there, SILENT, SILENT_V6) == there
+    assert answering(kernel) == set()
+
+
+def test_host_without_a_route_hears_nobody(lab: Lab, kernel: RunningKernel) -> None:
+    assert answering(kernel, lab.peer(0).ipv4, lab.peer(0).ipv6) == set()
+
+
+def test_one_who_answers_arp_and_no_echo_does_not_count(lab: Lab, kernel: RunningKernel) -> None:
+    give_addresses(lab)
+    lab.peer(0).ignore_probes()
+    assert answering(kernel, lab.peer(0).ipv4, lab.peer(1).ipv4) == {lab.peer(1).ipv4}
+
+
+def test_address_that_has_become_our_own_is_not_somebody_who_answers(lab: Lab, kernel: RunningKernel) -> None:
+    give_addresses(lab)
+    assert answering(kernel, "198.18.0.11", "2001:db8:0:1::11", lab.peer(0).ipv4) == {lab.peer(0).ipv4}
+
+
+def test_gateways_are_those_of_the_hosts_own_routes_without_the_link_local_ones(
+    lab: Lab, kernel: RunningKernel
+) -> None:
+    give_addresses(lab)
+    lab.host.namespace.batch(
+        [
+            "route add default via 198.18.0.1",
+            "route add 198.19.0.0/24 nexthop via 198.18.0.2 nexthop via 198.18.0.3",
+            "route add 198.19.1.0/24 via 198.18.0.4 proto 0x49",
+            "route add default via 2001:db8:0:1::1 metric 5",
+            "route add 2001:db8:0:9::/64 via fe80::1 dev nic0",
+        ]
+    )
+    found = {str(address) for address in kernel.run(lambda k: k.gateways())}
+    assert found == {"198.18.0.1", "198.18.0.2", "198.18.0.3", "2001:db8:0:1::1"}

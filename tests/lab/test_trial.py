@@ -1,0 +1,178 @@
+"""A valid manifest that cuts the host off is undone by the agent alone; one that does not is kept."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import invariants
+from tests.lab import Agent, KernelDump, Lab, PingTrain, TcpStream, group, wait_for
+from tests.lab.status import group_view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OWN, GATEWAY = "198.18.0.11", "198.18.0.1"
+OWN_V6, GATEWAY_V6 = "2001:db8:0:1::11", "2001:db8:0:1::1"
+PROVEN = 25.0
+"""Seconds in which a trial must have ended, on a busy machine too; its time is 10 s."""
+
+
+@pytest.fixture
+def host() -> Iterator[Lab]:
+    """A host that reaches a network behind a router by nic0 or nic1; nic2 hangs on a switch that leads nowhere."""
+    lab = Lab(("nic0", "nic1", "nic2"), switches=3, router=True, nic_addresses={"nic0": (f"{OWN}/24", f"{OWN_V6}/64")})
+    with lab:
+        lab.uplinks[1].unplug()
+        lab.host.namespace.batch(
+            [
+                f"route add default via {GATEWAY} dev nic0 proto static",
+                f"route add default via {GATEWAY_V6} dev nic0 proto static metric 512",
+            ]
+        )
+        wait_for(lambda: dump(lab), lambda seen: seen == dump(lab), what="a kernel at rest", interval=0.5)
+        yield lab
+
+
+def dump(lab: Lab) -> KernelDump:
+    return KernelDump.take(lab.host.namespace.run)
+
+
+def nameless(lab: Lab) -> KernelDump:
+    return dump(lab).without_identifiers()
+
+
+def good(lab: Lab, **changes: Any) -> dict[str, Any]:
+    return group(**{"targets": [lab.peer(0).ipv4, lab.peer(1).ipv4]} | changes)
+
+
+def cuts_off(lab: Lab) -> dict[str, Any]:
+    """A group that keeps the working NIC in reserve for one that leads nowhere, and would leave it so for ever."""
+    addresses = ("198.18.0.100/24", "2001:db8:0:1::100/64")
+    changes = {"interfaces": ("nic0", "nic2"), "standby": ("nic0",), "addresses": addresses}
+    return good(lab, deletionPolicy="Retain", **changes)
+
+
+def view(agent: Agent) -> dict[str, Any]:
+    (found,) = agent.status()["groups"]
+    return dict(found)
+
+
+def wait_undone(agent: Agent) -> dict[str, Any]:
+    """Wait until the agent has given in, and says why; returns the group's view."""
+    seen = wait_for(lambda: view(agent), lambda v: v["undone"], deadline=PROVEN, what="undone", interval=0.1)
+    return dict(seen)
+
+
+def wait_kept(agent: Agent) -> None:
+    seen = wait_for(lambda: view(agent), lambda v: not v["on_trial"], deadline=PROVEN, what="kept", interval=0.1)
+    assert seen["undone"] == ""
+
+
+def wait_as_it_was(lab: Lab, before: KernelDump, look: Callable[[Lab], KernelDump] = dump) -> None:
+    wait_for(lambda: before.difference(look(lab)), lambda found: not found, what="the kernel as it was", interval=0.2)
+
+
+def test_new_group_that_cuts_the_host_off_is_taken_out_again_and_connections_survive(host: Lab) -> None:
+    before = dump(host)
+    remote = host.hosts["remote"].namespace
+    with (
+        TcpStream(remote, host.host.namespace, OWN) as stream4,
+        TcpStream(remote, host.host.namespace, OWN_V6) as stream6,
+        Agent(host, cuts_off(host), trials=True) as agent,
+    ):
+        stream4.wait_received()
+        stream6.wait_received()
+        undone = wait_undone(agent)
+        assert GATEWAY in undone["undone"]
+        assert GATEWAY_V6 in undone["undone"]
+        wait_as_it_was(host, before)
+        stream4.wait_received(deadline=30)
+        stream6.wait_received(deadline=30)
+        assert stream4.stop().error is None
+        assert stream6.stop().error is None
+        assert "nic2" in agent.ipmpstat("-i"), "it is still looked at"
+        assert [line for line in agent.log() if line.get("reason") == "ChangeUndone" and line["level"] == "error"]
+        assert 'ipmp_changes_undone_total{group="lab"} 1.0' in agent.metrics()
+
+        agent.kill()
+        agent.start()
+        assert view(agent)["undone"]
+        invariants.as_it_was_found(before, dump(host))
+
+        agent.write(good(host))
+        agent.reload()
+        wait_for(lambda: view(agent), lambda v: v["on_trial"], what="the good group on trial")
+        wait_kept(agent)
+        invariants.no_unhandled_exception(agent.log_path.read_text())
+
+
+def test_change_that_cuts_the_host_off_is_undone_to_what_was_proven(host: Lab) -> None:
+    remote = host.hosts["remote"].namespace
+    with Agent(host, good(host), trials=True) as agent:
+        wait_kept(agent)
+        agent.wait_for(lambda s: group_view(s).addresses.get(OWN) == "nic0", what="adopted")
+        before = nameless(host)
+        with TcpStream(remote, host.host.namespace, OWN) as stream:
+            stream.wait_received()
+            agent.write(cuts_off(host))
+            agent.reload()
+            wait_undone(agent)
+            agent.wait_for(lambda s: group_view(s).addresses.get(OWN) == "nic0", what="home again")
+            stream.wait_received(deadline=30)
+            assert stream.stop().error is None
+        assert {member.name for member in group_view(agent.status()).members} == {"nic0", "nic1"}
+        wait_as_it_was(host, before, nameless)
+        host.host.nic("nic0").unplug()
+        agent.wait_for(lambda s: group_view(s).addresses.get(OWN) == "nic1", what="failover as before the change")
+
+
+def test_agent_killed_while_the_host_is_cut_off_leaves_the_rest_to_the_next_one(host: Lab) -> None:
+    before = dump(host)
+    with Agent(host, cuts_off(host), trials=True) as agent:
+        wait_for(lambda: view(agent)["on_trial"], what="on trial", interval=0.05)
+        wait_for(lambda: before.difference(dump(host)), what="something in the kernel", interval=0.05)
+        agent.kill()
+        assert before.difference(dump(host))
+        agent.start()
+        wait_undone(agent)
+        wait_as_it_was(host, before)
+
+
+def test_cable_that_breaks_during_a_trial_is_a_failover_and_no_reason_to_undo(host: Lab) -> None:
+    remote = host.hosts["remote"].namespace
+    with Agent(host, good(host), trials=True) as agent, PingTrain(remote, OWN) as pings:
+        pings.wait_answered()
+        agent.wait_for(lambda s: group_view(s).addresses.get(OWN) == "nic0", what="adopted")
+        assert view(agent)["on_trial"]
+        host.host.nic("nic0").unplug()
+        agent.wait_for(lambda s: group_view(s).addresses.get(OWN) == "nic1", what="failed over")
+        wait_kept(agent)
+        pings.wait_answered()
+
+
+def test_agent_that_stands_still_during_a_trial_undoes_nothing(host: Lab) -> None:
+    with Agent(host, good(host), trials=True) as agent:
+        assert view(agent)["on_trial"]
+        agent.suspend()
+        stopped = dump(host)
+        threading.Event().wait(8)  # longer than three looks take
+        agent.resume()
+        wait_kept(agent)
+        assert not stopped.difference(dump(host))
+
+
+def test_router_that_dies_during_a_trial_has_the_change_tried_again_when_it_is_back(host: Lab) -> None:
+    router = host.hosts["router"].nic("eth0")
+    with Agent(host, good(host), trials=True) as agent:
+        assert view(agent)["on_trial"]
+        router.silence()
+        wait_undone(agent)
+        wait_for(lambda: view(agent)["configuration"]["policies"]["mode"], lambda mode: mode == "Observe")
+        with pytest.raises(AssertionError):  # it stays so while the router is away
+            wait_for(lambda: view(agent)["undone"], lambda why: not why, deadline=12, interval=0.5)
+        router.restore()
+        wait_for(lambda: view(agent), lambda v: not v["undone"], deadline=PROVEN, what="tried again", interval=0.2)
+        wait_kept(agent)
