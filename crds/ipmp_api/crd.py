@@ -46,6 +46,13 @@ def node_group_crd() -> dict[str, Any]:
         _column("State", "string", ".status.state", "ok, degraded or failed."),
         _condition_column("Ready"),
         _column("FDT", "integer", ".status.failureDetectionTimeMilliseconds", "Failure detection time in force, ms."),
+        _column(
+            "Programmed",
+            "string",
+            '.status.conditions[?(@.type=="Programmed")].reason',
+            "Whether the kernel is as the group wants it, in one word.",
+            priority=1,
+        ),
         _column("Agent", "string", ".status.agentVersion", "Version of the agent.", priority=1),
         _AGE,
     ]

@@ -16,6 +16,7 @@ import pytest
 from tests import invariants
 from tests.cluster.cluster import Cluster
 from tests.cluster.product import NAMESPACE, Applied, agent_pod, install_chart
+from tests.lab.dump import KernelDump
 from tests.lab.ping import PingTrain
 from tests.lab.stream import Sender, TcpStream
 from tests.lab.topology import bare
@@ -30,6 +31,8 @@ NODE = "n1"
 FAULTS = {"cable": ("unplug", "plug"), "silence": ("silence", "restore")}
 # Nothing but the members is named: no address is spared for pools or for tests.
 SPEC: dict[str, Any] = {"dataAddresses": {}, "testAddresses": {}}
+# Of the link by which the node lives, and held by nobody.
+NOWHERE = ["198.18.0.250/24", "2001:db8:0:1::250/64"]
 COUNT = "import itertools, time\nfor i in itertools.count(): print(i, flush=True); time.sleep(0.1)"
 
 
@@ -125,6 +128,56 @@ def uses_the_node_address(cluster: Cluster) -> bool:
     address = cluster.network.plan(NODE).address
     ends = connections(cluster, "kubelet") | connections(cluster, "ipmp-agent")
     return {near.rpartition(":")[0] for near, _ in ends} == {address}
+
+
+def test_group_that_cuts_the_node_off_is_undone_by_the_agent_alone_and_reported(remote: Cluster, counting: str) -> None:
+    node = remote.network.nodes[NODE].namespace
+    node.batch(["link add dead0 type veth peer name dead0-far", "link set dead0-far up", "link set dead0 up"])
+    group = {
+        "interfaces": [{"name": "net0", "role": "Standby"}, {"name": "dead0"}],
+        "dataAddresses": {"assigned": [{"nodeName": NODE, "addresses": NOWHERE}]},
+        "deletionPolicy": "Retain",
+    }
+    manifest = {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "metadata": {"name": "wrong"}, "spec": group}
+    dump, ready = KernelDump.take(node.run), heart(remote)
+
+    def programmed() -> dict[str, Any]:
+        found = remote.get("ipmpnodegroups", "--selector", "ipmp.dev/group=wrong")
+        conditions = found[0].get("status", {}).get("conditions", ()) if found else ()
+        return next((one for one in conditions if one["type"] == "Programmed"), {})
+
+    try:
+        with PingTrain(remote.network.control.namespace, remote.network.plan(NODE).address) as pings:
+            pings.wait_answered()
+            remote.apply(manifest)
+            undone = remote.wait(
+                programmed, lambda seen: seen.get("reason") == "ChangeUndone", what="the report", deadline=90
+            )
+            pings.wait_answered(20)
+            cut_off = pings.stop().longest_outage
+        assert cut_off > 1, "else nothing was lost, and nothing had to be undone"
+        print(f"the node was cut off for {cut_off:.1f} s")
+        assert undone["status"] == "False"
+        assert "the API server" in undone["message"]
+        remote.wait(
+            lambda: dump.difference(KernelDump.take(node.run)), lambda found: not found, what="the kernel as it was"
+        )
+        troubled = [{"nodeName": NODE, "state": "degraded", "reason": "ChangeUndone"}]
+        remote.wait(
+            lambda: remote.get("ipmpgroup", "wrong")["status"].get("troubledNodes"),
+            lambda seen: seen == troubled,
+            what="the trouble in the group's status",
+        )
+        remote.wait(
+            lambda: [one["reason"] for one in remote.get("events", "--namespace", "default")],
+            lambda reasons: "ChangeUndone" in reasons,
+            what="the Event",
+        )
+        assert heart(remote) == ready
+        assert connections(remote, "kubelet")
+    finally:
+        remote.kubectl("delete", "ipmpgroup", "wrong", "--cascade=foreground", "--timeout=60s")
+        node.batch(["link del dead0"])
 
 
 @pytest.mark.parametrize("fault", FAULTS)

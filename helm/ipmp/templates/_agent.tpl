@@ -59,6 +59,9 @@ spec:
             - --state-dir={{ .Values.agent.stateDir }}
             - --runtime-dir={{ .Values.agent.runtimeDir }}
             - --metrics-address={{ if contains ":" .Values.agent.metrics.host }}[{{ .Values.agent.metrics.host }}]{{ else }}{{ .Values.agent.metrics.host }}{{ end }}:{{ .Values.agent.metrics.port }}
+            {{- if not .Values.agent.trials }}
+            - --no-trial
+            {{- end }}
             - --log-format={{ .Values.log.format }}
             - --log-level={{ .Values.log.level }}
           env:

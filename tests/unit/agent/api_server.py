@@ -33,6 +33,7 @@ class FakeApiServer:
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.requests: list[tuple[str, str, dict[str, str], dict[str, str], Any]] = []
+        self.connections: set[Any] = set()  # their far ends
         self.events: list[Object] = []
         self.faults: dict[str, list[int]] = {}
         self.hanging = threading.Event()  # set: requests get no answer
@@ -127,6 +128,7 @@ class FakeApiServer:
         length = int(handler.headers.get("Content-Length") or 0)
         body = json.loads(handler.rfile.read(length)) if length else None
         headers = {key.lower(): value for key, value in handler.headers.items()}
+        self.connections.add(handler.client_address)
         self.requests.append((handler.command, url.path, query, headers, body))
         if self.hanging.is_set():
             self.released.wait()

@@ -468,6 +468,33 @@ def test_silent_server_is_given_up(server: FakeApiServer, kubeconfig: Path, monk
     assert caught.value.status == 0
 
 
+@pytest.mark.parametrize("fault", [None, 401, 503])
+def test_server_that_says_anything_at_all_answers(server: FakeApiServer, kubeconfig: Path, fault: int | None) -> None:
+    server.faults["GET"] = [fault] if fault else []
+    assert ApiServer.connect(kubeconfig).answers()
+
+
+def test_server_that_is_silent_does_not_answer_and_one_that_is_down_can_be_reached(
+    server: FakeApiServer, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected = ApiServer.connect(kubeconfig)
+    monkeypatch.setattr(api, "ANSWER_TIMEOUT", 0.2)
+    server.hanging.set()
+    assert not connected.answers()
+    server.close()
+    assert connected.answers(), "its host refused the connection: the way there is whole"
+
+
+def test_each_question_whether_the_server_answers_takes_a_connection_of_its_own(
+    server: FakeApiServer, kubeconfig: Path
+) -> None:
+    connected = ApiServer.connect(kubeconfig)
+    connected.list(GROUPS, {})
+    assert connected.answers()
+    assert connected.answers()
+    assert len(server.connections) == 3
+
+
 def test_long_list_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch, kubeconfig: Path) -> None:
     pages = iter(
         [

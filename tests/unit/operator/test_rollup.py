@@ -39,6 +39,14 @@ def test_degraded_node_is_counted_named_and_explained() -> None:
     assert verdict(rollup, "Ready").message == "1 of 2 nodes are ready"
 
 
+def test_node_whose_change_was_undone_counts_as_degraded_although_its_members_work() -> None:
+    status = NodeGroupStatus("ok", "ChangeUndone", observed_generation=1)
+    rollup = roll_up([NodeReport("n1", status, generation=1, agent_ready=True)], EMPTY)
+    assert (rollup.nodes.ready, rollup.nodes.degraded) == (0, 1)
+    assert rollup.troubled[0].reason == "ChangeUndone"
+    assert not verdict(rollup, "Ready").status
+
+
 @pytest.mark.parametrize(
     ("seen", "reason"),
     [
