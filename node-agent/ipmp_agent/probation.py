@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core import timers
 from ipmp_agent.core.trial import Aftermath, Blame, Trial, Verdict
 from ipmp_agent.state import Change, Refusal, SavedTrial, State
-from ipmp_api.types import Mode, Switch
+from ipmp_api.types import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -236,13 +236,10 @@ class Probation:
     # --- looks
 
     async def _worth_asking(self, changes: Iterable[Change]) -> frozenset[str]:
-        """Gateways, pinned targets and peers by their routes, and the API server."""
+        """The gateways, the pinned targets and the API server. Peers are no measure: they come and go."""
         asked = set(await self._kernel.gateways())
         for change in changes:
-            targets = change.wanted.policies.targets
-            asked.update(targets.addresses)
-            if targets.peers is Switch.ENABLED:
-                asked.update(change.wanted.peers)
+            asked.update(change.wanted.policies.targets.addresses)
         # Every link has link-local addresses: that one answers says nothing of routes.
         return frozenset({API_SERVER} | {str(address) for address in asked if not address.is_link_local})
 

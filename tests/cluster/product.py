@@ -211,6 +211,17 @@ class Applied:
         )
         return self.view(node)
 
+    def wait_kept(self) -> None:
+        """Wait until no node would undo the group any more: for tests that silence what a trial asks."""
+
+        def reasons() -> set[str]:
+            conditions = [one for each in self._node_groups() for one in each.get("status", {}).get("conditions", ())]
+            return {one["reason"] for one in conditions if one["type"] == "Programmed"}
+
+        self.cluster.wait(
+            reasons, lambda seen: "ChangeOnTrial" not in seen, what=f"group {self.name} kept", deadline=60
+        )
+
     def wait_moved(self, node: str, address: str, nic: Nic, deadline: float = 30) -> None:
         """Wait until an address has left a NIC for the other, in the kernel."""
         wanted = [self.other(nic).name]

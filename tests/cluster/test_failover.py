@@ -84,6 +84,7 @@ def test_failed_nic_hands_its_addresses_over_and_takes_them_back(data: Applied, 
 
 
 def test_dead_target_moves_nothing_on_any_node(data: Applied) -> None:
+    data.wait_kept()
     homes = {node: data.homes(node) for node in data.cluster.nodes}
     target = data.cluster.network.peers[0]
     target.ignore_probes()
@@ -102,6 +103,7 @@ def test_all_targets_dead_is_a_group_failure_and_moves_nothing(installed: Cluste
     sources = {"addresses": pins, "routers": "Disabled", "peers": "Disabled"}
     spec = {"probes": {"targets": sources}, "testAddresses": {"ipv4": {"pool": TEST_POOL}, "ipv6": "Disabled"}}
     with Applied(installed, "lonely", spec) as lonely:
+        lonely.wait_kept()
         homes = lonely.homes("n1")
         for peer in peers:
             peer.ignore_probes()
@@ -157,6 +159,7 @@ def test_failover_needs_no_api_server_and_status_catches_up(
     address = data.addresses("n1", 4)[0]
     broken = data.holder("n1", address)
     traffic = data.ping("n1", address)
+    data.wait_kept()
     if outage == "hangs":
         processes.signal("kube-apiserver", signal.SIGSTOP)
         later(revive_hung, data.cluster)
