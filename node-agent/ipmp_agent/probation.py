@@ -246,15 +246,18 @@ class Probation:
     async def _look(self, names: frozenset[str]) -> frozenset[str] | None:
         """Who of these answers now; None if we could not ask, for that is nobody's silence."""
         try:
-            answered = asyncio.ensure_future(self._kernel.answering({ip_address(n) for n in names - {API_SERVER}}))
-            api_server = await self._api_server_answers() if API_SERVER in names else False
-            heard = frozenset(str(address) for address in await answered)
-        except OSError as error:
-            log.warning("cannot ask who answers this node: %s", error)
+            heard, api_server = await asyncio.gather(
+                self._kernel.answering({ip_address(name) for name in names - {API_SERVER}}),
+                self._api_server_answers(asked=API_SERVER in names),
+            )
+        except Exception:
+            log.exception("could not ask who answers this node")
             return None
-        return heard | {API_SERVER} if api_server else heard
+        return frozenset(str(address) for address in heard) | ({API_SERVER} if api_server else set())
 
-    async def _api_server_answers(self) -> bool:
+    async def _api_server_answers(self, *, asked: bool) -> bool:
+        if not asked:
+            return False
         if self._asking is None or self._asking.done():  # else one still hangs, and must not take another thread
             self._asking = asyncio.ensure_future(self._api_server())
         done, _ = await asyncio.wait((self._asking,), timeout=API_PATIENCE)

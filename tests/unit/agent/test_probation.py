@@ -399,10 +399,11 @@ async def test_kernel_that_refuses_a_configuration_does_not_stop_the_clock() -> 
         assert told(rig) == ["lab"]
 
 
-async def test_that_we_cannot_ask_is_nobodys_silence() -> None:
+@pytest.mark.parametrize("fault", [OSError(24, "too many open files"), RuntimeError("a fault of ours")])
+async def test_that_we_cannot_ask_is_nobodys_silence(fault: Exception) -> None:
     async with node() as rig:
         await want(rig, node_group())
-        rig.kernel.faults["answering"] = [OSError(24, "too many open files")] * 4
+        rig.kernel.faults["answering"] = [fault] * 4
         await asyncio.sleep(3 * timers.TRIAL)
         assert told(rig) == []
         assert not view(rig).on_trial
