@@ -158,8 +158,12 @@ class Probation:
         now = self._loop.time()
         if self._record is not None and self._trial is not None:
             self._trial.applied(now)
-            # Who was deleted, or changed back by hand, has nothing on trial any more.
-            changes = {n: c for n, c in self._record.changes.items() if n in wanted and wanted[n] != c.before}
+            # Who was deleted, observes only, or was changed back by hand has nothing on trial any more.
+            changes = {
+                name: change
+                for name, change in self._record.changes.items()
+                if _is_same(change.wanted, wanted.get(name)) and not _is_same(change.wanted, change.before)
+            }
             self._record = replace(self._record, changes=changes)
             if not changes:
                 self._record = self._trial = None

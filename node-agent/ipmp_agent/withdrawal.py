@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ipmp_agent import state
 from ipmp_agent.linux.kernel import Kernel
+from ipmp_agent.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.daemon import Kernel as KernelSide
-    from ipmp_agent.state import State
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ async def withdraw(
 ) -> State:
     """Withdraw every group of the state file; return what is left, which stays in the file. Raises OSError."""
     saved = state.load(directory)
-    left = saved
+    left = dict(saved.groups)
     kernel = make_kernel(_unheard)
     await kernel.open()
     try:
@@ -44,9 +43,9 @@ async def withdraw(
             except Exception:
                 log.exception("could not withdraw; try again", extra={"group": name})
                 continue
-            left = replace(left, groups={key: one for key, one in left.groups.items() if key != name})
-            state.save(directory, left)
+            del left[name]
+            state.save(directory, State(left))
             log.info("withdrawn from the kernel", extra={"group": name})
     finally:
         await kernel.close()
-    return left
+    return State(left)

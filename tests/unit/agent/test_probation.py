@@ -318,6 +318,16 @@ async def test_change_taken_back_by_hand_is_on_trial_no_more() -> None:
         assert rig.saved[-1].trial is None
 
 
+async def test_group_that_is_told_to_observe_is_on_trial_no_more() -> None:
+    group = node_group()
+    async with node() as rig:
+        await want(rig, group)
+        await want(rig, replace(group, policies=replace(group.policies, mode=Mode.OBSERVE)))
+        assert not view(rig).on_trial
+        await undo(rig)
+        assert told(rig) == []
+
+
 async def test_second_change_during_a_trial_is_undone_to_what_was_proven() -> None:
     async with node() as rig:
         await want(rig, node_group())
