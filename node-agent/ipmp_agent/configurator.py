@@ -88,16 +88,24 @@ class Configurator:
             self._keep_in_mind()
             await plane.secure()
         leaving = [name for name in (*plane.groups, *self._saved) if name not in wanted or self._lets_go(name)]
-        done = [await self._attempt(name, None) for name in dict.fromkeys(leaving)]
-        done += [await self._attempt(name, configuration) for name, configuration in wanted.items()]
-        if all(done):
+        stuck = [name for name in dict.fromkeys(leaving) if not await self._attempt(name, None)]
+        # What a group set that could not be withdrawn must not be noted as what the host had.
+        theirs = [current for name in stuck if (current := self._current(name)) is not None]
+        taken = {member.key for configuration in theirs for member in configuration.members}
+        done = [
+            taken.isdisjoint(member.key for member in configuration.members)
+            and await self._attempt(name, configuration)
+            for name, configuration in wanted.items()
+        ]
+        succeeded = not stuck and all(done)
+        if succeeded:
             self._probation.applied(wanted)
         self._keep_in_mind()
         self._mark()
         plane.configured = True
         plane.measurements.configured_at = plane.publish().time
         self.applied.set()
-        return all(done)
+        return succeeded
 
     def _current(self, name: str) -> NodeGroup | None:
         """What a group was configured by last, in this process or the one before."""
@@ -118,8 +126,6 @@ class Configurator:
             try:
                 if configuration is None:
                     await self._withdraw(name)
-                elif self._lets_go(name):
-                    return False  # what was refused could not be withdrawn
                 elif name not in self._plane.groups:
                     await self._start(configuration)
                 else:

@@ -140,7 +140,7 @@ class Applied:
         return dump
 
     def _delete(self) -> None:
-        self.cluster.kubectl("delete", "ipmpgroup", self.name, "--timeout=60s")
+        self.cluster.kubectl("delete", "ipmpgroup", self.name, "--ignore-not-found", "--timeout=60s")
         self.cluster.wait(self._node_groups, lambda left: left == [], what=f"the node groups of {self.name} gone")
 
     # -- what is said, what is ------------------------------------------------------------------------------------

@@ -94,6 +94,18 @@ async def test_group_that_is_no_longer_wanted_is_withdrawn() -> None:
     assert rig.saved[-1] == State()
 
 
+async def test_group_waits_for_one_that_cannot_be_withdrawn_from_the_same_interfaces() -> None:
+    rig = await running()
+    rig.kernel.faults["withdraw"] = [OSError(11, "dump interrupted")]
+    rig.kernel.calls.clear()
+    assert not await rig.apply(node_group("next"), node_group("other", interfaces=("nic2",)))
+    assert ("configure", "next") not in rig.kernel.calls
+    assert ("configure", "other") in rig.kernel.calls
+    assert await rig.apply(node_group("next"), node_group("other", interfaces=("nic2",)))
+    assert rig.kernel.calls.index(("withdraw", "lab")) < rig.kernel.calls.index(("configure", "next"))
+    assert list(rig.plane.groups) == ["other", "next"]
+
+
 async def test_restart_takes_over_without_moving_anything() -> None:
     first = await running()
     down(first, "nic0")
