@@ -84,7 +84,7 @@ class Group:
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
         self._multicast = Multicast()
         self._tunnels = GroupTunnels(host.tunnels, self._surroundings, self._data)
-        self._pod_egress = PodEgress(self.name, host.nftables, self._surroundings, self.reconciler.changed)
+        self._pod_egress = PodEgress(self.name, host.nftables, self._surroundings, self.reconciler)
         self._table = Table()
         self._shadows = Shadows(host, self._surroundings, self._sink)
 
@@ -183,6 +183,7 @@ class Group:
             self._data.find(installed)
             self._shadows.read(table)
             if self.observing:
+                self._pod_egress.observe()
                 await self._host.masquerades.refresh()
                 return 0
             self._keep_memory_soon()

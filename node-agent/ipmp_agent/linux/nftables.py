@@ -22,7 +22,7 @@ NETLINK_NETFILTER = 12
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 16, 17
-_NEWTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _GETGEN = 0, 2, 3, 4, 6, 7, 16
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _GETGEN = 0, 1, 2, 3, 4, 6, 7, 16
 
 INET, IPV4, IPV6 = 1, 2, 10
 """NFPROTO_* of tables and packets."""
@@ -31,8 +31,9 @@ FAMILY_NAMES = {INET: "inet", IPV4: "ip", IPV6: "ip6"}
 POSTROUTING = 4
 """NF_INET_POST_ROUTING."""
 
-_TABLE_NAME = 1
-_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7
+_BATCH_GENERATION = 1
+_TABLE_NAME, _TABLE_FLAGS, _TABLE_USE = 1, 2, 3
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE, _CHAIN_FLAGS = 1, 3, 4, 5, 7, 10
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
 _ELEMENT = 1
@@ -182,11 +183,12 @@ class Chain:
     name: str
     type: str
     hook: int
+    priority: int
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule; `packed` is its list of expressions as the kernel tells it, the same for as long as nobody changes it."""
+    """A rule; `packed` is its list of expressions as the kernel tells it."""
 
     chain: str
     packed: bytes
@@ -196,6 +198,25 @@ class Rule:
         for element in netlink.repeated(self.packed, _ELEMENT):
             found = netlink.attributes(element, 0)
             yield _string(found.get(_EXPRESSION_NAME, b"")), netlink.attributes(found.get(_EXPRESSION_DATA, b""), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All that decides what a table does, as the kernel tells it: the same for as long as nobody changes it."""
+
+    flags: bytes  # dormant, owned by a process
+    holds: bytes  # how many chains, sets, objects and flow tables
+    chains: tuple[tuple[bytes, ...], ...]  # of each: name, hook with priority, type, policy, flags
+    rules: tuple[Rule, ...]
+
+
+class ChangedMeanwhileError(OSError):
+    """Somebody changed nf_tables since the generation that a transaction is meant for: nothing was done."""
+
+
+def following(generation: int) -> int:
+    """The generation that a transaction leads to; there is no 0."""
+    return (generation + 1) & 0xFFFFFFFF or 1
 
 
 def number(payload: bytes) -> int:
@@ -244,22 +265,20 @@ class Nftables:
 
     def generation(self) -> int:
         """A number that changes with every transaction, whoever's it is."""
-        self._channel().send(_message(_GETGEN, 0, 0))
-        for answer in self._answers():
-            if answer.kind == netlink.NLMSG_ERROR:
-                _raise(answer)
-            found = netlink.attributes(answer.body, _GENERIC.size)
-            return number(found[_GENERATION])
-        raise OSError(errno.EIO, "no answer from nf_tables")
+        return number(self._ask(_GETGEN, 0)[_GENERATION])
 
-    def commit(self, changes: Sequence[bytes]) -> None:
-        """Apply all these changes at once, or none of them."""
+    def commit(self, changes: Sequence[bytes], generation: int) -> None:
+        """Apply all these changes at once, or none of them.
+
+        Raises:
+            ChangedMeanwhileError: it is another generation by now.
+        """
         head = _GENERIC.pack(0, 0, _SUBSYSTEM)
         *first, final = changes
         last = bytearray(final)
         struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | netlink.NLM_F_ACK)
-        batch = [netlink.message(_BATCH_BEGIN, 0, head), *first, bytes(last), netlink.message(_BATCH_END, 0, head)]
-        self._channel().send(b"".join(batch))
+        begin = netlink.message(_BATCH_BEGIN, 0, head, _number(_BATCH_GENERATION, generation))
+        self._channel().send(b"".join([begin, *first, last, netlink.message(_BATCH_END, 0, head)]))
         heard = False
         for answer in self._answers():
             _raise(answer)
@@ -271,6 +290,33 @@ class Nftables:
         """Every base chain of every family."""
         bodies = await self._dump(_GETCHAIN, 0)
         return [chain for body in bodies if (chain := _decode_chain(body)) is not None]
+
+    async def table(self, family: int, name: str) -> tuple[Table | None, int]:
+        """A table, if it is there, and the generation that it is of.
+
+        Raises:
+            InterruptedDumpError: others changed nf_tables during every attempt.
+        """
+        for _ in range(netlink.Dumper.ATTEMPTS):
+            generation = self.generation()
+            found = await self._table(family, name)
+            if self.generation() == generation:
+                return found, generation
+        raise netlink.InterruptedDumpError(errno.EAGAIN, f"table {name} changed during every look at it")
+
+    async def _table(self, family: int, name: str) -> Table | None:
+        try:
+            table = self._ask(_GETTABLE, family, _text(_TABLE_NAME, name))
+        except FileNotFoundError:
+            return None
+        chains = [netlink.attributes(body, _GENERIC.size) for body in await self._dump(_GETCHAIN, family)]
+        deciding = (_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE, _CHAIN_POLICY, _CHAIN_FLAGS)
+        return Table(
+            table.get(_TABLE_FLAGS, b""),
+            table.get(_TABLE_USE, b""),
+            tuple(tuple(c.get(kind, b"") for kind in deciding) for c in chains if _string(c[_CHAIN_TABLE]) == name),
+            tuple(await self.rules(family, name)),
+        )
 
     async def rules(self, family: int, table: str, chain: str | None = None) -> list[Rule]:
         """The rules of a table, or of one chain of it; none if it is not there."""
@@ -286,6 +332,15 @@ class Nftables:
         if self._dumper is None:
             self._dumper = netlink.Dumper(NETLINK_NETFILTER)
         return await self._dumper.dump(_SUBSYSTEM << 8 | kind, _GENERIC.pack(family, 0, 0) + b"".join(names))
+
+    def _ask(self, kind: int, family: int, *names: bytes) -> dict[int, bytes]:
+        """The attributes of one object."""
+        self._channel().send(_message(kind, 0, family, *names))
+        for answer in self._answers():
+            if answer.kind == netlink.NLMSG_ERROR:
+                _raise(answer)
+            return netlink.attributes(answer.body, _GENERIC.size)
+        raise OSError(errno.EIO, "no answer from nf_tables")
 
     def _channel(self) -> socket.socket:
         if self._socket is None:
@@ -304,6 +359,8 @@ class Nftables:
 def _raise(answer: netlink.Message) -> None:
     """Raise what an acknowledgement says, unless it says that all is well."""
     (error,) = struct.unpack_from("=i", answer.body)
+    if -error == errno.ERESTART:
+        raise ChangedMeanwhileError(-error, "nf_tables was changed meanwhile")
     if error:
         raise OSError(-error, netlink.error_text(-error, answer.flags, answer.body))
 
@@ -314,4 +371,5 @@ def _decode_chain(body: bytes) -> Chain | None:
         return None
     hook = netlink.attributes(found[_CHAIN_HOOK], 0)
     table, name, kind = (_string(found[each]) for each in (_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_TYPE))
-    return Chain(body[0], table, name, kind, number(hook[_HOOK_NUMBER]))
+    priority = int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True)
+    return Chain(body[0], table, name, kind, number(hook[_HOOK_NUMBER]), priority)

@@ -12,6 +12,7 @@ interface and have the kernel forget the flow with that address.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -22,9 +23,10 @@ from ipmp_agent.linux.findings import Finding
 from ipmp_agent.linux.netlink import InterruptedDumpError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from ipmp_agent.linux.nftables import Nftables, Rule
+    from ipmp_agent.linux.nftables import Nftables, Rule, Table
+    from ipmp_agent.linux.reconcile import Reconciler
     from ipmp_agent.linux.surroundings import GroupSurroundings
     from ipmp_api.types import Address, Network
 
@@ -36,7 +38,15 @@ PRIORITY = 90
 WATCH = 1.0
 """Seconds between looks at whether somebody changed nf_tables: one question, answered in microseconds."""
 
+ATTEMPTS = 5
+"""Transactions tried in one comparison while others change nf_tables."""
+
+RETRY_FIRST, RETRY_LONGEST = 1.0, 60.0
+"""Seconds until a kernel that refused the table is asked again, doubling."""
+
 BASE, PODS = "postrouting", "pods"
+
+ABSENT: tuple[list[bytes], Table | None] = ([], None)
 
 
 def table_name(group: str) -> str:
@@ -95,68 +105,93 @@ class PodEgress:
         group: its name.
         tables: of the host.
         around: members and addresses of the group.
-        changed: called when somebody else changed the table.
+        reconciler: told when somebody else changed the table, and when to ask again a kernel that refused it.
     """
 
-    def __init__(self, group: str, tables: Nftables, around: GroupSurroundings, changed: Callable[[], None]) -> None:
+    def __init__(self, group: str, tables: Nftables, around: GroupSurroundings, reconciler: Reconciler) -> None:
         self._table = table_name(group)
         self._tables = tables
         self._around = around
-        self._changed = changed
+        self._reconciler = reconciler
         self._networks: tuple[Network, ...] = ()
         self._sources: dict[int, Address] = {}
-        self._wanted: list[bytes] = []  # the requests that made the table, and
-        self._installed: list[Rule] | None = None  # what it was right after; None: not known what is there
+        self._made: tuple[list[bytes], Table | None] | None = None
+        """The requests that made the table, and what it was right after; None: not known what is there."""
         self._generation: int | None = None
         self._refusal: OSError | None = None
+        self._retry_at, self._wait = 0.0, RETRY_FIRST
+        self._turn = asyncio.Lock()
         self._watcher: asyncio.Task[None] | None = None
 
     def configure(self, networks: tuple[Network, ...]) -> None:
         """Take the source CIDRs; none: no table."""
+        if networks != self._networks:
+            self._retry_at, self._wait = 0.0, RETRY_FIRST
         self._networks = networks
 
     async def reconcile(self) -> int:
         """Make the table what it is to be, and remove it where there is to be none; returns how many requests."""
-        if not self._networks and self._installed == []:
+        now = asyncio.get_running_loop().time()
+        if now < self._retry_at or (not self._networks and self._made == ABSENT):
             return 0
-        try:
-            requests = await self._differences()
-            if requests:
-                self._tables.commit(requests)
-                self._installed = await self._tables.rules(nftables.INET, self._table)
-        except InterruptedDumpError:
-            return 0  # others change theirs all the time: the next comparison tells
-        except OSError as error:
-            if self._networks and str(error) != str(self._refusal):
-                log.warning("pods get no data address, for the kernel refuses the table %s: %s", self._table, error)
-            self._refusal = error
-            self._installed = None if self._networks else []  # what cannot be had is not there to be removed
-            return 0
-        self._refusal = None
-        if not self._wanted:
+        async with self._turn:
+            try:
+                done = await self._compare()
+                self._refusal, self._wait = None, RETRY_FIRST
+            except InterruptedDumpError:
+                done = 0  # others change theirs all the time: the next comparison tells
+            except OSError as error:
+                self._refused(error, now)
+                done = 0
+        if self._made == ABSENT and self._refusal is None:
             await self.close()
         elif self._watcher is None:
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
-        return len(requests)
+        return done
 
-    async def _differences(self) -> list[bytes]:
-        found = await self._tables.rules(nftables.INET, self._table)
-        self._choose(found)
+    def _refused(self, error: OSError, now: float) -> None:
+        if not self._networks:
+            if self._made not in (None, ABSENT):
+                log.warning("the table %s stays, for the kernel refuses to remove it: %s", self._table, error)
+            self._refusal, self._made = None, ABSENT  # what cannot be had is not there to be removed
+            return
+        if str(error) != str(self._refusal):
+            log.warning("pods get no data address, for the kernel refuses the table %s: %s", self._table, error)
+        self._refusal, self._made = error, None
+        self._retry_at = now + self._wait
+        self._wait = min(2 * self._wait, RETRY_LONGEST)
+
+    async def _compare(self) -> int:
+        for _ in range(ATTEMPTS):
+            found, generation = await self._tables.table(nftables.INET, self._table)
+            wanted = self._decide(found)
+            if (wanted, found) == self._made:
+                return 0
+            changes = wanted or ([] if found is None else [nftables.delete_table(nftables.INET, self._table)])
+            if not changes:
+                self._made = ABSENT
+                return 0
+            try:
+                self._tables.commit(changes, generation)
+            except nftables.ChangedMeanwhileError:
+                continue
+            self._made = None
+            made, now = await self._tables.table(nftables.INET, self._table)
+            if now == nftables.following(generation):
+                self._made, self._generation = (wanted, made), now
+                return len(changes)
+            # Somebody else changed nf_tables before we could look: what is there may not be what we made.
+        raise InterruptedDumpError(errno.EAGAIN, f"others changed nf_tables {ATTEMPTS} times meanwhile")
+
+    def _decide(self, found: Table | None) -> list[bytes]:
+        """Requests that make the table as it is to be; none: there is to be none."""
+        self._choose(given_addresses(found.rules) if found is not None else {})
         members = sorted(self._around.names())
-        wanted = replacement(self._table, members, self._networks, self._sources) if self._sources and members else []
-        if wanted == self._wanted and found == self._installed:
-            return []
-        self._wanted = wanted
-        if wanted:
-            return wanted
-        if found:
-            return [nftables.delete_table(nftables.INET, self._table)]
-        self._installed = []
-        return []
+        return replacement(self._table, members, self._networks, self._sources) if self._sources and members else []
 
-    def _choose(self, found: Sequence[Rule]) -> None:
+    def _choose(self, given: dict[int, Address]) -> None:
         """One data address for each IP version of the pods: the one it was, for as long as it is a data address."""
-        before = self._sources or given_addresses(found)
+        before = self._sources or given
         first = self._around.sources()[1]
         self._sources = {}
         for version in sorted({network.version for network in self._networks}):
@@ -165,19 +200,37 @@ class PodEgress:
             if source is not None:
                 self._sources[version] = source
 
+    def observe(self) -> None:
+        """Choose addresses as if there were to be a table; the kernel is left alone."""
+        self._choose({})
+
+    def covered(self, *, observing: bool) -> list[Network]:
+        """The networks whose flows get a data address, or would get one if the group were not only observing."""
+        there = observing or (self._made not in (None, ABSENT))
+        return [network for network in self._networks if there and network.version in self._sources]
+
     async def _watch(self) -> None:
-        """Tell when the table is not what we made it."""
+        """Tell when the table is not what we made it, and when to ask a kernel again that refused it."""
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(WATCH)
             try:
-                generation = self._tables.generation()
-                if generation != self._generation:
-                    found = await self._tables.rules(nftables.INET, self._table)
-                    self._generation = generation
-                    if found != self._installed:
-                        self._changed()
+                if self._made is None:
+                    if loop.time() >= self._retry_at:
+                        self._reconciler.soon()
+                elif await self._differs():
+                    self._reconciler.changed()
+            except InterruptedDumpError:
+                continue
             except OSError as error:
                 log.warning("could not look at the table %s: %s", self._table, error)
+
+    async def _differs(self) -> bool:
+        async with self._turn:
+            if self._made is None or self._tables.generation() == self._generation:
+                return False
+            found, self._generation = await self._tables.table(nftables.INET, self._table)
+            return found != self._made[1]
 
     async def close(self) -> None:
         """Watch no more; the table stays."""
@@ -188,8 +241,9 @@ class PodEgress:
 
     async def withdraw(self) -> None:
         """Remove the table."""
-        self._networks = ()
+        self.configure(())
         await self.reconcile()
+        await self.close()
 
     def findings(self) -> list[Finding]:
         """Why pods do not get a data address."""
