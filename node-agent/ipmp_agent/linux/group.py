@@ -424,5 +424,7 @@ class Group:
                 found.append(Finding(Reason.MULTIPATH_HASH_POLICY, message))
         if self._configuration.policies.tunnels is Tunnels.FOLLOW:
             found += self._tunnels.findings()
-        found += self._host.masquerades.findings(self._surroundings.names(), self._configuration.policies.pod_egress)
+        versions = {*self._surroundings.sources()[1], *(n.version for n in self._configuration.policies.pod_egress)}
+        covered = self._pod_egress.covered(observing=self.observing)
+        found += self._host.masquerades.findings(self._surroundings.names(), covered, versions)
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]

@@ -1,8 +1,8 @@
 """Who masquerades what leaves by members: rules of kube-proxy, of CNIs, of firewalls. Read, never changed.
 
 Looks at base chains of type nat at postrouting and at every chain they jump to. What iptables made is seen where it
-works on nf_tables (iptables-nft), not the tables of iptables-legacy. Of the conditions in front of a rule two count:
-the interface that it leaves by, and the source; all others (marks, sets) are taken to hold.
+works on nf_tables (iptables-nft), not the tables of iptables-legacy. Of the conditions in front of a rule three count:
+the interface that it leaves by, the source, and the IP version; all others (marks, sets) are taken to hold.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import nftables
 from ipmp_agent.linux.findings import Finding
+from ipmp_agent.linux.pod_egress import PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -30,6 +31,11 @@ CHAINS_MAX = 512
 NAMED_MAX = 5
 """Chains that a finding names."""
 
+VERSIONS = {nftables.INET: frozenset({4, 6}), nftables.IPV4: frozenset({4}), nftables.IPV6: frozenset({6})}
+"""Of IP, by NFPROTO_*."""
+
+_LOADED = {nftables.META_OIFNAME: "interface", nftables.META_PROTOCOL_FAMILY: "version"}
+
 
 @dataclass(frozen=True, slots=True)
 class Masquerade:
@@ -38,8 +44,15 @@ class Masquerade:
     family: int  # NFPROTO_* of the table
     table: str
     chain: str
+    priority: int  # of the base chain that leads to it
+    versions: frozenset[int]  # of IP
     interface: str | None = None  # name that it must leave by; a prefix of names if it ends in *
     source: Network | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it may map a flow before podEgress does. Of equals, the one made last comes first."""
+        return self.priority <= PRIORITY
 
     def hits(self, members: Collection[str]) -> bool:
         """Whether what leaves by one of these interfaces may be masqueraded."""
@@ -49,11 +62,23 @@ class Masquerade:
             return any(member.startswith(self.interface[:-1]) for member in members)
         return self.interface in members
 
-    def covered(self, networks: Sequence[Network]) -> bool:
-        """Whether podEgress for these networks comes before it: it names no source, or one inside of them."""
-        if not networks or self.source is None:
-            return bool(networks)
+    def covered(self, networks: Sequence[Network], versions: Collection[int]) -> bool:
+        """Whether podEgress comes before it and gives these networks an address.
+
+        Args:
+            networks: whose flows get one.
+            versions: of IP that count where a rule is for both and names no source.
+        """
+        if self.is_first:
+            return False
+        if self.source is None:
+            hit = self.versions.intersection(versions) or self.versions
+            return hit <= {network.version for network in networks}
         return any(self.source.version == each.version and self.source.subnet_of(each) for each in networks)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        place = f"{nftables.FAMILY_NAMES[self.family]} {self.table} {self.chain}"
+        return f"{place} (priority {self.priority}, before podEgress)" if self.is_first else place
 
 
 class Masquerades:
@@ -84,7 +109,7 @@ class Masquerades:
 
     async def _of(self, base: Chain) -> list[Masquerade]:
         found: list[Masquerade] = []
-        ahead = [Masquerade(base.family, base.table, base.name)]
+        ahead = [Masquerade(base.family, base.table, base.name, base.priority, VERSIONS[base.family])]
         seen = set(ahead)
         while ahead and len(seen) < CHAINS_MAX:
             here = ahead.pop()
@@ -97,13 +122,21 @@ class Masquerades:
                     ahead.append(there)
         return found
 
-    def findings(self, members: Collection[str], networks: Sequence[Network]) -> list[Finding]:
-        """What masquerades traffic that leaves by these interfaces, and podEgress for these networks does not cover."""
-        hitting = [each for each in self._found if each.hits(members) and not each.covered(networks)]
-        places = list(dict.fromkeys((nftables.FAMILY_NAMES[each.family], each.table, each.chain) for each in hitting))
+    def findings(
+        self, members: Collection[str], networks: Sequence[Network], versions: Collection[int]
+    ) -> list[Finding]:
+        """What masquerades traffic that leaves by these interfaces, and podEgress does not come before.
+
+        Args:
+            members: names of the interfaces.
+            networks: whose flows get an address of podEgress.
+            versions: of IP that the group, or podEgress, has to do with.
+        """
+        found = [each for each in self._found if each.hits(members) and not each.covered(networks, versions)]
+        places = list(dict.fromkeys(map(str, found)))
         if not places:
             return []
-        named = ", ".join(" ".join(place) for place in places[:NAMED_MAX])
+        named = ", ".join(places[:NAMED_MAX])
         more = f" and {len(places) - NAMED_MAX} more" if len(places) > NAMED_MAX else ""
         message = (
             f"connections that leave by this group and are masqueraded break when its addresses move: nftables {named}"
@@ -119,13 +152,13 @@ def read(rule: Rule, here: Masquerade) -> tuple[Masquerade, bool, str | None]:
     masquerades, target = False, None
     for name, expression in rule.expressions():
         if name == "meta" and expression.get(nftables.META_KEY):
-            key = nftables.number(expression[nftables.META_KEY])
-            loaded = ("interface", 0) if key == nftables.META_OIFNAME else None
+            what = _LOADED.get(nftables.number(expression[nftables.META_KEY]))
+            loaded = (what, 0) if what is not None else None
         elif name == "payload":
             loaded = _source(expression)
         elif name == "bitwise" and loaded is not None:
-            mask = int.from_bytes(nftables.value(expression.get(nftables.BITWISE_MASK, b"")), "big")
-            loaded = (loaded[0], mask.bit_count())
+            bits = _prefix_length(nftables.value(expression.get(nftables.BITWISE_MASK, b"")))
+            loaded = (loaded[0], bits) if bits is not None else None
         elif name == "cmp" and loaded is not None:
             here = _limited(here, loaded, expression)
         elif name == "masq" or (name == "target" and nftables.target_name(expression) == "MASQUERADE"):
@@ -152,6 +185,12 @@ def _source(expression: dict[int, bytes]) -> tuple[str, int] | None:
     return None
 
 
+def _prefix_length(mask: bytes) -> int | None:
+    """The bits of a mask, if it is one of a prefix."""
+    bits = f"{int.from_bytes(mask, 'big'):0{8 * len(mask)}b}" if mask else ""
+    return bits.count("1") if "01" not in bits else None
+
+
 def _limited(here: Masquerade, loaded: tuple[str, int], expression: dict[int, bytes]) -> Masquerade:
     kind, bits = loaded
     packed = nftables.value(expression.get(nftables.CMP_DATA, b""))
@@ -161,5 +200,7 @@ def _limited(here: Masquerade, loaded: tuple[str, int], expression: dict[int, by
         name = packed.rstrip(b"\0").decode(errors="replace")
         # A whole name is compared with the zero behind it, a prefix without.
         return replace(here, interface=name if packed.endswith(b"\0") else f"{name}*")
+    if kind == "version":
+        return replace(here, versions=here.versions & VERSIONS.get(packed[0] if packed else 0, frozenset()))
     width = 4 if kind == "IPv4" else 16
-    return replace(here, source=ip_network((packed.ljust(width, b"\0"), bits)))
+    return replace(here, source=ip_network((packed[:width].ljust(width, b"\0"), bits), strict=False))

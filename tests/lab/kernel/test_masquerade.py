@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from ipaddress import ip_interface, ip_network
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux.pod_egress import PRIORITY
 from ipmp_api.types import Mode
 from tests.lab.kernel.running import GROUP, node_group
+from tests.lab.kernel.tables import owned_table
 
 if TYPE_CHECKING:
     from tests.lab import Lab
@@ -41,6 +43,7 @@ def said(lab: Lab, kernel: RunningKernel, *rulesets: str, **policies: object) ->
         ("ip", 'oifname "nic*" masquerade', "ip cni post"),
         ("ip6", "ip6 saddr 2001:db8:0:64::/64 masquerade", "ip6 cni post"),
         ("ip", 'oifname != "lo" masquerade', "ip cni post"),
+        ("ip", "ip saddr & 255.0.255.0 == 198.0.7.0 masquerade", "ip cni post"),
     ],
 )
 def test_rule_that_hits_members_is_named(lab: Lab, kernel: RunningKernel, family: str, rule: str, place: str) -> None:
@@ -83,10 +86,59 @@ def test_rules_of_iptables_on_nf_tables_are_found(lab: Lab, kernel: RunningKerne
     assert "nftables ip nat KUBE-POSTROUTING." in said(lab, kernel)
 
 
-def test_source_that_pod_egress_names_is_not_said_again(lab: Lab, kernel: RunningKernel) -> None:
-    ruleset = NAT.format(family="ip", rule="ip saddr 198.19.64.0/24 masquerade")
-    assert not said(lab, kernel, ruleset, pod_egress=(ip_network("198.19.64.0/20"),))
-    assert said(lab, kernel, pod_egress=(ip_network("198.19.96.0/20"),))
+# -- and podEgress ----------------------------------------------------------------------------------------------------
+
+V4, V6 = ip_interface("198.18.0.10/24"), ip_interface("2001:db8:0:1::10/64")
+PODS_V4, PODS_V6 = ip_network("198.19.64.0/20"), ip_network("2001:db8:0:64::/64")
+INSIDE = NAT.format(family="ip", rule="ip saddr 198.19.64.0/24 masquerade")
+EVERYTHING = NAT.format(family="inet", rule="masquerade")
+
+
+def beside(lab: Lab, kernel: RunningKernel, ruleset: str, *networks: Any, **group: Any) -> str:
+    """What is said of masquerading beside podEgress for these networks; the host has an address of each family."""
+    lab.host.namespace.batch(f"address replace {each} dev nic0" for each in group.get("addresses", (V4, V6)))
+    return said(lab, kernel, ruleset, **{"addresses": (V4, V6), "pod_egress": networks} | group)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_source_that_pod_egress_names_is_not_said_again(lab: Lab, kernel: RunningKernel, mode: Mode) -> None:
+    assert not beside(lab, kernel, INSIDE, PODS_V4, mode=mode)
+    assert beside(lab, kernel, "", ip_network("198.19.96.0/20"), mode=mode)
+
+
+@pytest.mark.parametrize(("priority", "is_said"), [(-50, True), (PRIORITY, True), (PRIORITY + 1, False)])
+def test_chain_that_comes_before_ours_is_said_with_its_priority(
+    lab: Lab, kernel: RunningKernel, priority: int, *, is_said: bool
+) -> None:
+    words = beside(lab, kernel, INSIDE.replace("srcnat", str(priority)), PODS_V4)
+    assert (f"ip cni post (priority {priority}, before podEgress)" in words) is is_said
+
+
+@pytest.mark.parametrize(
+    ("ruleset", "networks", "is_said"),
+    [
+        (NAT.format(family="ip6", rule="masquerade"), (PODS_V4,), True),
+        (NAT.format(family="ip6", rule="masquerade"), (PODS_V4, PODS_V6), False),
+        (EVERYTHING, (PODS_V4,), True),
+        (EVERYTHING, (PODS_V4, PODS_V6), False),
+        (NAT.format(family="inet", rule="meta nfproto ipv4 masquerade"), (PODS_V4,), False),
+        (NAT.format(family="inet", rule="meta nfproto ipv6 masquerade"), (PODS_V4,), True),
+    ],
+)
+def test_rule_without_a_source_is_covered_for_the_versions_that_pod_egress_serves(
+    lab: Lab, kernel: RunningKernel, ruleset: str, networks: Any, *, is_said: bool
+) -> None:
+    assert bool(beside(lab, kernel, ruleset, *networks)) is is_said
+
+
+def test_networks_for_which_there_is_no_address_cover_nothing(lab: Lab, kernel: RunningKernel) -> None:
+    assert beside(lab, kernel, NAT.format(family="ip6", rule="masquerade"), PODS_V4, PODS_V6, addresses=(V4,))
+    assert not beside(lab, kernel, f"flush ruleset\n{INSIDE}", PODS_V4, PODS_V6, addresses=(V4,))
+
+
+def test_table_that_the_kernel_refuses_covers_nothing(lab: Lab, kernel: RunningKernel) -> None:
+    with owned_table(lab):
+        assert beside(lab, kernel, INSIDE, PODS_V4)
 
 
 def test_rule_that_goes_is_said_no_more_and_observing_tells_too(lab: Lab, kernel: RunningKernel) -> None:
