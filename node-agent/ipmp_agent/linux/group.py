@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -210,12 +211,17 @@ class Group:
         Args:
             restore: whatever the deletion policy says.
         """
+        policies = self._configuration.policies
+        restoring = restore or policies.deletion_policy is DeletionPolicy.RESTORE
+        if restoring and self.observing and self._settings.noted:
+            # It managed before, and only a comparison tells what has become of that.
+            self._configuration = replace(self._configuration, policies=replace(policies, mode=Mode.MANAGE))
+            await self.reconcile()
         await self._close()
         async with self._turn:
             self._data.close()
             self._multicast.close()
-            retains = self._configuration.policies.deletion_policy is DeletionPolicy.RETAIN
-            if self.observing or (retains and not restore):
+            if self.observing or not restoring:
                 return
             await self._pod_egress.withdraw()
             self._shadows.read(await self._routes())

@@ -91,6 +91,11 @@ class InterfaceSettings:
         for key, found in memory.items():
             self._before[key] = (found["index"], {name: found["values"][name] for name in WANTED})
 
+    @property
+    def noted(self) -> bool:
+        """Whether any member was taken down, as all are before a group changes anything."""
+        return bool(self._before)
+
     def note(self, members: Mapping[str, Link]) -> None:
         """Remember what is there. Another interface under the same key has settings of its own to go back to."""
         for key, link in members.items():

@@ -14,7 +14,8 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import DeletionPolicy, Existing, Mode
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, node_group, where
-from tests.lab.kernel.test_addresses import differences, dump, moves
+from tests.lab.kernel.tables import tables
+from tests.lab.kernel.test_addresses import differences, dump, moves, with_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 V4, V6 = ip_interface("198.18.0.50/24"), ip_interface("2001:db8:0:1::50/64")
 SECOND_V4, SECOND_V6 = ip_interface("198.18.0.51/24"), ip_interface("2001:db8:0:1::51/64")
 OTHER = ip_interface("198.18.64.7/20")
+GIVEN = ip_interface("198.18.0.99/32")
 HOST = (
     f"address add {V4} dev nic0 brd + label nic0:x",
     f"address add {SECOND_V4} dev nic0 brd 198.18.0.255",
@@ -223,6 +225,36 @@ def test_observing_adopts_in_the_report_only(host: Lab, kernel: RunningKernel) -
     kernel.run(lambda k: k.reconcile(GROUP))
     kernel.run(lambda k: k.withdraw(GROUP))
     assert "\n".join(differences(before, dump(host))) == ""
+
+
+@pytest.mark.parametrize("policy", list(DeletionPolicy))
+@pytest.mark.parametrize("restarted", [False, True], ids=["same agent", "next agent"])
+def test_group_that_managed_and_then_observed_is_deleted_by_its_policy(
+    host: Lab, start_kernel: Callable[[], RunningKernel], policy: DeletionPolicy, *, restarted: bool
+) -> None:
+    def group(mode: Mode) -> Any:
+        given = {"addresses": (GIVEN,), "pod_egress": (GIVEN.network,), "deletion_policy": policy}
+        return adopting(*with_tests("198.18.0.101/24", "198.18.0.102/24"), mode=mode, **given)
+
+    before = dump(host)
+    kernel = start_kernel()
+    kernel.configure(group(Mode.MANAGE))
+    kernel.perform(SetOutbound(("nic1",), ("nic1",)), moves(GIVEN, source=None, destination="nic1"))
+    wait_for(lambda: where(host, GIVEN), lambda seen: seen == ["nic1"])
+    move_all(host, kernel, "nic0", "nic1")
+    assert "snat ip to" in tables(host)
+    left = dump(host)
+    memory = json.loads(json.dumps(kernel.call(lambda k: k.memory(GROUP))))
+    if restarted:
+        kernel.close()
+        kernel = start_kernel()
+    kernel.configure(group(Mode.OBSERVE), memory)
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert "\n".join(differences(left, dump(host))) == "", "observing changes nothing"
+    kernel.run(lambda k: k.withdraw(GROUP))
+    restored = policy is DeletionPolicy.RESTORE
+    assert "\n".join(differences(before if restored else left, dump(host))) == ""
+    assert bool(tables(host)) is not restored
 
 
 # -- killed between any two steps -------------------------------------------------------------------------------------
