@@ -98,8 +98,13 @@ class TcpStream:
             return
         self._stopping.set()
         # The reader ends at its next second without a byte, or now if the connection is gone.
-        for thread in self._threads:
-            thread.join()
+        writer, reader = self._threads
+        reader.join()
+        writer.join(1.0)
+        if writer.is_alive():
+            # Nobody takes what it sends, and the kernel would try on for a quarter of an hour.
+            self._writer.shutdown(socket.SHUT_RDWR)
+            writer.join()
         self._reader.close()
         self._writer.close()
 

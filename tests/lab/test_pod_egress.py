@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.lab import Agent, Lab, TcpStream, wait_for
 from tests.lab.pods import SOURCE_CIDRS, pod_behind
-from tests.lab.scene import OTHER_V4, OTHER_V6, V4, V6, settle, usual_group
+from tests.lab.scene import DATA_ADDRESSES, OTHER_V4, OTHER_V6, V4, V6, settle, usual_group
 from tests.lab.status import group_view
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.lab import Namespace
 
 DATA = {4: {V4, OTHER_V4}, 6: {V6, OTHER_V6}}
@@ -22,6 +25,11 @@ def peers_of(server: Namespace, version: int) -> set[str]:
     """Where the connections that a server has come from."""
     lines = server.run("ss", "-Htn", f"-{version}", "state", "established").splitlines()
     return {line.split()[3].rpartition(":")[0].strip("[]").removeprefix("::ffff:") for line in lines}
+
+
+def stands_still(stream: TcpStream, seconds: float = 1.0) -> Callable[[], bool]:
+    """Whether nothing has arrived for some time, whenever it is asked."""
+    return lambda: time.monotonic() - stream.report().arrivals[-1] > seconds
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -69,3 +77,55 @@ def test_masquerade_loses_what_source_nat_keeps() -> None:
                 # The kernel has forgotten the flow: what goes on is a stranger to the server, who resets it.
                 report = wait_for(stream.report, lambda report: report.error is not None, deadline=30)
         assert "reset" in str(report.error)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_connection_of_a_pod_survives_a_change_of_members_and_ends_only_with_its_address(version: int) -> None:
+    egress = {"sourceCIDRs": SOURCE_CIDRS}
+    with Lab() as lab, pod_behind(lab) as pod:
+        server = lab.peer(0)
+        outside = server.ipv4 if version == 4 else server.ipv6
+
+        def change(agent: Agent, **group: Any) -> None:
+            agent.write(usual_group(lab, podEgress=egress, **group))
+            agent.reload()
+
+        with Agent(lab, usual_group(lab, podEgress=egress)) as agent:
+            agent.wait_for(lambda status: group_view(status).state == "ok", what="ok")
+            wait_for(lambda: lab.host.namespace.run("nft", "list", "ruleset"), lambda seen: seen.count("snat ip") == 2)
+            with TcpStream(pod, server.namespace, outside) as stream:
+                stream.wait_received(100, deadline=20)
+                (source,) = peers_of(server.namespace, version)
+                for names in (["nic1"], ["nic0", "nic1"], ["nic0"], ["nic0", "nic1"]):
+                    change(agent, interfaces=names)
+                    jumps = [f'oifname "{name}" jump pods' for name in names]
+                    wait_for(
+                        lambda: lab.host.namespace.run("nft", "list", "ruleset"),
+                        lambda seen, jumps=jumps: (
+                            seen.count("jump pods") == len(jumps) and all(j in seen for j in jumps)
+                        ),
+                    )
+                    wait_for(
+                        lambda: lab.host.holders(source), lambda seen, names=names: set(seen) <= set(names) and seen
+                    )
+                    stream.wait_received(100, deadline=30)
+                assert peers_of(server.namespace, version) == {source}
+                assert stream.report().error is None
+
+                left = [each for each in DATA_ADDRESSES if not each.startswith(f"{source}/")]
+                change(agent, addresses=left)
+                wait_for(lambda: lab.host.holders(source), lambda seen: not seen)
+                (other,) = DATA[version] - {source}
+                wait_for(
+                    lambda: lab.host.namespace.run("nft", "list", "ruleset"),
+                    lambda seen: source not in seen and f"to {other}" in seen,
+                )
+                with TcpStream(pod, server.namespace, outside) as later:
+                    later.wait_received(100, deadline=20)
+                    assert other in peers_of(server.namespace, version)
+                    assert later.stop().error is None
+                # What was under way lives on for as long as the neighbours remember; nobody answers when they ask.
+                assert stream.report().error is None
+                server.namespace.ip("neighbour", "flush", "all")
+                wait_for(stands_still(stream), bool, deadline=20)
+            settle(agent)
