@@ -1,4 +1,4 @@
-"""What every unit test needs."""
+"""What every test needs."""
 
 from __future__ import annotations
 
