@@ -2,6 +2,10 @@
 
 One JSON document, replaced as a whole by a rename. It is not synced: after a power cut the kernel is empty too, and
 the file only saves time. A file that cannot be read is set aside with a message and never stops the agent.
+
+It says which boot of the host it is of. What the kernel had is forgotten after another one: the host has laid its
+addresses, routes and settings anew, perhaps others, and none of ours are there. What people and probes said of the
+members stays true.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
@@ -22,10 +27,10 @@ from ipmp_api.types import NodeGroup  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 VERSION = 1
 FILE_NAME = "state.json"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger(__name__)
 
@@ -81,20 +86,33 @@ class State:
         return tuple(refused.get(name, group.configuration) for name, group in self.groups.items())
 
 
-def dump(state: State) -> str:
-    """The state file's text."""
-    document = {"version": VERSION, "agentVersion": ipmp_agent.__version__, **encode(state)}
+def this_boot() -> str | None:
+    """What names the boot of the host that this is; None: the kernel does not say."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+
+
+def dump(state: State, boot: str | None) -> str:
+    """The state file's text, written in this boot of the host."""
+    document = {"version": VERSION, "agentVersion": ipmp_agent.__version__, "bootId": boot, **encode(state)}
     return json.dumps(document, separators=(",", ":")) + "\n"
 
 
-def parse(text: str) -> State:
-    """The state in a file's text. Raises ValueError for anything else."""
+def parse(text: str, boot: str | None) -> State:
+    """The state in a file's text, read in this boot of the host. Raises ValueError for anything else."""
     document = json.loads(text)
     if not isinstance(document, dict) or not isinstance(document.get("groups"), dict):
         raise ValueError("not a state file: no groups")  # noqa: TRY004 - all wrong input is a ValueError
     if document.get("version") != VERSION:
         raise ValueError(f"version {document.get('version')!r}, and this agent reads version {VERSION}")
-    return decode(State, document)
+    state = decode(State, document)
+    written = document.get("bootId")  # agents before it was kept did not write one
+    if None not in (written, boot) and written != boot:
+        log.info("the host was started anew since the state file was written: what its kernel had is forgotten")
+        state = replace(state, groups={name: replace(group, kernel=None) for name, group in state.groups.items()})
+    return state
 
 
 def load(directory: Path) -> State:
@@ -108,7 +126,7 @@ def load(directory: Path) -> State:
         _set_aside(path, error)
         return State()
     try:
-        return parse(text)
+        return parse(text, this_boot())
     except (ValueError, RecursionError) as error:
         _set_aside(path, error)
         return State()
@@ -130,7 +148,7 @@ def save(directory: Path, state: State) -> None:
     partial = path.with_suffix(".json.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(dump(state))
+        file.write(dump(state, this_boot()))
     partial.replace(path)
 
 

@@ -36,11 +36,11 @@ def host() -> Iterator[Lab]:
     lab = Lab(router=True, nic_addresses={"nic0": (f"{V4}/24", f"{V6}/64")})
     with lab:
         lab.host.namespace.batch(HOST)
-        wait_for(lambda: _dump(lab), lambda dump: dump == _dump(lab), what="a kernel at rest", interval=0.5)
+        wait_for(lambda: dumped(lab), lambda dump: dump == dumped(lab), what="a kernel at rest", interval=0.5)
         yield lab
 
 
-def _dump(lab: Lab) -> KernelDump:
+def dumped(lab: Lab) -> KernelDump:
     return KernelDump.take(lab.host.namespace.run)
 
 
@@ -67,7 +67,7 @@ def withdraw(agent: Agent) -> KernelDump:
 
 
 def test_everything_the_host_had_survives_a_cable_and_is_given_back(host: Lab) -> None:
-    before = _dump(host)
+    before = dumped(host)
     remote = host.hosts["remote"].namespace
     with Agent(host, manifest(host)) as agent:
         wait_home(agent, "nic0")
@@ -100,7 +100,7 @@ def test_everything_the_host_had_survives_a_cable_and_is_given_back(host: Lab) -
 
 
 def test_deleted_while_everything_is_away_from_home(host: Lab) -> None:
-    before = _dump(host)
+    before = dumped(host)
     with Agent(host, manifest(host)) as agent:
         wait_home(agent, "nic0")
         host.host.nic("nic0").unplug()
@@ -111,7 +111,7 @@ def test_deleted_while_everything_is_away_from_home(host: Lab) -> None:
 
 @pytest.mark.parametrize("milliseconds", [0, 2, 5, 10, 20, 40, 80])
 def test_killed_in_the_middle_of_a_failover(host: Lab, milliseconds: int) -> None:
-    before = _dump(host)
+    before = dumped(host)
     with Agent(host, manifest(host)) as agent:
         wait_home(agent, "nic0")
         host.host.nic("nic0").unplug()
@@ -125,7 +125,7 @@ def test_killed_in_the_middle_of_a_failover(host: Lab, milliseconds: int) -> Non
 
 
 def test_killed_as_soon_as_it_starts(host: Lab) -> None:
-    before = _dump(host)
+    before = dumped(host)
     with Agent(host, manifest(host)) as agent:
         agent.stop()
         agent.withdraw()
@@ -139,7 +139,7 @@ def test_killed_as_soon_as_it_starts(host: Lab) -> None:
 
 
 def test_retain_leaves_the_last_state_and_ignore_gives_back(host: Lab) -> None:
-    before = _dump(host)
+    before = dumped(host)
     with Agent(host, manifest(host, deletionPolicy="Retain")) as agent:
         wait_home(agent, "nic0")
         host.host.nic("nic0").unplug()
@@ -155,7 +155,7 @@ def test_retain_leaves_the_last_state_and_ignore_gives_back(host: Lab) -> None:
 
 
 def test_ignore_by_a_reload_gives_back_what_was_moved(host: Lab) -> None:
-    before = _dump(host)
+    before = dumped(host)
     with Agent(host, manifest(host)) as agent:
         wait_home(agent, "nic0")
         host.host.nic("nic0").unplug()
@@ -169,7 +169,7 @@ def test_ignore_by_a_reload_gives_back_what_was_moved(host: Lab) -> None:
 
 
 def test_ignored_addresses_stay_where_they_are(host: Lab) -> None:
-    before = _dump(host)
+    before = dumped(host)
     with Agent(host, manifest(host, dataAddresses={"existing": "Ignore"})) as agent:
         host.host.nic("nic0").unplug()
         agent.wait_for(lambda s: group_view(s).state == "degraded", what="degraded")

@@ -341,7 +341,7 @@ async def test_second_change_during_a_trial_is_undone_to_what_was_proven() -> No
 async def test_killed_during_a_trial_the_next_agent_goes_on_with_it() -> None:
     async with node() as rig:
         await want(rig, node_group())
-        left = state.parse(state.dump(rig.saved[-1]))
+        left = state.parse(state.dump(rig.saved[-1], "boot"), "boot")
     async with node(left) as rig:
         await want(rig, node_group())
         assert view(rig).on_trial
@@ -356,7 +356,7 @@ async def test_trial_that_is_cut_short_three_times_is_lost() -> None:
         async with node(left) as rig:
             await want(rig, node_group())
             assert view(rig).configuration.policies.mode is Mode.MANAGE
-            left = state.parse(state.dump(rig.saved[-1]))
+            left = state.parse(state.dump(rig.saved[-1], "boot"), "boot")
     async with node(left) as rig:
         await want(rig, node_group())
         await asyncio.sleep(1)
@@ -370,7 +370,7 @@ async def test_restart_remembers_what_was_refused() -> None:
     async with node() as rig:
         await want(rig, node_group())
         await undo(rig)
-        left = state.parse(state.dump(rig.saved[-1]))
+        left = state.parse(state.dump(rig.saved[-1], "boot"), "boot")
     assert left.wanted() == (node_group(),)
     async with node(left) as rig:
         await want(rig, *left.wanted())
@@ -384,7 +384,7 @@ async def test_killed_before_a_refused_group_was_withdrawn_the_next_agent_withdr
         await want(rig, node_group())
         rig.kernel.faults["restore"] = [OSError(5, "killed here")] * 100
         await undo(rig)
-        left = state.parse(state.dump(rig.saved[-1]))
+        left = state.parse(state.dump(rig.saved[-1], "boot"), "boot")
         assert left.groups["lab"].configuration.policies.mode is Mode.MANAGE
     async with node(left) as rig:
         await want(rig, node_group())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,6 +37,29 @@ def test_state_comes_back(tmp_path: Path) -> None:
     assert state.load(tmp_path) == SAVED
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_after_another_boot_the_kernel_is_forgotten_and_the_members_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    group = SAVED.groups["lab"]
+    caplog.set_level("INFO")
+    assert state.parse(state.dump(SAVED, "one"), "two") == State({"lab": replace(group, kernel=None)})
+    assert "started anew" in caplog.text
+
+
+@pytest.mark.parametrize(("written", "read"), [("one", "one"), (None, "one"), ("one", None), (None, None)])
+def test_in_the_same_boot_or_where_nobody_knows_all_is_remembered(written: str | None, read: str | None) -> None:
+    assert state.parse(state.dump(SAVED, written), read) == SAVED
+
+
+def test_file_of_an_agent_that_kept_no_boot_is_believed() -> None:
+    document = json.loads(state.dump(SAVED, None))
+    del document["bootId"]
+    assert state.parse(json.dumps(document), "one") == SAVED
+
+
+def test_boot_is_the_one_that_the_kernel_names(tmp_path: Path) -> None:
+    state.save(tmp_path, SAVED)
+    assert json.loads((tmp_path / FILE_NAME).read_text())["bootId"] == state.BOOT_ID.read_text().strip()
 
 
 def test_no_file_is_no_state(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
