@@ -13,6 +13,7 @@ from ipmp_agent.core import consistency, events, group
 from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, SendProbe, Severity
 from ipmp_agent.core.detection import Detection
 from ipmp_agent.core.interface import Interface, InterfaceEvent
+from ipmp_agent.core.offline import Offline
 from ipmp_agent.core.outbound import Outbound
 from ipmp_agent.core.placement import Placement
 from ipmp_agent.core.reasons import Reason
@@ -38,6 +39,7 @@ class Multipathing:
         self._interfaces: dict[str, Interface] = {}
         self._placement = Placement()
         self._detection = Detection(configuration, self._interfaces, random.Random(seed), self)  # noqa: S311 - jitter
+        self._offline = Offline(configuration, self._interfaces, self._detection, self)
         self._activations = 0
         self._saved: dict[str, events.SavedInterface] = {}
         self._findings: consistency.Findings = {}
@@ -114,7 +116,7 @@ class Multipathing:
             if interface.present or Reason.OFFLINE in interface.offline_reasons
         )
 
-    # --- what detection asks of its group ---
+    # --- what detection and maintenance ask of their group ---
 
     def act(self, action: Action) -> None:
         """Order something."""
@@ -132,7 +134,19 @@ class Multipathing:
 
     def regained(self, interface: Interface, *, with_group: bool) -> None:
         """A member works again; `with_group`: it had failed with its group only, which comes back."""
-        self._gain(interface, reclaim=bool(self._configuration.policies.failback) or with_group)
+        self.gained(interface, reclaim=bool(self._configuration.policies.failback) or with_group)
+
+    def gained(self, interface: Interface, *, reclaim: bool) -> None:
+        """A member can be used; `reclaim`: it gets its addresses back."""
+        self._note_use(group.gained(interface, self._members, reclaim=reclaim))
+        if interface.active and reclaim:
+            self._placement.claims.append(interface.key)
+        if interface.inactive and interface.role is Role.ACTIVE:
+            self.tell(
+                Reason.FAILBACK_DISABLED,
+                f"{interface.name} works again and stays inactive, because failback is Disabled",
+                interface,
+            )
 
     @property
     def recovering(self) -> bool:
@@ -164,7 +178,7 @@ class Multipathing:
                 newly_standby = interface
             interface.member = member
             self._interfaces[member.key] = interface
-        self._configuration = configuration
+        self._configuration = self._offline.configuration = configuration
         homes = self._interfaces if configuration.policies.existing is Existing.ADOPT else ()
         withdrawn = self._placement.configure([a.address for a in configuration.data_addresses], homes=homes)
         if configuration.policies.mode is Mode.MANAGE:
@@ -231,7 +245,7 @@ class Multipathing:
             interface.gone = False
         if self._read:
             self.tell(Reason.INTERFACE_APPEARED, f"{interface.name} is here", interface)
-        self._find_offline_reasons(interface, saved)
+        self._offline.find_reasons(interface, saved, late=self._read)
         if interface.offline_reasons:
             self._detection.go_offline(interface, next(iter(interface.offline_reasons)), now)
         if saved and saved.failed:
@@ -241,24 +255,9 @@ class Multipathing:
         if not interface.functioning:
             interface.inactive = False
         elif self._read:
-            self._gain(interface, reclaim=True)
+            self.gained(interface, reclaim=True)
         else:  # who is used is settled when all have been found
             interface.inactive = saved.inactive if saved else interface.role is Role.STANDBY
-
-    def _find_offline_reasons(self, interface: Interface, saved: events.SavedInterface | None) -> None:
-        if saved and saved.offline:
-            interface.offline_reasons.add(Reason.OFFLINE)
-        heeded = saved.heeded if saved else self._read and group.may_go_offline(interface, self._members)
-        if heeded and self._asked_offline(interface):
-            interface.offline_reasons.add(Reason.CONFIGURED)
-        if group.mac_holder(interface, self._members):
-            interface.offline_reasons.add(Reason.DUPLICATE_MAC)
-            self.tell(
-                Reason.DUPLICATE_MAC,
-                f"{interface.name} has the MAC address of another member and is taken offline: give it its own",
-                interface,
-                Severity.ERROR,
-            )
 
     def _mac_changed(self, interface: Interface, now: float) -> None:
         if not interface.offline and group.mac_holder(interface, self._members):
@@ -268,7 +267,7 @@ class Multipathing:
                 interface,
                 Severity.ERROR,
             )
-            self._offline(interface, Reason.DUPLICATE_MAC, now)
+            self._offline.take(interface, Reason.DUPLICATE_MAC, now)
         elif addresses := self._placement.addresses(interface.key):
             self.act(Announce(interface.key, tuple(addresses)))
 
@@ -291,17 +290,6 @@ class Multipathing:
         if was_active:
             self.lost()
 
-    def _gain(self, interface: Interface, *, reclaim: bool) -> None:
-        self._note_use(group.gained(interface, self._members, reclaim=reclaim))
-        if interface.active and reclaim:
-            self._placement.claims.append(interface.key)
-        if interface.inactive and interface.role is Role.ACTIVE:
-            self.tell(
-                Reason.FAILBACK_DISABLED,
-                f"{interface.name} works again and stays inactive, because failback is Disabled",
-                interface,
-            )
-
     def _note_use(self, changed: Sequence[Interface]) -> None:
         for interface in changed:
             if interface.inactive:
@@ -312,95 +300,10 @@ class Multipathing:
     # --- offline and online ---
 
     def _on_offline(self, event: events.OfflineRequested, now: float) -> None:
-        interface = self._find(event.interface)
-        if interface is None:
-            self.tell(Reason.INTERFACE_MISSING, f"{event.interface} is not a member of this group")
-        elif Reason.OFFLINE in interface.offline_reasons:
-            self.tell(Reason.OFFLINE, f"{interface.name} is already offline", interface)
-        elif not event.force and not self._may_go_offline(interface):
-            self.tell(Reason.MINIMUM_REDUNDANCY, _no_redundancy(interface), interface, Severity.WARNING)
-        else:
-            self._offline(interface, Reason.OFFLINE, now)
+        self._offline.request(event.interface, now, force=event.force)
 
     def _on_online(self, event: events.OnlineRequested, now: float) -> None:
-        interface = self._find(event.interface)
-        if interface is None:
-            self.tell(Reason.INTERFACE_MISSING, f"{event.interface} is not a member of this group")
-        elif interface.offline_reasons == {Reason.DUPLICATE_MAC}:
-            self.tell(
-                Reason.DUPLICATE_MAC,
-                f"{interface.name} is offline for its duplicate MAC address and comes back when that is unique",
-                interface,
-                Severity.WARNING,
-            )
-        elif Reason.OFFLINE not in interface.offline_reasons:
-            why = " here: remove it from spec.offline" if Reason.CONFIGURED in interface.offline_reasons else ""
-            self.tell(Reason.ONLINE, f"{interface.name} was not taken offline{why}", interface, Severity.WARNING)
-        else:
-            self._online(interface, Reason.OFFLINE, now)
-            if interface.offline_reasons or not interface.present:
-                self.tell(Reason.ONLINE, f"{interface.name} is not kept offline any more{_until(interface)}", interface)
-
-    def _find(self, name: str) -> Interface | None:
-        return self._interfaces.get(name) or next((i for i in self._members if i.name == name), None)
-
-    def _may_go_offline(self, interface: Interface) -> bool:
-        return interface.offline or not interface.present or group.may_go_offline(interface, self._members)
-
-    def _offline(self, interface: Interface, reason: Reason, now: float) -> None:
-        was_offline, was_active = interface.offline, interface.active
-        interface.offline_reasons.add(reason)
-        if was_offline or not interface.present:
-            where = "" if interface.present else " as soon as it is here"
-            self.tell(reason, f"{interface.name} is kept offline{where}", interface)
-            return
-        self._detection.go_offline(interface, reason, now)
-        interface.inactive = False
-        if reason is not Reason.DUPLICATE_MAC:
-            self.tell(Reason.OFFLINE, f"{interface.name} is offline", interface)
-        if was_active:
-            self.lost()
-        self._release_twins(now)
-
-    def _online(self, interface: Interface, reason: Reason, now: float) -> None:
-        interface.offline_reasons.discard(reason)
-        if interface.offline_reasons or not interface.offline:
-            return
-        if group.mac_holder(interface, self._members):
-            interface.offline_reasons.add(Reason.DUPLICATE_MAC)
-            interface.reason = Reason.DUPLICATE_MAC
-            return
-        self._detection.go_online(interface, now)
-        self.tell(Reason.ONLINE, f"{interface.name} is online", interface)
-        if interface.functioning:
-            self._gain(interface, reclaim=True)
-
-    def _release_twins(self, now: float) -> None:
-        for interface in self._members:
-            if Reason.DUPLICATE_MAC in interface.offline_reasons and not group.mac_holder(interface, self._members):
-                if interface.present:
-                    self.tell(Reason.DUPLICATE_MAC, f"the MAC address of {interface.name} is unique now", interface)
-                self._online(interface, Reason.DUPLICATE_MAC, now)
-
-    def _heed_spec_offline(self, now: float) -> consistency.Findings:
-        """Do what spec.offline asks, as soon as redundancy allows. Returns what cannot be done yet."""
-        refused: consistency.Findings = {}
-        if not self._read:
-            return refused
-        for interface in self._members:
-            if Reason.CONFIGURED in interface.offline_reasons and not self._asked_offline(interface):
-                self._online(interface, Reason.CONFIGURED, now)
-        for interface in self._members:
-            if Reason.CONFIGURED in interface.offline_reasons or not self._asked_offline(interface):
-                continue
-            if interface.present and self._may_go_offline(interface):
-                self._offline(interface, Reason.CONFIGURED, now)
-            elif interface.present:
-                refused[interface.key, Reason.MINIMUM_REDUNDANCY] = _no_redundancy(interface)
-        return refused
-
-    def _asked_offline(self, interface: Interface) -> bool:
-        return interface.key in self._configuration.offline or interface.name in self._configuration.offline
+        self._offline.end(event.interface, now)
 
     # --- addresses ---
 
@@ -436,8 +339,8 @@ class Multipathing:
     # --- the way down: state, use, placement, outbound ---
 
     def _settle(self, now: float) -> None:
-        self._release_twins(now)
-        refused = self._heed_spec_offline(now)
+        self._offline.release_twins(now)
+        refused = self._offline.heed_configuration(now) if self._read else {}
         self._detection.release_last_link(now)
         self._detection.arrange_transitive(now)
         active = self._order_active()
@@ -543,16 +446,6 @@ class Multipathing:
 
     def _on_routers(self, event: events.RoutersChanged, now: float) -> None:
         self._detection.routers(event.routers, now)
-
-
-def _no_redundancy(interface: Interface) -> str:
-    return f"{interface.name} stays online: no other interface of the group works, so its addresses would be lost"
-
-
-def _until(interface: Interface) -> str:
-    if not interface.present:
-        return ", and is not here"
-    return f": {', '.join(sorted(interface.offline_reasons))}" if interface.offline_reasons else ""
 
 
 def _refused(event: events.InterfaceFound, refusal: Reason | None) -> events.InterfaceFound:
