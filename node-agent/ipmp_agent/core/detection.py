@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipmp_agent.core import consistency, group, sources, timers, transitive
+from ipmp_agent.core import adaptive, consistency, group, sources, timers, transitive
 from ipmp_agent.core.actions import InterfaceVerdict, Severity
 from ipmp_agent.core.events import IP_FAMILIES, Family, ProbeKind
 from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent, State
@@ -484,40 +484,11 @@ class Detection:
                 self._review(interface, now)
 
     def _adapt(self, interface: Interface, prober: Prober, target: Target, now: float) -> None:
-        crtt = target.rtt.crtt
-        if self.time.too_slow(crtt):
-            if prober.targets.is_exceptional(target, self.time.interval):
-                self._group.tell(
-                    Reason.TARGET_SLOW,
-                    f"target {target.address} is much slower than the others of {interface.name}: set aside",
-                    interface,
-                )
-                self._set_aside(interface, prober, target, TargetState.SLOW, now)
-                return
-            self.time.raise_for(crtt, now)
+        adaptation = adaptive.adapt(self.time, interface, prober, target, self._interfaces.values(), now)
+        if adaptation is None:
+            return
+        self._group.tell(adaptation.reason, adaptation.message, interface, adaptation.severity)
+        if adaptation.reason is Reason.TARGET_SLOW:
+            self._set_aside(interface, prober, target, TargetState.SLOW, now)
+        else:
             self._reschedule(now)
-            self._group.tell(
-                Reason.DETECTION_TIME_RAISED,
-                f"target {target.address} answers too slowly for {self.time.configured * 1000:.0f} ms: "
-                f"failure detection time is now {self.time.value * 1000:.0f} ms",
-                interface,
-                Severity.WARNING,
-            )
-        elif self.time.fast(crtt) and self.time.may_be_lowered(now) and self._all_fast():
-            self.time.lower()
-            self._reschedule(now)
-            self._group.tell(
-                Reason.DETECTION_TIME_LOWERED,
-                f"targets are fast again: failure detection time is now {self.time.value * 1000:.0f} ms",
-                interface,
-            )
-
-    def _all_fast(self) -> bool:
-        return all(
-            self.time.fast(target.rtt.crtt)
-            for interface in self._members
-            if interface.functioning
-            for prober in interface.probers.values()
-            if prober.capable
-            for target in prober.targets.active
-        )
