@@ -12,9 +12,10 @@ import yaml
 from tests import invariants
 from tests.lab import Agent, KernelDump, Lab, group, wait_for
 from tests.lab.agent import program
-from tests.lab.scene import OTHER_V4, V4, V6, Scene, usual_group
+from tests.lab.scene import OTHER_V4, OTHER_V6, V4, V6, Scene, usual_group
 from tests.lab.status import group_view
 
+ALL = (V4, V6, OTHER_V4, OTHER_V6)
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -118,6 +119,36 @@ def test_group_taken_from_the_files_leaves_no_trace_and_the_other_group_in_peace
         wait_for(agent.dump, lambda dump: not before.difference(dump), what="withdrawal", interval=0.2)
         invariants.as_it_was_found(before, agent.dump())
         assert [one["snapshot"]["group"] for one in agent.status()["groups"]] == ["other"]
+
+
+@pytest.mark.parametrize("killed", ["before", "after"])
+@pytest.mark.parametrize("unplugged", [False, True], ids=["other works", "other does not work"])
+def test_member_taken_out_around_the_death_of_the_agent_is_left_as_it_was(killed: str, *, unplugged: bool) -> None:
+    """Its addresses go to the other member once that works, and nothing of ours stays on it."""
+    with Lab() as lab:
+        before = KernelDump.take(lab.host.namespace.run)
+        with Agent(lab, usual_group(lab)) as agent:
+            agent.wait_for(lambda s: group_view(s).state == "ok", what="ok")
+            if unplugged:
+                lab.host.nic("nic1").unplug()
+                wait_for(lambda: [lab.host.holders(a) for a in ALL], lambda f: f == [["nic0"]] * 4, what="all on nic0")
+            if killed == "before":
+                agent.kill()
+            agent.write(usual_group(lab, interfaces=["nic1"]))
+            if killed == "after":
+                agent.reload()
+                agent.wait_for(lambda s: len(group_view(s).members) == 1, what="one member")
+                agent.kill()
+            agent.start()
+            if unplugged:
+                assert [lab.host.holders(a) for a in ALL] == [["nic0"]] * 4, "nothing moves while nobody works"
+                lab.host.nic("nic1").plug()
+            wait_for(lambda: [lab.host.holders(a) for a in ALL], lambda f: f == [["nic1"]] * 4, what="all on nic1")
+            of_nic0 = [line for line in before.settings if line.startswith("nic0/")]
+            wait_for(lambda: agent.dump().settings, lambda found: set(of_nic0) <= set(found), what="settings of nic0")
+            assert agent.stop() == 0
+            assert agent.withdraw().returncode == 0
+            invariants.as_it_was_found(before, agent.dump())
 
 
 def test_reload_adds_and_removes_addresses_and_leaves_the_rest_in_peace() -> None:

@@ -309,7 +309,8 @@ class Multipathing:
 
     def _on_address_found(self, event: events.AddressFound, now: float) -> None:
         del now
-        if event.interface in self._interfaces:
+        # A former member may have it still, if no member has it.
+        if event.interface in self._interfaces or self._placement.holder(event.address) is None:
             self._placement.found(event.address, event.interface)
 
     def _on_address_adopted(self, event: events.AddressAdopted, now: float) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from ipmp_agent.linux.shadows import TRANSIENT, Shadows
 from ipmp_agent.linux.surroundings import GroupSurroundings
 from ipmp_agent.linux.test_addresses import TestAddresses
 from ipmp_agent.linux.tunnels import GroupTunnels
-from ipmp_api.types import DeletionPolicy, Mode, Tunnels
+from ipmp_api.types import DeletionPolicy, InterfaceMatch, Mode, Tunnels
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -47,6 +47,13 @@ MEMORY_PAUSE = 1.0
 """Seconds between writings of the memory while routes keep changing."""
 
 Orders = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce
+
+
+def former_members(memory: Mapping[str, Any] | None) -> list[InterfaceMatch]:
+    """The members that an earlier run had, those that were leaving included."""
+    if memory is None or memory.get("version") != MEMORY_VERSION:
+        return []
+    return [InterfaceMatch(**match) for match in memory.get("members", ())]
 
 
 class Group:
@@ -133,6 +140,7 @@ class Group:
         """What a restarted agent must know of this group: JSON."""
         return {
             "version": MEMORY_VERSION,
+            "members": [asdict(member.match) for member in self._members.of(self.name).values()],
             "addresses": self._data.memory(),
             "settings": self._settings.memory(),
             "routes": self._shadows.memory(),
@@ -233,6 +241,8 @@ class Group:
             requests += self._settings.restore(self._links())
             requests += self._tunnels.withdraw()
             self._host.send(requests, expected=TRANSIENT)
+            for member in self._leaving():
+                await self._put_back(member)
             self._host.send(self._shadows.settle(await self._routes()), expected=TRANSIENT)
 
     async def _close(self) -> None:
@@ -248,18 +258,27 @@ class Group:
         self._data.close()
         self._multicast.close()
 
+    def _leaving(self) -> list[Member]:
+        return [member for member in self._members.of(self.name).values() if member.leaving]
+
     async def _dismiss(self) -> None:
-        """Put the interfaces of former members back to what they were, once the core has emptied them."""
-        for member in [m for m in self._members.of(self.name).values() if m.leaving]:
-            if member.key in self._data.placement.values():
+        """Let former members go, once the core has emptied them and nothing leaves by them."""
+        for member in self._leaving():
+            in_use = member.index is not None and self._shadows.uses(member.index)
+            if in_use or member.key in self._data.placement.values():
                 continue
-            if member.index is not None:
-                found = await self._on_interface(member.index)
-                requests = [addresses.delete(each.index, each.address) for each in found if each.owned]
-                requests += self._settings.restore({member.key: self._link(member)})
-                self._host.send(requests)
+            await self._put_back(member)
             self._members.release(member)
             self.drop_port(member.key)
+
+    async def _put_back(self, member: Member) -> None:
+        """Make the interface of a former member what it was."""
+        if member.index is not None:
+            found = await self._on_interface(member.index)
+            requests = [addresses.delete(each.index, each.address) for each in found if each.owned]
+            requests += self._settings.restore({member.key: self._link(member)})
+            requests += self._shadows.leave(member.index)
+            self._host.send(requests)
 
     # -- what the kernel has -----------------------------------------------------------------------------------------
 

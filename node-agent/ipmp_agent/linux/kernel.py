@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ipmp_agent.core import timers
 from ipmp_agent.linux import addresses, links, netlink, reachability, routes
 from ipmp_agent.linux.carriers import CarrierPoll
-from ipmp_agent.linux.group import Group, Orders
+from ipmp_agent.linux.group import Group, Orders, former_members
 from ipmp_agent.linux.host import Host
 from ipmp_agent.linux.members import Member, Members
 from ipmp_agent.linux.monitor import Monitor
@@ -102,7 +102,7 @@ class Kernel:
         name = configuration.group_name
         if name not in self._groups:
             self._groups[name] = Group(configuration, self._host, self._members, self._sink)
-        self._members.watch(configuration)
+        self._members.watch(configuration, former_members(memory))
         await self._resync_links()
         await self._groups[name].configure(configuration, memory, secure)
 

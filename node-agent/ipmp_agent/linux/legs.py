@@ -115,10 +115,18 @@ class Legs:
         groups = {identifier: members - gone for identifier, members in self._installed.groups.items()}
         self._installed.groups = {identifier: members for identifier, members in groups.items() if members}
 
-    def forget(self, index: int) -> None:
-        """An interface is gone for good."""
-        self.lost(index)
-        self._legs = {key: identifier for key, identifier in self._legs.items() if key[1].index != index}
+    def uses(self, index: int) -> bool:
+        """Whether a group has a leg on an interface: it may be the last one, for no other member carries."""
+        used = frozenset[int]().union(*self._installed.groups.values())
+        return any(leg.index == index and identifier in used for (_, leg), identifier in self._legs.items())
+
+    def leave(self, index: int) -> list[int]:
+        """Identifiers of the legs on an interface that is no member any more; they are forgotten."""
+        left = {key: identifier for key, identifier in self._legs.items() if key[1].index == index}
+        self._legs = {key: identifier for key, identifier in self._legs.items() if key not in left}
+        present = self._installed.legs.intersection(left.values())
+        self._installed.legs -= present
+        return sorted(present)
 
     def differences(self, ways: Iterable[Way]) -> list[bytes]:
         """Requests that give the group of each way its legs. A group is never emptied: then it stays as it is.

@@ -84,10 +84,17 @@ class Members:
         owners = self._owners.get(index)
         return owners[0] if owners else None
 
-    def watch(self, configuration: NodeGroup) -> None:
-        """Follow the members of a group. Those that are members no more leave silently. A resync must follow."""
+    def watch(self, configuration: NodeGroup, former: Iterable[InterfaceMatch] = ()) -> None:
+        """Follow the members of a group. Those that are members no more leave silently. A resync must follow.
+
+        Args:
+            configuration: of the group.
+            former: members that an earlier run had.
+        """
         group = configuration.group_name
         members = self._groups.setdefault(group, {})
+        for match in former:
+            members.setdefault(match.key, Member(group, match.key, match))
         wanted = {member.key: member.match for member in configuration.members}
         for key, member in members.items():
             member.leaving = key not in wanted

@@ -167,6 +167,14 @@ class Shadows:
         """An interface lost its carrier, or is gone."""
         self._legs.lost(index)
 
+    def uses(self, index: int) -> bool:
+        """Whether shadows leave by an interface."""
+        return self._legs.uses(index)
+
+    def leave(self, index: int) -> list[bytes]:
+        """Requests that remove what is left of the way out by an interface that is no member any more."""
+        return [routes.delete_nexthop(identifier) for identifier in self._legs.leave(index)]
+
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
     def _plan(self, destinations: Iterable[Prefix]) -> None:

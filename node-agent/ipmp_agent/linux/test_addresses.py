@@ -120,8 +120,8 @@ class TestAddresses:
         return {network for network in wanted if network.prefixlen < network.max_prefixlen}
 
     def differences(self) -> list[bytes]:
-        """Requests that put back what is missing; an address that was never there is checked for a duplicate first."""
-        requests = []
+        """Requests that put the members right; an address that was never there is checked for a duplicate first."""
+        requests = self._superfluous()
         for key, known in self._by_member.items():
             index = self._members.of(self._group)[key].index
             if index is None or known.wanted is None or known.wanted.ip in known.present or known.checking:
@@ -152,11 +152,21 @@ class TestAddresses:
 
     def withdraw(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[bytes]:
         """Requests that remove what this agent added, by what is on the members now: news of it may be on its way."""
-        requests = []
         for key, known in self._by_member.items():
             known.present = {each.address.ip: each for each in installed.get(key, ())}
-            requests += self._remove(key, known)
-        return requests
+            self._cancel(known)
+            known.wanted = None
+        return self._superfluous()
+
+    def _superfluous(self) -> list[bytes]:
+        """Requests that remove test addresses that an agent added and nobody wants."""
+        return [
+            addresses.delete(each.index, each.address)
+            for known in self._by_member.values()
+            for each in known.present.values()
+            if each.owned and each.scope == addresses.RT_SCOPE_LINK and each.address.version == 4
+            if known.wanted is None or each.address.ip != known.wanted.ip
+        ]
 
     def _tell(self, key: str, known: _Member) -> None:
         """Tell what changed, once the prober can use it."""

@@ -35,6 +35,21 @@ def with_addresses(group: NodeGroup, *numbers: int) -> NodeGroup:
 # --- inbound
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["same agent", "next agent"])
+def test_addresses_of_the_last_member_that_worked_stay_until_another_works_though_it_is_a_member_no_more(
+    *, restarted: bool
+) -> None:
+    node = group_of(2, addresses=2)
+    node.link("nic1", up=False)
+    node.configuration = dataclasses.replace(node.configuration, members=node.configuration.members[1:])
+    node.handle(events.ConfigurationChanged(node.configuration))
+    if restarted:
+        node.restart()
+    assert node.held_by("nic0") == [1, 2]
+    node.link("nic1", up=True)
+    assert (node.held_by("nic0"), node.held_by("nic1")) == ([], [1, 2])
+
+
 def test_addresses_in_order_go_to_the_member_with_the_fewest() -> None:
     assert placed(group_of(2, addresses=4)) == [[1, 3], [2, 4]]
     assert placed(group_of(3, addresses=4)) == [[1, 4], [2], [3]]

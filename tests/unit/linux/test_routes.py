@@ -178,6 +178,19 @@ def test_legs_are_made_before_the_group_and_once() -> None:
     assert carriers.send(ON_LINK) == ([], [])
 
 
+def test_an_interface_is_used_until_no_group_has_its_leg_and_then_its_legs_go_once() -> None:
+    carriers = Carriers()
+    carriers.send(ON_LINK, BY_GATEWAY)
+    carriers.indexes = [4]
+    carriers.send(ON_LINK)
+    assert carriers.legs.uses(3), "routes by a gateway still leave by it"
+    carriers.send(BY_GATEWAY)
+    assert (carriers.legs.uses(3), carriers.legs.uses(4)) == (False, True)
+    assert len(carriers.legs.leave(3)) == 2
+    assert carriers.legs.leave(3) == []
+    assert carriers.send(ON_LINK, BY_GATEWAY) == ([], [])
+
+
 def test_on_link_comes_before_gateways_however_they_are_asked_for() -> None:
     legs, _ = Carriers().send(BY_GATEWAY, ON_LINK)
     assert [leg.gateway for leg in legs] == [None, None, GATEWAY, GATEWAY]
