@@ -240,9 +240,15 @@ class PodEgress:
             self._watcher = None
 
     async def withdraw(self) -> None:
-        """Remove the table."""
+        """Remove the table, also while others change nf_tables all the time."""
         self.configure(())
-        await self.reconcile()
+        for _ in range(ATTEMPTS):
+            await self.reconcile()
+            if self._made == ABSENT:
+                break
+            await asyncio.sleep(WATCH / 10)
+        else:
+            log.warning("the table %s could not be removed: others changed nf_tables meanwhile", self._table)
         await self.close()
 
     def findings(self) -> list[Finding]:

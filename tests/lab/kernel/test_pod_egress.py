@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from tests.lab.kernel.running import GROUP, node_group, where
 from tests.lab.kernel.tables import TABLE, owned_table, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.lab import Lab
     from tests.lab.kernel.running import RunningKernel
@@ -231,20 +232,34 @@ def test_change_right_before_ours_is_seen_first(
     assert not kernel.call(lambda facade: facade.findings(GROUP))
 
 
-def test_others_that_change_nf_tables_all_the_time_are_no_change_of_ours(lab: Lab, kernel: RunningKernel) -> None:
+@contextmanager
+def churning(lab: Lab) -> Iterator[None]:
+    """Somebody changes nf_tables all the time, and not our table."""
     churn = "while :; do nft add table ip churn; nft delete table ip churn; done"
     busy = lab.host.namespace.popen(["sh", "-c", churn])
     try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait(10)
+
+
+def test_others_that_change_nf_tables_all_the_time_are_no_change_of_ours(lab: Lab, kernel: RunningKernel) -> None:
+    with churning(lab):
         kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS))
         move(lab, kernel, V4, V6, source=None, destination="nic0")
         wait_for(lambda: tables(lab), lambda seen: EXPECTED in seen)
         before = handles(lab)
         threading.Event().wait(3 * WATCH)
-    finally:
-        busy.kill()
-        busy.wait(10)
     assert handles(lab) == before
     assert kernel.call(lambda facade: facade.counters["foreign_changes"]) == 0
+
+
+def test_table_goes_while_others_change_nf_tables_all_the_time(lab: Lab, kernel: RunningKernel) -> None:
+    installed(lab, kernel)
+    with churning(lab):
+        kernel.run(lambda facade: facade.withdraw(GROUP))
+    assert TABLE not in tables(lab)
 
 
 # -- the kernel refuses -----------------------------------------------------------------------------------------------
