@@ -236,6 +236,8 @@ def test_group_that_managed_and_then_observed_is_deleted_by_its_policy(
         given = {"addresses": (GIVEN,), "pod_egress": (GIVEN.network,), "deletion_policy": policy}
         return adopting(*with_tests("198.18.0.101/24", "198.18.0.102/24"), mode=mode, **given)
 
+    tunnel = f"type vxlan id 1 local {V4.ip} remote 198.18.0.201 dev nic0 dstport 8472"
+    host.host.namespace.batch([f"link add over1 {tunnel}", "link set over1 addrgenmode none up"])
     before = dump(host)
     kernel = start_kernel()
     kernel.configure(group(Mode.MANAGE))
@@ -244,6 +246,7 @@ def test_group_that_managed_and_then_observed_is_deleted_by_its_policy(
     move_all(host, kernel, "nic0", "nic1")
     assert "snat ip to" in tables(host)
     left = dump(host)
+    assert "dev nic1 srcport" in left["addresses"], "the tunnel has followed"
     memory = json.loads(json.dumps(kernel.call(lambda k: k.memory(GROUP))))
     if restarted:
         kernel.close()
