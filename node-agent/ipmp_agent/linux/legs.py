@@ -157,21 +157,14 @@ class Legs:
             self._installed.legs.add(identifier)
         return identifier
 
-    def unused(self, ways: Iterable[Way], staying: set[int]) -> list[int]:
-        """Identifiers that no way needs any more, groups first; they are forgotten.
-
-        Args:
-            ways: all that are in use.
-            staying: interface indexes of members that do not leave the group.
-        """
+    def unused(self, ways: Iterable[Way]) -> list[int]:
+        """Identifiers that no way needs any more, groups first; they are forgotten."""
         wanted = set(ways)
         groups = [identifier for way, identifier in self._groups.items() if way not in wanted]
         self._groups = {way: identifier for way, identifier in self._groups.items() if way in wanted}
         gateways = {(_version(way, gateway), gateway) for way in wanted for gateway in way.gateways}
-        indexes = staying.union(*(self._carriers(version) for version in (4, 6)))
-        kept = {k: i for k, i in self._legs.items() if (k[0], k[1].gateway) in gateways and k[1].index in indexes}
-        legs = [identifier for key, identifier in self._legs.items() if key not in kept]
-        self._legs = kept
+        legs = [i for (version, leg), i in self._legs.items() if (version, leg.gateway) not in gateways]
+        self._legs = {k: i for k, i in self._legs.items() if (k[0], k[1].gateway) in gateways}
         self._installed.legs.difference_update(legs)
         present = [identifier for identifier in groups if self._installed.groups.pop(identifier, None)]
         return present + legs

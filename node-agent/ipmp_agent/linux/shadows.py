@@ -39,9 +39,6 @@ class Surroundings(foreign_routes.Surroundings, Protocol):
     def carriers(self, version: int) -> list[int]:
         """Interface indexes of the members that carry outbound traffic now."""
 
-    def staying(self) -> set[int]:
-        """Interface indexes of the members that are present and do not leave the group."""
-
     def prefixes(self) -> set[Network]:
         """Prefixes that the group's own addresses make reachable on the link."""
 
@@ -254,7 +251,7 @@ class Shadows:
         requests += self._take_over(found, behind, indexes)
         requests += self._apply(self._wanted, list(self._ways))
         requests += self._foreign.restore()
-        unused = stale + self._legs.unused(self._ways, self._around.staying())
+        unused = stale + self._legs.unused(self._ways)
         return requests + [routes.delete_nexthop(identifier) for identifier in unused]
 
     def _take_over(self, found: Sequence[Route], behind: set[Prefix], indexes: set[int]) -> list[bytes]:
@@ -332,7 +329,7 @@ class Shadows:
         requests = [self._delete(d, s) for d, s in self._installed.items() if d not in by_gateway]
         requests += self._foreign.restore(everything=True)
         requests += [self._delete(destination, self._installed[destination]) for destination in by_gateway]
-        requests += [routes.delete_nexthop(identifier) for identifier in self._legs.unused((), set())]
+        requests += [routes.delete_nexthop(identifier) for identifier in self._legs.unused(())]
         self._installed.clear()
         self._wanted.clear()
         self._identities.clear()

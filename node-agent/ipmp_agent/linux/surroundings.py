@@ -45,10 +45,6 @@ class GroupSurroundings:
         """Interface indexes of the members that are present."""
         return {m.index for m in self._members.of(self._group).values() if m.index is not None}
 
-    def staying(self) -> set[int]:
-        """Interface indexes of the members that are present and do not leave the group."""
-        return {m.index for m in self._members.of(self._group).values() if m.index is not None and not m.leaving}
-
     def has_address(self, key: str, version: int) -> bool:
         """Whether a member has any address of this IP version: its own, or a data address that is there now."""
         return self._data.has_any(key, version) or any(

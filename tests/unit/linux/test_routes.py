@@ -251,21 +251,10 @@ def test_what_no_route_needs_any_more_is_deleted_groups_first() -> None:
     carriers = Carriers()
     carriers.send(ON_LINK, BY_GATEWAY)
     group = carriers.legs.group(BY_GATEWAY)
-    unused = carriers.legs.unused([ON_LINK], {3, 4})
+    unused = carriers.legs.unused([ON_LINK])
     assert unused[0] == group
     assert len(unused) == 3
     assert carriers.send(ON_LINK) == ([], [])
-
-
-def test_legs_of_a_member_that_leaves_are_deleted_once_it_carries_nothing() -> None:
-    carriers = Carriers()
-    carriers.send(ON_LINK)
-    assert carriers.legs.unused([ON_LINK], {3}) == []
-    carriers.indexes = [3]
-    carriers.send(ON_LINK)
-    (leg,) = carriers.legs.unused([ON_LINK], {3})
-    assert carriers.legs.unused([ON_LINK], {3}) == []
-    assert leg != carriers.legs.group(ON_LINK)
 
 
 # -- shadows ----------------------------------------------------------------------------------------------------------
