@@ -74,3 +74,9 @@ def following(side: int, version: int) -> dict[str, Any]:
         "addresses": (f"{UNDERLAY[version][side]}/{PREFIX[version]}",),
         "testAddresses": {"ipv4": {"pool": pool}},
     }
+
+
+def pinned_to(namespace: Namespace, tunnel: str = "over1") -> str:
+    """The interface that a tunnel's device is pinned to."""
+    (device,) = namespace.ip_json("link", "show", "dev", tunnel)
+    return str(device["linkinfo"]["info_data"]["link"])

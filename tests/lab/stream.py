@@ -55,7 +55,8 @@ class StreamReport:
 class TcpStream:
     """One connection from `client` to `address` on `server`, carrying a tick every `spacing` seconds.
 
-    The server listens on the wildcard address, so it can start before `address` is on any interface.
+    The server listens on the wildcard address, so it can start before `address` is on any interface; at a port of its
+    own unless one is named.
     """
 
     client: Namespace
@@ -64,6 +65,8 @@ class TcpStream:
     sender: Sender = Sender.CLIENT
     spacing: float = 0.005
     source: str | None = None
+    port: int = 0
+    seen_from: str = field(default="", init=False)  # the client's address, as the server has it
     _arrivals: list[float] = field(default_factory=list, repr=False)
     _bytes: int = 0
     _sent: int = 0
@@ -74,7 +77,8 @@ class TcpStream:
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
         listener = self.server.socket(family, socket.SOCK_STREAM)
         with listener:
-            listener.bind(("", 0))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a named port is used again at once
+            listener.bind(("", self.port))
             listener.listen(1)
             outgoing = self.client.socket(family, socket.SOCK_STREAM)
             if self.source:
@@ -82,7 +86,7 @@ class TcpStream:
             outgoing.settimeout(10)
             outgoing.connect((self.address, listener.getsockname()[1]))
             outgoing.settimeout(None)
-            incoming, _ = listener.accept()
+            incoming, (self.seen_from, *_) = listener.accept()
         for end in (incoming, outgoing):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._writer, self._reader = (outgoing, incoming) if self.sender is Sender.CLIENT else (incoming, outgoing)

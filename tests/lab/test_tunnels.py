@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.lab import Agent, Lab, TcpStream, wait_for
-from tests.lab.pods import OVERLAY, UNDERLAY, following, lay
+from tests.lab.pods import OVERLAY, UNDERLAY, following, lay, pinned_to
 from tests.lab.scene import settle, usual_group
 from tests.lab.status import group_view
 
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.lab import Namespace
-
-
-def pinned_to(namespace: Namespace) -> str:
-    (device,) = namespace.ip_json("link", "show", "dev", "over1")
-    return str(device["linkinfo"]["info_data"]["link"])
 
 
 def entries(namespace: Namespace) -> list[str]:
