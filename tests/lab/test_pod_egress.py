@@ -87,7 +87,7 @@ def test_connection_of_a_pod_survives_a_change_of_members_and_ends_only_with_its
             wait_for(lambda: lab.host.namespace.run("nft", "list", "ruleset"), lambda seen: seen.count("snat ip") == 2)
             with TcpStream(pod, server.namespace, outside) as stream:
                 stream.wait_received(100, deadline=20)
-                (source,) = peers_of(server.namespace, version)
+                source = stream.seen_from
                 for names in (["nic1"], ["nic0", "nic1"], ["nic0"], ["nic0", "nic1"]):
                     change(agent, interfaces=names)
                     jumps = [f'oifname "{name}" jump pods' for name in names]

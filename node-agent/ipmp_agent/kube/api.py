@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import urllib3
 from kubernetes import client, config
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
 import ipmp_agent
@@ -30,6 +32,15 @@ WATCH_SILENCE = 90.0
 
 ANSWER_TIMEOUT = 1.5
 """Seconds in which a server that can be reached answers a question by a fresh connection."""
+KEEPALIVE = [
+    *HTTPConnection.default_socket_options,
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+"""Of connections: kube-proxy masquerades those of the host, so when the address of the node moves the kernel forgets
+their flows and the server resets them unheard. Asked every 10 s, it says so."""
 
 PAGE = 500
 
@@ -55,6 +66,7 @@ class ApiServer:
     """One API server. Every method raises ApiError; each instance is used by several threads."""
 
     def __init__(self, configuration: client.Configuration) -> None:
+        configuration.socket_options = KEEPALIVE
         self._configuration = configuration
         self._pool = client.ApiClient(configuration).rest_client.pool_manager
 

@@ -7,12 +7,14 @@ times as long to decode as the JSON they come from.
 from __future__ import annotations
 
 import json
+import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import urllib3
 from kubernetes import client, config
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
 if TYPE_CHECKING:
@@ -28,6 +30,14 @@ _CONNECT_SECONDS = 5.0
 _REQUEST_SECONDS = 15.0
 # Bookmarks come about once a minute: a stream that is silent for longer is dead, whatever TCP believes.
 _WATCH_SILENCE_SECONDS = 90.0
+# A connection may end unheard, as a masqueraded one does when the address that it goes by moves: ask every 10 s.
+_KEEPALIVE = [
+    *HTTPConnection.default_socket_options,
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
 _PAGE = 1000
 
 
@@ -66,6 +76,7 @@ class ApiServer:
 
     def __init__(self, configuration: client.Configuration, connections: int = 16) -> None:
         configuration.connection_pool_maxsize = connections
+        configuration.socket_options = _KEEPALIVE
         self._configuration = configuration
         self._client = client.ApiClient(configuration)
 
