@@ -23,6 +23,7 @@ from tests.lab.topology import LINK_V4, LINK_V6, Host, Nic, Switch, Uplink, bare
 
 MANAGEMENT = ipaddress.ip_network("198.18.255.0/24")
 SERVICES = ipaddress.ip_network("198.19.255.0/24")
+PODS = ipaddress.ip_network("198.19.0.0/17")
 LINK = ipaddress.ip_network(LINK_V4.format(0))
 KUBERNETES_SERVICE = str(SERVICES[1])
 CONTROL_ADDRESS = str(MANAGEMENT[1])
@@ -61,7 +62,7 @@ class NodePlan:
     @property
     def pods(self) -> str:
         """The network of its pods."""
-        return f"198.19.{self.number}.0/24"
+        return str(list(PODS.subnets(new_prefix=24))[self.number])
 
 
 class ClusterNetwork:

@@ -40,17 +40,23 @@ class Node:
         authority.issue(self.name, f"system:node:{self.name}", "system:nodes")
         shutil.copy(authority.kubeconfig(self.name, SERVER), self.state / "kubeconfig")
         shutil.copy(self.authority / "ca.crt", self.state)
-        values = {"cgroup": self.cgroup, "pods": self.plan.pods, "dns": CLUSTER_DNS}
-        for template, target in (
-            ("kubelet.yaml", "kubelet.yaml"),
-            ("containerd.toml", "containerd.toml"),
-            ("cni.conflist", "cni/pods.conflist"),
-        ):
-            text = Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(values)
-            (self.state / target).write_text(text, encoding="utf-8")
+        self.write("kubelet.yaml", "kubelet.yaml", cgroup=self.cgroup, dns=CLUSTER_DNS)
+        self.write("containerd.toml", "containerd.toml")
+        self.configure_pods()
         namespaces = ("--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child")
         init = (TEMPLATES / "init.sh", self.name, self.plan.address, self.state, self.cgroup, self.tools)
         self.processes.spawn(self.name, self.host.namespace.name, "unshare", *namespaces, "--", "bash", *init)
+
+    def configure_pods(self, mtu: int = 1500) -> None:
+        """Write what the CNI plugins are told; it holds for pods from then on."""
+        self.write("cni.conflist", "cni/pods.conflist", pods=self.plan.pods, mtu=mtu)
+
+    def write(self, template: str, target: str, **values: object) -> Path:
+        """Write a file of the node's state from a template; returns its path, as seen from outside."""
+        text = Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(values)
+        path = self.state / target
+        path.write_text(text, encoding="utf-8")
+        return path
 
     def power_on(self) -> None:
         """Boot again after power_off, with the same disks."""
