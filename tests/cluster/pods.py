@@ -25,7 +25,8 @@ HOME = DATA_NICS[0]  # has the node's address when the network is laid
 TUNNEL = "flannel.1"
 TUNNEL_MTU, BRIDGE_MTU = 1450, 1500
 MASQUERADE = "cni"  # table in which the CNI masquerades what leaves the network of pods, as flannel's --ip-masq does
-SERVICE, PORT = "echo", 9000
+PORTS = {"Local": 30900, "Cluster": 30901}
+"""Of a service for each external traffic policy: its own port, the pod's, and the one of every node."""
 
 
 class Shape(StrEnum):
@@ -55,7 +56,7 @@ def _process_of(uid: str) -> int:
 
 @dataclass
 class PodNetwork:
-    """The network from entry to exit, with a pod on each of two nodes and a service that leads to the second."""
+    """The network from entry to exit, with a pod on each of two nodes and services that lead to the second."""
 
     cluster: Cluster
     shape: Shape
@@ -69,7 +70,7 @@ class PodNetwork:
                 lay(here, there, stack)
                 _lay_masquerade(here, stack)
             self.client, self.server = (self._run(node, stack) for node in (first, second))
-            self.service = self._serve(stack)
+            self.services = {policy: self._serve(policy, stack) for policy in PORTS}
             self._stack = stack.pop_all()
         return self
 
@@ -98,12 +99,19 @@ class PodNetwork:
         )
         return PodNamespace(pod)
 
-    def _serve(self, stack: contextlib.ExitStack) -> str:
+    def _serve(self, policy: str, stack: contextlib.ExitStack) -> str:
         """A service that the second pod serves; returns its address."""
-        spec = {"selector": {"app": self.server.name}, "ports": [{"port": PORT, "targetPort": PORT}]}
-        self.cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE}, "spec": spec})
-        stack.callback(self.cluster.kubectl, "delete", "service", SERVICE)
-        address: str = self.cluster.get("service", SERVICE)["spec"]["clusterIP"]
+        name, port = f"echo-{policy.lower()}", PORTS[policy]
+        ports = [{"port": port, "targetPort": port, "nodePort": port}]
+        spec = {
+            "type": "NodePort",
+            "externalTrafficPolicy": policy,
+            "selector": {"app": self.server.name},
+            "ports": ports,
+        }
+        self.cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+        stack.callback(self.cluster.kubectl, "delete", "service", name)
+        address: str = self.cluster.get("service", name)["spec"]["clusterIP"]
         return address
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -69,10 +70,11 @@ class KubeProxies:
 
         A connection that is tried before would not be mapped later either.
         """
+        named = [re.compile(rf"\b{re.escape(address)}\b") for address in addresses]
         for node in self.cluster.nodes.values():
             self.cluster.wait(
                 lambda node=node: node.host.namespace.run("nft", "list", "ruleset"),
-                lambda rules: all(address in rules for address in addresses),
+                lambda rules: all(address.search(rules) for address in named),
                 what=f"{addresses} in kube-proxy's rules on {node.name}",
             )
 

@@ -6,19 +6,19 @@ The nodes have no other network: their own addresses, which the CNI and kube-pro
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+import itertools
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from tests import invariants
 from tests.cluster.cluster import Cluster
 from tests.cluster.network import CONTROL_ADDRESS, KUBERNETES_SERVICE, PODS
-from tests.cluster.pods import HOME, PORT, TUNNEL, PodNetwork, Shape, tunnel_address
+from tests.cluster.pods import HOME, PORTS, TUNNEL, PodNetwork, Shape, tunnel_address
 from tests.cluster.product import MEMBERS, NAMESPACE, Applied, agent_pod, group, install_chart, targets
 from tests.cluster.proxy import MODES, KubeProxies
 from tests.lab.pods import pinned_to
 from tests.lab.stream import Sender, TcpStream
-from tests.lab.topology import bare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ def pods(pair: Cluster, request: pytest.FixtureRequest) -> Iterator[PodNetwork]:
 def proxied(pods: PodNetwork, request: pytest.FixtureRequest) -> Iterator[PodNetwork]:
     """The network of pods, with a kube-proxy on each node that serves its service."""
     with KubeProxies(pods.cluster, request.param) as proxies:
-        proxies.wait_serves(pods.service, pods.server.address)
+        proxies.wait_serves(*pods.services.values(), pods.server.address)
         yield pods
 
 
@@ -74,25 +74,55 @@ def applied(proxied: PodNetwork) -> Iterator[Applied]:
             invariants.no_unhandled_exception(logs)
 
 
-@contextlib.contextmanager
-def streams(pods: PodNetwork) -> Iterator[Mapping[str, TcpStream]]:
-    """Connections of the pod on the first node, in which it sends and in which it receives."""
-    cluster = pods.cluster
-    neighbour, remote = cluster.network.peers[1], cluster.network.control
-    ways: dict[str, tuple[Namespace, str, int]] = {
-        "pod": (pods.server, pods.server.address, 0),
-        "service": (pods.server, pods.service, PORT),
-        "outside, on the link": (neighbour.namespace, neighbour.ipv4, 0),
-        "outside, behind the router": (remote.namespace, remote.ipv4, 0),
+class Connection(NamedTuple):
+    """Between whom, and from whom as the server has it."""
+
+    client: Namespace
+    server: Namespace
+    address: str
+    port: int  # 0: one of the server's own
+    source: str
+
+    def stream(self, sender: Sender) -> TcpStream:
+        return TcpStream(self.client, self.server, self.address, sender, spacing=0.01, port=self.port)
+
+
+def unmasqueraded(pods: PodNetwork) -> dict[str, Connection]:
+    """What leaves with its own source, or with the one that podEgress gives it."""
+    network, client, server = pods.cluster.network, pods.client, pods.server
+    neighbour, remote = network.peers[1], network.control
+    first, second = (network.plan(node).address for node in NODES)
+    local = PORTS["Local"]
+    return {
+        "pod to pod": Connection(client, server, server.address, 0, client.address),
+        "pod to service": Connection(client, server, pods.services["Local"], local, client.address),
+        "pod to the link": Connection(client, neighbour.namespace, neighbour.ipv4, 0, first),
+        "pod to beyond the router": Connection(client, remote.namespace, remote.ipv4, 0, first),
+        "outside to the pod's node": Connection(neighbour.namespace, server, second, local, neighbour.ipv4),
     }
+
+
+def masqueraded(pods: PodNetwork) -> dict[str, Connection]:
+    """What kube-proxy masquerades on the first node: by the address of what it leaves by, a member or the tunnel."""
+    network, server = pods.cluster.network, pods.server
+    outside, host = network.peers[1].namespace, network.nodes["n1"].namespace
+    address = network.plan("n1").address
+    source = tunnel_address(pods.cluster.nodes["n1"]) if pods.shape is Shape.VXLAN else address
+    return {
+        "host to service": Connection(host, server, pods.services["Local"], PORTS["Local"], source),
+        "outside to another node": Connection(outside, server, address, PORTS["Cluster"], source),
+    }
+
+
+@contextlib.contextmanager
+def streams(connections: Mapping[str, Connection]) -> Iterator[dict[str, TcpStream]]:
+    """Each of them twice: one in which the client sends, and one in which it receives."""
     with contextlib.ExitStack() as stack:
-        yield {
-            f"to {title}, {sender} sends": stack.enter_context(
-                TcpStream(pods.client, server, address, sender, spacing=0.01, port=port)
-            )
-            for title, (server, address, port) in ways.items()
-            for sender in Sender
-        }
+        opened = {}
+        for (title, connection), sender in itertools.product(connections.items(), Sender):
+            stream = opened[f"{title}, {sender} sends"] = stack.enter_context(connection.stream(sender))
+            assert stream.seen_from == connection.source, title
+        yield opened
 
 
 def flow(streams: Mapping[str, TcpStream]) -> None:
@@ -129,13 +159,16 @@ def wait_suitable(applied: Applied, status: str, words: str = "") -> None:
         )
 
 
-def test_connections_of_a_pod_survive_pulled_cables_of_both_nodes(applied: Applied, proxied: PodNetwork) -> None:
+def test_pulled_cables_end_no_connection_but_those_masqueraded_by_the_address_that_moves(
+    applied: Applied, proxied: PodNetwork
+) -> None:
     cluster = applied.cluster
     wait_suitable(applied, "True")
-    with streams(proxied) as flowing:
-        outside = bare(cluster.network.plan("n1").link_addresses[0])
-        for title, stream in flowing.items():
-            assert stream.seen_from == (outside if "outside" in title else proxied.client.address), title
+    lasting, mortal = unmasqueraded(proxied), masqueraded(proxied)
+    if proxied.shape is Shape.VXLAN:  # the address of the tunnel's device stays where it is
+        lasting, mortal = lasting | mortal, {}
+    with streams(lasting) as flowing, streams(mortal) as breaking:
+        flow(breaking)
         for node in NODES:
             address, nic = cluster.network.plan(node).address, applied.nic(node, HOME)
             flow(flowing)
@@ -149,6 +182,8 @@ def test_connections_of_a_pod_survive_pulled_cables_of_both_nodes(applied: Appli
             applied.wait_state(node, "ok", deadline=90)
             wait_carried(proxied, node, *MEMBERS)
             flow(flowing)
+        for title, stream in breaking.items():
+            cluster.wait(lambda stream=stream: stream.report().error, what=f"the end of {title}")
         reports = {title: stream.stop() for title, stream in flowing.items()}
     for title, report in reports.items():
         print(f"{proxied.shape}: {title}: {report}")
