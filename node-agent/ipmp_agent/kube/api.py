@@ -32,6 +32,9 @@ WATCH_SILENCE = 90.0
 
 ANSWER_TIMEOUT = 1.5
 """Seconds in which a server that can be reached answers a question by a fresh connection."""
+
+PAGE = 500
+
 KEEPALIVE = [
     *HTTPConnection.default_socket_options,
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -41,8 +44,6 @@ KEEPALIVE = [
 ]
 """Of connections: kube-proxy masquerades those of the host, so when the address of the node moves the kernel forgets
 their flows and the server resets them unheard. Asked every 10 s, it says so."""
-
-PAGE = 500
 
 Object = dict[str, Any]
 
