@@ -127,7 +127,7 @@ def streams(connections: Mapping[str, Connection]) -> Iterator[dict[str, TcpStre
 
 def flow(streams: Mapping[str, TcpStream]) -> None:
     for stream in streams.values():
-        stream.wait_received(20, deadline=30)
+        stream.wait_received(deadline=30)
 
 
 def wait_carried(pods: PodNetwork, node: str, *members: str) -> None:
