@@ -449,7 +449,9 @@ class Group:
                 found.append(Finding(Reason.MULTIPATH_HASH_POLICY, message))
         if self._configuration.policies.tunnels is Tunnels.FOLLOW:
             found += self._tunnels.findings()
-        versions = {*self._surroundings.sources()[1], *(n.version for n in self._configuration.policies.pod_egress)}
+        # Who names the networks of pods says by that of which families they are.
+        pods = {int(network.version) for network in self._configuration.policies.pod_egress}
+        versions = pods or set(self._surroundings.sources()[1])
         covered = self._pod_egress.covered(observing=self.observing)
         found += self._host.masquerades.findings(self._surroundings.names(), covered, versions)
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]

@@ -67,12 +67,13 @@ class Masquerade:
 
         Args:
             networks: whose flows get one.
-            versions: of IP that count where a rule is for both and names no source.
+            versions: of IP that count where a rule names no source, all if there are none: kube-proxy lays its rules
+                for both families, also in a cluster of one.
         """
         if self.is_first:
             return False
         if self.source is None:
-            hit = self.versions.intersection(versions) or self.versions
+            hit = self.versions.intersection(versions) if versions else self.versions
             return hit <= {network.version for network in networks}
         return any(self.source.version == each.version and self.source.subnet_of(each) for each in networks)  # type: ignore[arg-type]
 

@@ -117,15 +117,17 @@ def test_chain_that_comes_before_ours_is_said_with_its_priority(
 @pytest.mark.parametrize(
     ("ruleset", "networks", "is_said"),
     [
-        (NAT.format(family="ip6", rule="masquerade"), (PODS_V4,), True),
+        (NAT.format(family="ip6", rule="masquerade"), (), True),
+        (NAT.format(family="ip6", rule="masquerade"), (PODS_V4,), False),
         (NAT.format(family="ip6", rule="masquerade"), (PODS_V4, PODS_V6), False),
-        (EVERYTHING, (PODS_V4,), True),
+        (EVERYTHING, (), True),
+        (EVERYTHING, (PODS_V4,), False),
         (EVERYTHING, (PODS_V4, PODS_V6), False),
-        (NAT.format(family="inet", rule="meta nfproto ipv4 masquerade"), (PODS_V4,), False),
-        (NAT.format(family="inet", rule="meta nfproto ipv6 masquerade"), (PODS_V4,), True),
+        (NAT.format(family="inet", rule="meta nfproto ipv6 masquerade"), (), True),
+        (NAT.format(family="inet", rule="meta nfproto ipv6 masquerade"), (PODS_V4,), False),
     ],
 )
-def test_rule_without_a_source_is_covered_for_the_versions_that_pod_egress_serves(
+def test_rule_without_a_source_counts_for_the_versions_of_the_pods_that_are_named(
     lab: Lab, kernel: RunningKernel, ruleset: str, networks: Any, *, is_said: bool
 ) -> None:
     assert bool(beside(lab, kernel, ruleset, *networks)) is is_said
