@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipmp_agent.core import timers
 from tests.lab import wait_for
 from tests.lab.networkd import Networkd
 from tests.lab.scene import OTHER_V4, OTHER_V6, V4, V6, Scene
@@ -150,7 +151,9 @@ def test_what_people_flush_is_back_at_once(command: str) -> None:
         with told(scene.lab.host.namespace) as lines:
             scene.lab.host.namespace.ip(*command.split())
             whole(scene)
-        print({address: times for address in OURS if (times := absences(lines, address))})
+        away = {address: times for address in OURS if (times := absences(lines, address))}
+        print(away)
+        assert all(max(times) < 10 * timers.REPAIR_FOREIGN for times in away.values()), away
         survived(scene)
 
 

@@ -7,6 +7,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ipmp_agent.core.actions import Announce, Move, MoveAddresses
+from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.kernel import Kernel
 from ipmp_api.types import DataAddress, Existing, InterfaceMatch, Member, NodeGroup, Policies
 from tests.lab import wait_for
@@ -133,3 +135,15 @@ def where(lab: Lab, address: IPv4Interface | IPv6Interface) -> list[str]:
         for link in lab.host.namespace.ip_json("address", "show")
         if any(a["local"] == str(address.ip) for a in link["addr_info"])
     ]
+
+
+def moves(*addresses: Any, source: str | None, destination: str | None) -> MoveAddresses:
+    """The order to move addresses, or to place them for the first time, or to withdraw them."""
+    reason = Reason.FAILOVER if source else Reason.ADDRESS_ADDED
+    return MoveAddresses(tuple(Move(address, source, destination, reason) for address in addresses))
+
+
+def place(lab: Lab, kernel: RunningKernel, *addresses: Any, on: str = "nic0") -> None:
+    """Activate addresses for the first time, and wait until they are there."""
+    kernel.perform(moves(*addresses, source=None, destination=on), Announce(on, addresses))
+    wait_for(lambda: {a: where(lab, a) for a in addresses}, lambda seen: all(w == [on] for w in seen.values()))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipmp_agent.core.actions import Announce, Move, MoveAddresses
+from ipmp_agent.core.actions import Announce
 from ipmp_agent.core.events import (
     AddressCleared,
     AddressFound,
@@ -21,10 +21,11 @@ from ipmp_agent.core.events import (
     TestAddressChanged,
 )
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import addresses, data_addresses, netlink
+from ipmp_agent.linux import addresses, data_addresses, netlink, reconcile
 from ipmp_api.types import DeletionPolicy, InterfaceMatch, Member, Mode
-from tests.lab import Form, Sniffer, wait_for
-from tests.lab.kernel.running import GROUP, node_group, where
+from tests.lab import Sniffer, wait_for
+from tests.lab.kernel.bare import Notifications, send
+from tests.lab.kernel.running import GROUP, moves, node_group, place, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,17 +36,6 @@ if TYPE_CHECKING:
 V4, V6 = ip_interface("198.18.0.10/32"), ip_interface("2001:db8:0:1::10/128")
 WIDE = ip_interface("198.18.0.11/24")
 ALL = (V4, V6, WIDE)
-
-
-def moves(*addresses: Any, source: str | None, destination: str | None) -> MoveAddresses:
-    reason = Reason.FAILOVER if source else Reason.ADDRESS_ADDED
-    return MoveAddresses(tuple(Move(address, source, destination, reason) for address in addresses))
-
-
-def place(lab: Lab, kernel: RunningKernel, *addresses: Any, on: str = "nic0") -> None:
-    """Activate addresses for the first time, and wait until they are there."""
-    kernel.perform(moves(*addresses, source=None, destination=on), Announce(on, addresses))
-    wait_for(lambda: {a: where(lab, a) for a in addresses}, lambda seen: all(w == [on] for w in seen.values()))
 
 
 def entry(lab: Lab, nic: str, address: Any) -> dict[str, Any]:
@@ -101,6 +91,18 @@ def test_addresses_move_in_one_batch_and_carry_our_tag(lab: Lab, kernel: Running
         found = entry(lab, "nic1", address)
         assert (found["prefixlen"], found["noprefixroute"]) == (address.network.prefixlen, True)
     assert entry(lab, "nic1", V6)["nodad"] is True
+
+
+def test_an_address_is_on_its_new_member_before_it_leaves_the_old(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group(addresses=(V4, WIDE)))  # of an IPv6 address the kernel tells later that it is there
+    place(lab, kernel, V4, WIDE)
+    old, new = (lab.host.nic(nic).index for nic in ("nic0", "nic1"))
+    with Notifications(lab.host.namespace) as notifications:
+        kernel.perform(moves(V4, WIDE, source="nic0", destination="nic1"))
+        told = [m for m in notifications.pending() if m.kind in (netlink.RTM_NEWADDR, netlink.RTM_DELADDR)]
+    for address in (V4, WIDE):
+        found = [(m.kind, addresses.index_of(m.body)) for m in told if address.ip.packed in m.body]
+        assert found == [(netlink.RTM_NEWADDR, new), (netlink.RTM_DELADDR, old)]
 
 
 def test_an_ipv6_move_is_usable_at_once(lab: Lab, kernel: RunningKernel) -> None:
@@ -231,57 +233,6 @@ def test_an_address_withdrawn_before_its_arrival_was_told_stays_away(
     assert kernel.events(AddressFound) == []
 
 
-# -- announcements ----------------------------------------------------------------------------------------------------
-
-
-def test_a_move_is_announced_in_both_forms_and_with_override(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4, V6)))
-    place(lab, kernel, V4, V6)
-    mac = lab.host.nic("nic1").mac
-    with Sniffer(lab.peer(0).namespace) as sniffer:
-        kernel.perform(moves(V4, V6, source="nic0", destination="nic1"), Announce("nic1", (V4, V6)))
-        wait_for(lambda: sniffer.announcements(str(V4.ip), mac=mac), lambda heard: len(heard) >= 6)
-        heard = wait_for(lambda: sniffer.announcements(str(V6.ip), mac=mac), lambda heard: len(heard) >= 3)
-    assert all(one.form is Form.NEIGHBOUR_ADVERTISEMENT and one.override for one in heard)
-    forms = [one.form for one in sniffer.announcements(str(V4.ip), mac=mac)]
-    assert forms[:4] == [Form.ARP_REQUEST, Form.ARP_REPLY] * 2
-    assert {one.ethernet_source for one in sniffer.heard if one.gratuitous and one.mac == mac} == {mac}
-
-
-def test_a_new_announcement_ends_the_older_schedule(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
-    place(lab, kernel, V4)
-    kernel.perform(moves(V4, source="nic0", destination="nic1"), Announce("nic1", (V4,)))
-    with Sniffer(lab.peer(0).namespace) as sniffer:
-        kernel.perform(moves(V4, source="nic1", destination="nic0"), Announce("nic0", (V4,)))
-        time.sleep(0.8)
-        assert {one.mac for one in sniffer.announcements(str(V4.ip))} == {lab.host.nic("nic0").mac}
-
-
-def test_a_neighbour_follows_a_move_at_once(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4, V6)))
-    place(lab, kernel, V4, V6)
-    peer = lab.peer(0).namespace
-    mac = lab.host.nic("nic0").mac
-    for address in (V4, V6):
-        peer.ip("neigh", "replace", str(address.ip), "lladdr", mac, "dev", "eth0", "nud", "reachable")
-    kernel.perform(moves(V4, V6, source="nic0", destination="nic1"), Announce("nic1", (V4, V6)))
-
-    def known() -> set[str]:
-        listed = peer.ip_json("neigh", "show", "dev", "eth0")
-        return {n.get("lladdr", "") for n in listed if n["dst"] in {str(V4.ip), str(V6.ip)}}
-
-    wait_for(known, lambda macs: macs == {lab.host.nic("nic1").mac})
-
-
-def test_addresses_are_announced_anew_when_the_mac_of_their_member_changes(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
-    place(lab, kernel, V4)
-    with Sniffer(lab.peer(0).namespace) as sniffer:
-        lab.host.namespace.ip("link", "set", "nic0", "address", "02:00:00:00:55:01")
-        sniffer.wait_announced(str(V4.ip), "02:00:00:00:55:01")
-
-
 # -- test addresses ---------------------------------------------------------------------------------------------------
 
 
@@ -360,15 +311,8 @@ def test_a_move_that_was_cut_short_is_finished_after_a_restart(
     first.configure(node_group(addresses=(V4,)))
     place(lab, first, V4, on="nic1")
     memory = first.call(lambda k: k.memory(GROUP)) if remembered else None
-    cut_short = addresses.add(lab.host.nic("nic0").index, V4)
     first.close()
-
-    def add_behind_our_back() -> None:
-        channel = netlink.Channel()
-        channel.send([cut_short])
-        channel.close()
-
-    lab.host.namespace.call(add_behind_our_back)
+    assert send(lab.host.namespace, addresses.add(lab.host.nic("nic0").index, V4)) == []
     assert where(lab, V4) == ["nic0", "nic1"]
     second = start_kernel()
     (found,) = [e for e in second.configure(node_group(addresses=(V4,)), memory) if isinstance(e, AddressFound)]
@@ -396,6 +340,23 @@ def test_what_another_program_removes_is_back_and_counted(lab: Lab, kernel: Runn
         wait_for(lambda: kernel.call(lambda k: k.counters["foreign_changes"]), lambda n, r=round_: n >= r)
     reasons = [finding.reason for finding in kernel.call(lambda k: k.findings(GROUP))]
     assert reasons == [Reason.FOREIGN_CHANGE]
+
+
+def test_a_program_that_takes_away_again_and_again_is_answered_more_and_more_slowly(
+    lab: Lab, kernel: RunningKernel
+) -> None:
+    kernel.configure(node_group(addresses=(V4,)))
+    place(lab, kernel, V4)
+    delete = addresses.delete(lab.host.nic("nic0").index, V4)
+    taken = 0
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        taken += send(lab.host.namespace, delete) == []
+        time.sleep(0.005)
+    # Put back at once as often as PATIENCE says, then after 0.1, 0.2, 0.4, 0.8, 1.6 s: at full speed it were hundreds.
+    assert reconcile.PATIENCE < taken <= reconcile.PATIENCE + 8
+    assert Reason.FOREIGN_CHANGE in [finding.reason for finding in kernel.call(lambda k: k.findings(GROUP))]
+    wait_for(lambda: where(lab, V4), lambda seen: seen == ["nic0"], deadline=reconcile.LONGEST_WAIT + 5)
 
 
 def test_our_own_moves_are_not_foreign_changes(lab: Lab, kernel: RunningKernel) -> None:

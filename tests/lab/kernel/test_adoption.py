@@ -13,9 +13,9 @@ from ipmp_agent.core.events import AddressAdopted, AddressReleased
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import DeletionPolicy, Existing, Mode
 from tests.lab import wait_for
-from tests.lab.kernel.running import GROUP, node_group, where
+from tests.lab.kernel.running import GROUP, moves, node_group, where
 from tests.lab.kernel.tables import tables
-from tests.lab.kernel.test_addresses import differences, dump, moves, with_tests
+from tests.lab.kernel.test_addresses import differences, dump, with_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -104,6 +104,17 @@ def test_every_route_by_a_member_has_a_shadow_over_all(
     assert wait_for(lambda: shadow(lab, destination.replace("prefix", prefix), family)) == set(BOTH)
 
 
+def test_nexthops_carry_our_tag_and_only_ipv4_gateways_are_taken_to_be_on_the_link(
+    lab: Lab, group: RunningKernel
+) -> None:
+    wait_for(lambda: shadow(lab, "default", "-6"), lambda legs: legs == set(BOTH))
+    found = lab.host.namespace.ip_json("nexthop", "show")
+    assert {nexthop["protocol"] for nexthop in found} == {OURS}
+    gateways = [(n["gateway"], n["dev"], n["flags"]) for n in found if "gateway" in n]
+    expected = [("198.18.0.1", nic, ["onlink"]) for nic in BOTH] + [("2001:db8:0:1::1", nic, []) for nic in BOTH]
+    assert sorted(gateways) == sorted(expected)
+
+
 def test_the_foreign_routes_stand_untouched_beside(lab: Lab, group: RunningKernel) -> None:
     assert [r["dev"] for r in listed(lab, "default") if r["protocol"] == "boot"] == ["nic0"]
     assert [r["dev"] for r in listed(lab, "198.18.0.0/24") if r["protocol"] == "kernel"] == ["nic0"]
@@ -278,6 +289,16 @@ def test_a_default_route_replaced_by_its_owner_is_followed(lab: Lab, group: Runn
 
     wait_for(gateways, lambda now: now == {OURS: {"198.18.0.202"}, "boot": {"198.18.0.202"}})
     assert shadow(lab, "default") == set(BOTH)
+
+
+def test_a_default_route_is_deleted_by_who_names_it_and_by_nobody_else(lab: Lab, group: RunningKernel) -> None:
+    # Without a gateway, a device or a protocol the kernel deletes the first route of its key, which is the shadow.
+    lab.host.namespace.ip("route", "del", "default")
+    wait_for(lambda: shadow(lab, "default"), lambda legs: legs == set(BOTH))
+    assert [route["protocol"] for route in listed(lab, "default")] == [OURS, "boot"]
+    wait_for(lambda: group.call(lambda k: k.counters["foreign_changes"]), lambda n: n == 1)
+    lab.host.namespace.ip("route", "del", "default", "via", "198.18.0.1")
+    wait_for(lambda: listed(lab, "default"), lambda routes: not routes)
 
 
 def test_a_route_that_was_put_in_front_of_a_shadow_gets_behind_it(lab: Lab, group: RunningKernel) -> None:

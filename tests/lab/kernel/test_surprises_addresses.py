@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.lab import Lab, Namespace
 
 V4, V6 = ip_interface("198.18.0.10/32"), ip_interface("2001:db8:0:1::10/128")
-NODE = "198.18.0.50"
+NODE, TEST_ADDRESS = "198.18.0.50", ip_interface("198.18.0.101/32")
 BOTH = ("nic0", "nic1")
 PORT = 47475
 
@@ -167,7 +167,9 @@ def test_member_without_an_address_asks_with_that_of_another_and_neighbours_lear
 
         ask()
         assert known_mac(peer.namespace, NODE) == wrong
-        test_address = addresses.add(lab.host.nic("nic1").index, ip_interface("198.18.0.101/32"), scope=253)
+        test_address = addresses.add(
+            lab.host.nic("nic1").index, ip_interface("198.18.0.101/32"), scope=addresses.RT_SCOPE_LINK
+        )
         assert send(host, test_address) == []
         ask()
         assert known_mac(peer.namespace, NODE) == right
@@ -176,12 +178,14 @@ def test_member_without_an_address_asks_with_that_of_another_and_neighbours_lear
 def test_route_of_the_link_that_names_no_source_takes_the_test_address_of_its_nic(lab: Lab) -> None:
     """Scope link keeps an address from destinations behind a gateway only: a shadow must name its source."""
     host, peer = lab.host.namespace, lab.peer(1)
-    test_address = addresses.add(lab.host.nic("nic1").index, ip_interface("198.18.0.101/32"), scope=253)
+    test_address = addresses.add(
+        lab.host.nic("nic1").index, ip_interface("198.18.0.101/32"), scope=addresses.RT_SCOPE_LINK
+    )
     assert send(host, test_address) == []
     host.batch([f"address add {NODE}/24 dev nic0", f"route add {peer.ipv4}/32 dev nic1"])
     host.ip("route", "add", "198.19.5.0/24", "via", "198.18.0.201", "dev", "nic1", "onlink")
     chosen = {to: host.ip_json("route", "get", to)[0]["prefsrc"] for to in (peer.ipv4, "198.19.5.1")}
-    assert chosen == {peer.ipv4: "198.18.0.101", "198.19.5.1": NODE}
+    assert chosen == {peer.ipv4: str(TEST_ADDRESS.ip), "198.19.5.1": NODE}
     host.ip("route", "replace", f"{peer.ipv4}/32", "dev", "nic1", "src", NODE)
     assert host.ip_json("route", "get", peer.ipv4)[0]["prefsrc"] == NODE
 

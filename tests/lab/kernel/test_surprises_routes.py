@@ -204,16 +204,22 @@ def on_link(lab: Lab, prefix: str, nics: tuple[str, ...]) -> None:
     assert send(lab.host.namespace, *legs, way, route) == []
 
 
-def test_ipv6_gateway_is_refused_until_its_prefix_is_known_by_that_member(lab: Lab, host: Namespace) -> None:
-    by_prefix = ("2001:db8:0:1::201", "dev", "nic1")
-    onlink = ("-6", "nexthop", "add", "id", "31", "via", *by_prefix, "onlink")
-    without = routes.add_leg(32, Leg(lab.host.nic("nic1").index, ip_address(by_prefix[0]).packed), 6)
-    with pytest.raises(CommandFailedError, match="Nexthop has invalid gateway or device mismatch"):
-        host.ip(*onlink)
+def test_ipv6_gateway_is_taken_without_onlink_once_its_prefix_is_known_by_that_member(
+    lab: Lab, host: Namespace
+) -> None:
+    gateway = "2001:db8:0:1::201"
+    without = routes.add_leg(31, Leg(lab.host.nic("nic1").index, ip_address(gateway).packed), 6)
+
+    def onlink() -> None:
+        with pytest.raises(CommandFailedError, match="Nexthop has invalid gateway or device mismatch"):
+            host.ip("-6", "nexthop", "add", "id", "32", "via", gateway, "dev", "nic1", "onlink")
+
+    onlink()
     assert len(send(host, without)) == 1
     on_link(lab, PREFIX6, ("nic0", "nic1"))
+    onlink()
     assert send(host, without) == []
-    assert 32 in nexthops(host)
+    assert 31 in nexthops(host)
 
 
 def test_link_local_gateway_is_always_taken(lab: Lab, host: Namespace) -> None:
