@@ -1,10 +1,12 @@
-"""Multicast follows the nominated member, for programs that know nothing of it."""
+"""Multicast and broadcast follow the members that work, for programs that know nothing of it."""
 
 from __future__ import annotations
 
+import secrets
 import socket
 import struct
 import time
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +15,12 @@ from ipmp_agent.core.actions import SetNominee, SetOutbound
 from ipmp_agent.linux.multicast import memberships
 from ipmp_api.types import Mode
 from tests.lab import wait_for
-from tests.lab.kernel.running import GROUP, node_group
+from tests.lab.kernel.running import GROUP, moves, node_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.lab import Lab
+    from tests.lab import Host, Lab
     from tests.lab.kernel.running import RunningKernel
 
 GROUPS = {4: "239.1.2.3", 6: "ff15::1:2:3"}
@@ -165,3 +167,42 @@ def heard_reports(wire: socket.socket, version: int, mac: str) -> Iterator[bytes
         kind = frame[14 + 24] if version == 4 else frame[62]
         if reports and kind == (0x22 if version == 4 else 143) and frame[6:12].hex(":") == mac and group in frame[38:]:
             yield frame
+
+
+@pytest.mark.parametrize("destination", ["198.18.0.255", "255.255.255.255"])
+def test_broadcasts_leave_and_arrive_by_a_member_that_works(lab: Lab, kernel: RunningKernel, destination: str) -> None:
+    address = ip_interface("198.18.0.50/24")
+    lab.host.namespace.batch([f"address add {address} brd + dev nic0", "route add default via 198.18.0.201 dev nic0"])
+    kernel.configure(node_group(addresses=(address,)))
+    kernel.perform(SetOutbound(("nic0",), ("nic0",)))
+    with talker(lab.host) as ours, talker(lab.peer(1)) as theirs:
+        for failed in (None, "nic0"):
+            if failed:
+                lab.host.nic(failed).silence()
+                kernel.perform(moves(address, source="nic0", destination="nic1"), SetOutbound(("nic1",), ("nic1",)))
+            for speaker, listener in ((ours, theirs), (theirs, ours)):
+                wait_for(
+                    lambda s=speaker, d=listener: arrives(s, d, destination), what=f"{destination}, {failed} failed"
+                )
+
+
+def talker(host: Host) -> socket.socket:
+    """A program that sends and hears broadcasts; a neighbour with one NIC needs no route to everybody."""
+    talks = host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    talks.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    if len(host.nics) == 1:
+        talks.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, host.only.name.encode())
+    talks.bind(("", PORT))
+    talks.settimeout(0.2)
+    return talks
+
+
+def arrives(speaker: socket.socket, listener: socket.socket, destination: str) -> bool:
+    words = secrets.token_bytes(8)  # one hears oneself, too
+    speaker.sendto(words, (destination, PORT))
+    try:
+        while listener.recv(100) != words:
+            pass
+    except TimeoutError:
+        return False
+    return True

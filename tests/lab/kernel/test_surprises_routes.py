@@ -5,6 +5,8 @@ Shown without the agent, which is built on these facts: a kernel that differs mu
 
 from __future__ import annotations
 
+import errno
+import socket
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +156,16 @@ def test_connected_route_comes_back_behind_its_equals(host: Namespace) -> None:
     assert [route["dev"] for route in listed(host, PREFIX)] == ["nic0", "nic1"]
     host.batch(["address del 198.18.0.50/24 dev nic0", "address add 198.18.0.50/24 dev nic0"])
     assert [route["dev"] for route in listed(host, PREFIX)] == ["nic1", "nic0"]
+
+
+def test_bound_socket_needs_a_route_by_its_interface_for_ipv6_and_none_for_ipv4(host: Namespace) -> None:
+    def send_by(family: int, target: str) -> int:
+        with host.socket(family, socket.SOCK_DGRAM) as program:
+            program.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"nic1")
+            return program.connect_ex((target, 9))
+
+    assert send_by(socket.AF_INET, GATEWAY) == 0
+    assert send_by(socket.AF_INET6, "2001:db8:0:1::201") == errno.ENETUNREACH
 
 
 # -- nexthops ---------------------------------------------------------------------------------------------------------
