@@ -6,9 +6,7 @@ import time
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
-from ipmp_agent.core import timers
 from ipmp_agent.core.actions import Announce
-from ipmp_agent.linux.announce import BURST
 from tests.lab import Form, Sniffer, wait_for
 from tests.lab.kernel.running import moves, node_group, place
 
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from tests.lab.kernel.running import RunningKernel
 
 V4, V6 = ip_interface("198.18.0.10/32"), ip_interface("2001:db8:0:1::10/128")
+SCHEDULE = (0.0, 0.1, 0.5, 1.1, 2.2, 5.0)
 
 
 def test_a_move_is_announced_in_both_forms_and_with_override(lab: Lab, kernel: RunningKernel) -> None:
@@ -70,11 +69,11 @@ def test_addresses_are_announced_anew_when_the_mac_of_their_member_changes(lab: 
 def test_announcements_keep_their_schedule_and_end_with_it(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(node_group(addresses=(V4, V6)))
     place(lab, kernel, V4, V6)
-    mac, rounds = lab.host.nic("nic1").mac, len(timers.ANNOUNCE_AT)
+    mac, rounds = lab.host.nic("nic1").mac, len(SCHEDULE)
     with Sniffer(lab.peer(0).namespace) as sniffer:
         start = time.monotonic()
         kernel.perform(moves(V4, V6, source="nic0", destination="nic1"), Announce("nic1", (V4, V6)))
-        deadline = timers.ANNOUNCE_AT[-1] + 10
+        deadline = SCHEDULE[-1] + 10
         wait_for(lambda: len(sniffer.announcements(str(V6.ip), mac=mac)), lambda n: n >= rounds, deadline=deadline)
         time.sleep(0.5)
         heard = {address: sniffer.announcements(str(address.ip), mac=mac) for address in (V4, V6)}
@@ -82,7 +81,7 @@ def test_announcements_keep_their_schedule_and_end_with_it(lab: Lab, kernel: Run
     replies = [one.time - start for one in heard[V4] if one.form is Form.ARP_REPLY]
     for times in (requests, replies, [one.time - start for one in heard[V6]]):
         assert len(times) == rounds
-        late = [heard_at - planned for heard_at, planned in zip(times, timers.ANNOUNCE_AT, strict=True)]
+        late = [heard_at - planned for heard_at, planned in zip(times, SCHEDULE, strict=True)]
         assert min(late) > -0.01, times
         assert max(late) < 1, times
 
@@ -105,4 +104,5 @@ def test_every_address_is_announced_once_before_any_is_repeated_and_the_pace_hol
     assert [one.address for one in heard[:first_round]] == order * 2
     assert [one.form for one in heard[:first_round]] == [Form.ARP_REQUEST] * len(many) + [Form.ARP_REPLY] * len(many)
     took = heard[first_round - 1].time - heard[0].time
-    assert took > 0.9 * (first_round - BURST) / timers.ANNOUNCE_RATE, f"{first_round} packets within {took} s"
+    # 1,000 a second, but for a burst of few.
+    assert took > 0.5, f"{first_round} packets within {took} s"
