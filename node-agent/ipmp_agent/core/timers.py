@@ -74,8 +74,8 @@ MOVE_WINDOW = 180.0
 (RFC 7432, section 15.1). Failover is never held back."""
 
 ANNOUNCE_AT = (0.0, 0.1, 0.5, 1.1, 2.2, 5.0)
-"""Announcements of a moved address, after the move. The 1.1 s repeat is for neighbours that heed
-no update within 1 s of the last: Linux is one, unless an announcement is well-formed, as ours are."""
+"""Announcements of a moved address, after the move. The 1.1 s repeat is for neighbours that heed no update within 1 s
+of the last: Linux is one, but makes an exception for well-formed announcements, as ours are."""
 
 ANNOUNCE_RATE = 1000.0
 """Announcements a second over all addresses: switches throttle bursts."""

@@ -234,6 +234,28 @@ def test_ipv6_gateway_is_taken_without_onlink_once_its_prefix_is_known_by_that_m
     assert 31 in nexthops(host)
 
 
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ("", "boot"),
+        ("via 2001:db8:0:1::201 dev nic0", "boot"),
+        ("via 2001:db8:0:1::201 dev nic0 metric 1024", OURS),
+        ("proto boot", OURS),
+    ],
+)
+def test_ipv6_deletion_takes_a_route_by_nexthops_whatever_gateway_and_device_it_names(
+    lab: Lab, host: Namespace, words: str, left: str
+) -> None:
+    host.ip("-6", "route", "add", "default", "via", "2001:db8:0:1::201", "dev", "nic0")
+    on_link(lab, PREFIX6, ("nic0",))
+    gateway = Leg(lab.host.nic("nic0").index, ip_address("2001:db8:0:1::201").packed)
+    default = routes.prefix_of(ip_network("::/0"))
+    way = (routes.add_leg(41, gateway, 6), routes.set_group(40, (41,)))
+    assert send(host, *way, routes.add_shadow(default, 1023, 40, None, gateway=True)) == []
+    host.ip("-6", "route", "del", "default", *words.split())
+    assert [route["protocol"] for route in listed(host, "default", "-6")] == [left]
+
+
 def test_link_local_gateway_is_always_taken(lab: Lab, host: Namespace) -> None:
     gateway = ip_address("fe80::201").packed
     assert send(host, routes.add_leg(33, Leg(lab.host.nic("nic1").index, gateway), 6)) == []
