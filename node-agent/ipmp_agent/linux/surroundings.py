@@ -55,17 +55,20 @@ class GroupSurroundings:
         """Interface indexes of the members that carry outbound traffic now, as the core ordered.
 
         A member without an IPv4 address would ask its neighbours in the name of an address that lives on another
-        member, and they would learn the wrong MAC address.
+        member, and they would learn the wrong MAC address. One without an IPv6 link-local address asks nobody on behalf
+        of such an address: it carries only where none of them has one.
         """
         members = [self.member(key) for key in self.outbound[version]]
-        return [
-            member.index
+        able = {
+            member.key: member.index
             for member in members
             if member is not None
             and member.index is not None
             and member.up is not False
             and self.has_address(member.key, version)
-        ]
+        }
+        asking = [index for key, index in able.items() if version == 6 and self._tests.has_link_local(key)]
+        return asking or list(able.values())
 
     def deaf(self) -> list[str]:
         """Interface names of the members that are present and do not work."""

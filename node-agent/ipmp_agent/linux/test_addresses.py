@@ -111,6 +111,12 @@ class TestAddresses:
         known = self._by_member.get(key)
         return known.present if known is not None else ()
 
+    def has_link_local(self, key: str) -> bool:
+        """Whether a member has an IPv6 link-local address that can be used."""
+        known = self._by_member.get(key)
+        found = known.present.values() if known is not None else ()
+        return any(each.address.version == 6 and each.address.ip.is_link_local and each.usable for each in found)
+
     def prefixes(self) -> set[Network]:
         """Prefixes wider than one address that test addresses make reachable on the link.
 

@@ -190,6 +190,23 @@ def test_a_member_carries_as_soon_as_its_test_address_is_there(lab: Lab, kernel:
     wait_for(lambda: shadow(lab, "default"), lambda legs: legs == set(BOTH), deadline=5)
 
 
+def test_a_member_without_a_link_local_address_carries_no_ipv6_while_another_has_one(
+    lab: Lab, group: RunningKernel
+) -> None:
+    """NetworkManager takes it away from a device for which it has no profile."""
+    host = lab.host
+    for nic in ("nic1", "nic0"):
+        host.namespace.ip("address", "add", "2001:db8:0:3::" + nic[-1], "dev", nic, "nodad")
+        host.namespace.ip("-6", "address", "flush", "dev", nic, "scope", "link")
+        left = {"nic0"} if nic == "nic1" else set(BOTH)
+        wait_for(lambda: shadow(lab, "default", "-6"), lambda legs, left=left: legs == left, what=f"legs {left}")
+    for nic in BOTH:
+        host.namespace.ip("address", "add", "fe80::1:" + nic[-1], "dev", nic)
+    wait_for(lambda: host.namespace.ip_json("-6", "address", "show", "scope", "link", "tentative"), lambda a: not a)
+    wait_for(lambda: shadow(lab, "default", "-6"), lambda legs: legs == set(BOTH))
+    assert reaches(lab, "2001:db8:0:2::2")
+
+
 def test_an_empty_order_leaves_the_groups_as_they_are(lab: Lab, group: RunningKernel) -> None:
     group.perform(SetOutbound((), ()))
     group.run(lambda k: k.reconcile(GROUP))
