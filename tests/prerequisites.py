@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 LADDERS = {
     "lab": {
@@ -14,7 +15,8 @@ LADDERS = {
         "iptables": "rules that masquerade, as kube-proxy and CNIs lay them",
         "util-linux": "nsenter and unshare",
         "systemd": "networkd, another owner of interfaces",
-        "dbus": "networkd is spoken to on a bus of its own",
+        "network-manager": "another owner of interfaces",
+        "dbus": "both are spoken to on a bus of their own",
     },
     "cluster": {
         "gcc": "runc's C part",
@@ -31,6 +33,9 @@ LADDERS = {
         "frr": "its bfdd is the peer that probing is measured against",
     },
 }
+
+
+NETWORK_MANAGER = Path("/etc/systemd/system/NetworkManager.service")
 
 
 def missing_packages(wanted: dict[str, str]) -> list[str]:
@@ -52,6 +57,10 @@ def install(wanted: dict[str, str]) -> None:
         return
     for package in missing:
         print(f"installing {package}: {wanted[package]}", flush=True)
+    if "network-manager" in missing and not NETWORK_MANAGER.is_symlink():
+        # Masked: the lab runs it by itself, and the package must not have it take over this machine's own network.
+        NETWORK_MANAGER.parent.mkdir(parents=True, exist_ok=True)
+        NETWORK_MANAGER.symlink_to("/dev/null")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], env=environment, check=True)
     command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", *missing]

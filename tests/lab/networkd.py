@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from tests.lab.bus import PATIENCE, Bus, end
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
     from tests.lab.topology import Host
 
 DAEMON = "/lib/systemd/systemd-networkd"
-PATIENCE = 10.0
 
-# It takes links for ready at once where no udev can be: in a container, with a /sys that is not to be written.
+# It asks nobody whether a link is ready where it takes itself to be in a container.
 PREPARE = """
-mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/dbus /run/host
+mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases /run/host
 echo systemd-nspawn > /run/host/container-manager
 cp -r "$1"/. /run/systemd/network
 chown -R systemd-network:systemd-network /run/systemd/netif
-mount -t sysfs -o ro sysfs /sys
-exec dbus-daemon --system --nofork --nopidfile
 """
 
 
@@ -41,24 +35,12 @@ class Networkd:
     """
 
     def __init__(self, host: Host, files: Mapping[str, str]) -> None:
-        self._host = host
-        self._files = files
+        self._bus = Bus(host, files, PREPARE)
         self._daemon: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            for name, text in self._files.items():
-                path = directory / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-            self._log = stack.enter_context((directory / "log").open("w+b"))
-            prepare = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", PREPARE, "sh", str(directory)]
-            bus = self._host.namespace.popen(prepare, stdout=self._log, stderr=self._log)
-            stack.callback(_end, bus)
-            self._bus = bus.pid
-            bus_there = ("test", "-S", "/run/dbus/system_bus_socket")
-            wait_for(lambda: self._on_bus(*bus_there).returncode, lambda code: code == 0, what="a message bus")
+            stack.enter_context(self._bus)
             stack.callback(self.stop)
             self.start()
             self.configured()
@@ -71,14 +53,13 @@ class Networkd:
     def start(self) -> None:
         """Start the daemon, and wait until it answers."""
         environment = {**os.environ, "container": "lab", "SYSTEMD_LOG_TARGET": "console"}
-        argv = [*self._inside(), DAEMON]
-        self._daemon = self._host.namespace.popen(argv, stdout=self._log, stderr=self._log, env=environment)
+        self._daemon = self._bus.start([DAEMON], environment)
         wait_for(self._states, bool, deadline=PATIENCE, what="networkd")
 
     def stop(self) -> None:
         """End the daemon as a service ends it."""
         if self._daemon is not None:
-            _end(self._daemon)
+            end(self._daemon)
             self._daemon = None
 
     def configured(self) -> None:
@@ -87,26 +68,9 @@ class Networkd:
 
     def reconfigure(self, interface: str) -> None:
         """Have an interface configured anew."""
-        done = self._on_bus("networkctl", "reconfigure", interface)
+        done = self._bus.run("networkctl", "reconfigure", interface)
         assert done.returncode == 0, done.stderr
 
     def _states(self) -> list[str]:
-        listed = self._on_bus("networkctl", "list", "--no-legend", "--no-pager").stdout
+        listed = self._bus.run("networkctl", "list", "--no-legend", "--no-pager").stdout
         return [line.split()[-1] for line in listed.splitlines() if line.split()]
-
-    def _on_bus(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return self._host.namespace.call(
-            subprocess.run, [*self._inside(), *argv], capture_output=True, text=True, check=False, timeout=PATIENCE
-        )
-
-    def _inside(self) -> list[str]:
-        return ["nsenter", f"--target={self._bus}", "--mount"]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(PATIENCE)

@@ -1,9 +1,10 @@
-"""Who else owns the network, systemd-networkd or people: what they take away is back at once."""
+"""Who else owns the network, networkd, NetworkManager or people: what they take away is back at once."""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import pytest
 from ipmp_agent.core import timers
 from tests.lab import wait_for
 from tests.lab.networkd import Networkd
+from tests.lab.networkmanager import NetworkManager
 from tests.lab.scene import OTHER_V4, OTHER_V6, V4, V6, Scene
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.lab import Lab, Namespace
 
-ITS_OWN = "198.18.0.50"
+ITS_OWN, ITS_OWN_V6 = "198.18.0.50", "2001:db8:0:1::50"
 NETWORK = f"""
 [Match]
 Name=nic0
@@ -29,12 +31,44 @@ Address={ITS_OWN}/24
 LinkLocalAddressing=ipv6
 IPv6AcceptRA=no
 """
-DROP_IN = Path(__file__).resolve().parents[2] / "examples/host-network/networkd/50-ipmp.conf"
-KEEPING = {"10-nic0.network": NETWORK, "10-nic0.network.d/50-ipmp.conf": DROP_IN.read_text(encoding="utf-8")}
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples/host-network"
+DROP_IN = (EXAMPLES / "networkd/50-ipmp.conf").read_text(encoding="utf-8")
+KEEPING = {"10-nic0.network": NETWORK, "10-nic0.network.d/50-ipmp.conf": DROP_IN}
+
+PROFILE = f"""
+[connection]
+id=nic0
+type=ethernet
+interface-name=nic0
+[ipv4]
+method=manual
+address1={ITS_OWN}/24
+gateway=198.18.0.1
+[ipv6]
+method=manual
+address1={ITS_OWN_V6}/64
+"""
+
+
+def networkmanager(lab: Lab, drop_in: str = "") -> NetworkManager:
+    """With a profile for nic0; where the drop-in does not let it be used, the address is laid by hand."""
+    if drop_in == UNMANAGED:
+        lab.host.namespace.ip("address", "add", f"{ITS_OWN}/24", "dev", "nic0")
+    files = {"system-connections/nic0.nmconnection": PROFILE}
+    if drop_in:
+        text = (EXAMPLES / "NetworkManager" / drop_in).read_text(encoding="utf-8")
+        files[f"conf.d/{drop_in}"] = text.replace("eth1", "nic0").replace("eth2", "nic1")
+    return NetworkManager(lab.host, files, () if drop_in == UNMANAGED else ("nic0",))
+
+
+UNMANAGED, MANAGED = "50-ipmp-unmanaged.conf", "50-ipmp-managed.conf"
 
 
 OURS = (V4, OTHER_V4, V6, OTHER_V6)
 TIMES = 4
+LONG_OUTAGE = 8.0
+"""Seconds after which NetworkManager has given a device without a carrier up: it takes 6."""
+AT_MOST = 10 * timers.REPAIR_FOREIGN
 
 
 @contextlib.contextmanager
@@ -86,11 +120,18 @@ def survived(scene: Scene) -> None:
     scene.settle()
 
 
+def taken(lines: list[str], *addresses: str) -> dict[str, list[float]]:
+    """How long each address was away each time; those that never were are not in it."""
+    found = {address: times for address in addresses if (times := absences(lines, address))}
+    print({address: [f"{seconds * 1e3:.1f} ms" for seconds in times] for address, times in found.items()})
+    return found
+
+
 def test_what_a_reconfiguration_takes_away_is_back_at_once_and_said(lab: Lab) -> None:
     """Without the drop-in networkd removes every address, route and nexthop of the link that is not in its file."""
     with Networkd(lab.host, {"10-nic0.network": NETWORK}) as networkd, Scene(lab=lab) as scene:
         whole(scene, ITS_OWN)
-        here = [address for address in OURS if lab.host.holders(address) == ["nic0"]]
+        here = {address for address in OURS if lab.host.holders(address) == ["nic0"]}
         assert here
         with told(lab.host.namespace) as lines:
             for _ in range(TIMES):
@@ -98,9 +139,22 @@ def test_what_a_reconfiguration_takes_away_is_back_at_once_and_said(lab: Lab) ->
                 networkd.configured()
                 whole(scene, ITS_OWN)
         wait_for(lambda: fights(scene), bool)
-        missing = {address: absences(lines, address) for address in here}
-        assert all(missing.values()), f"networkd took nothing away: {lines}"
-        print({address: f"away for at most {max(times) * 1e3:.0f} ms" for address, times in missing.items()})
+        missing = taken(lines, *here)
+        assert missing.keys() == here, lines
+        assert max(max(times) for times in missing.values()) < AT_MOST
+        survived(scene)
+
+
+def test_networkd_that_is_restarted_takes_nothing_even_without_the_drop_in(lab: Lab) -> None:
+    with Networkd(lab.host, {"10-nic0.network": NETWORK}) as networkd, Scene(lab=lab) as scene:
+        whole(scene, ITS_OWN)
+        with told(lab.host.namespace) as lines:
+            for _ in range(TIMES):
+                networkd.stop()
+                networkd.start()
+                networkd.configured()
+                whole(scene, ITS_OWN)
+        assert not taken(lines, *OURS, ITS_OWN)
         survived(scene)
 
 
@@ -135,6 +189,70 @@ def test_failover_and_failback_beside_networkd(lab: Lab) -> None:
         survived(scene)
 
 
+@pytest.mark.parametrize("drop_in", ["", MANAGED])
+@pytest.mark.parametrize(
+    "orders",
+    [
+        ["device reapply nic0"] * TIMES,
+        ["connection up nic0"],
+        ["device set nic0 managed no", "device set nic0 managed yes"],
+    ],
+)
+def test_what_an_order_to_networkmanager_takes_away_is_back_at_once(lab: Lab, drop_in: str, orders: list[str]) -> None:
+    with networkmanager(lab, drop_in) as manager, Scene(lab=lab) as scene:
+        every = (ITS_OWN, ITS_OWN_V6)
+        whole(scene, *every)
+        with told(lab.host.namespace) as lines:
+            for order in orders:
+                manager.nmcli(*order.split())
+                whole(scene, *every)
+            manager.configured()
+            whole(scene, *every)
+        missing = taken(lines, *OURS, *every)
+        assert missing, lines
+        assert max(max(times) for times in missing.values()) < AT_MOST
+        wait_for(lambda: fights(scene), lambda said: bool(said) or len(orders) < TIMES)
+        survived(scene)
+
+
+@pytest.mark.parametrize("drop_in", ["", MANAGED, UNMANAGED])
+def test_networkmanager_that_is_restarted_takes_nothing(lab: Lab, drop_in: str) -> None:
+    with networkmanager(lab, drop_in) as manager, Scene(lab=lab) as scene:
+        whole(scene, ITS_OWN)
+        with told(lab.host.namespace) as lines:
+            for _ in range(TIMES):
+                manager.stop()
+                manager.start()
+                manager.configured()
+            manager.nmcli("general", "reload")
+            manager.nmcli("connection", "reload")
+            whole(scene, ITS_OWN)
+        assert not taken(lines, *OURS, ITS_OWN)
+        survived(scene)
+
+
+@pytest.mark.parametrize("drop_in", [MANAGED, UNMANAGED])
+def test_failover_and_failback_beside_networkmanager(lab: Lab, drop_in: str) -> None:
+    """Without a drop-in it takes everything off a device whose carrier is gone for 6 s."""
+    with networkmanager(lab, drop_in) as manager, Scene(lab=lab) as scene:
+        whole(scene, ITS_OWN)
+        lab.host.nic("nic0").unplug()
+        wait_for(lambda: lab.host.holders(ITS_OWN), lambda holders: holders == ["nic1"])
+        with told(lab.host.namespace) as lines:
+            time.sleep(LONG_OUTAGE)
+        assert not [line for line in lines if "Deleted" in line and " nic0 " in line]
+        whole(scene, ITS_OWN)
+        manager.stop()
+        manager.start()
+        whole(scene, ITS_OWN)
+        lab.host.nic("nic0").plug()
+        scene.wait_state("ok")
+        manager.configured()
+        wait_for(lambda: lab.host.holders(ITS_OWN), lambda holders: holders == ["nic0"])
+        whole(scene, ITS_OWN)
+        survived(scene)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -151,9 +269,8 @@ def test_what_people_flush_is_back_at_once(command: str) -> None:
         with told(scene.lab.host.namespace) as lines:
             scene.lab.host.namespace.ip(*command.split())
             whole(scene)
-        away = {address: times for address in OURS if (times := absences(lines, address))}
-        print(away)
-        assert all(max(times) < 10 * timers.REPAIR_FOREIGN for times in away.values()), away
+        missing = taken(lines, *OURS)
+        assert all(max(times) < AT_MOST for times in missing.values())
         survived(scene)
 
 

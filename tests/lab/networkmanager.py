@@ -1,0 +1,92 @@
+"""NetworkManager on a host of the lab: the real daemon, with directories and a message bus of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Self
+
+from tests.lab.bus import PATIENCE, Bus, end
+from tests.lab.waiting import wait_for
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+
+    from tests.lab.topology import Host
+
+PREPARE = """
+mkdir /run/NetworkManager
+mount -t tmpfs tmpfs /etc/NetworkManager
+mount -t tmpfs tmpfs /var/lib/NetworkManager
+mkdir /etc/NetworkManager/system-connections
+cp -r "$1"/. /etc/NetworkManager
+chmod -R go= /etc/NetworkManager
+"""
+
+# It is to look after interfaces, and not after the resolver, the host's name, or who may speak to it.
+CONFIGURATION = """
+[main]
+plugins=keyfile
+dns=none
+rc-manager=unmanaged
+systemd-resolved=false
+auth-polkit=false
+hostname-mode=none
+no-auto-default=*
+"""
+
+
+class NetworkManager:
+    """The daemon, from entry to exit.
+
+    Args:
+        host: whose interfaces it manages.
+        files: texts of /etc/NetworkManager by path below it, beside the main configuration.
+        activated: names of the connections to wait for.
+    """
+
+    def __init__(self, host: Host, files: Mapping[str, str], activated: tuple[str, ...] = ()) -> None:
+        self._bus = Bus(host, {"NetworkManager.conf": CONFIGURATION, **files}, PREPARE)
+        self._activated = activated
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._bus)
+            stack.callback(self.stop)
+            self.start()
+            self.configured()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self) -> None:
+        """Start the daemon, and wait until it has looked at every interface."""
+        self._daemon = self._bus.start(["NetworkManager", "--no-daemon"], os.environ)
+        wait_for(self._is_up, bool, deadline=2 * PATIENCE, what="NetworkManager")
+
+    def stop(self) -> None:
+        """End the daemon as a service ends it."""
+        if self._daemon is not None:
+            end(self._daemon)
+            self._daemon = None
+
+    def configured(self) -> None:
+        """Wait until every connection that is to be active is."""
+        wait_for(self._active, lambda active: set(self._activated) <= active, deadline=2 * PATIENCE)
+
+    def nmcli(self, *words: str) -> str:
+        """Give it an order, and wait until it is carried out."""
+        done = self._bus.run("nmcli", *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _is_up(self) -> bool:
+        return self._bus.run("nmcli", "--get-values", "STARTUP", "general").stdout.strip() == "started"
+
+    def _active(self) -> set[str]:
+        listed = self._bus.run("nmcli", "--get-values", "NAME,STATE", "connection", "show", "--active").stdout
+        return {line.removesuffix(":activated") for line in listed.splitlines() if line.endswith(":activated")}
