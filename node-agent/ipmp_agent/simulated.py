@@ -215,6 +215,13 @@ class VirtualNode:
             if nic.present:
                 self.tell(events.LinkChanged(key, up))
 
+    def lose_links(self, *keys: str) -> None:
+        """Several cables are pulled in the same instant."""
+        lost = tuple(key for key in keys if self.network.nics[key].cable)
+        for key in lost:
+            self.network.nics[key].cable = False
+        self.tell(events.LinksLost(tuple(key for key in lost if self.network.nics[key].present)))
+
     def silence(self, key: str, *, on: bool = True) -> None:
         """Frames of an interface vanish, while its link stays up."""
         self.network.nics[key].silent = on

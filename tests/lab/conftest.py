@@ -34,7 +34,7 @@ def _able() -> None:
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    """One host with two NICs on two switches, a peer on each switch."""
-    with Lab() as running:
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """One host with two NICs on two switches, a peer on each switch; a parameter has what differs."""
+    with Lab(**getattr(request, "param", {})) as running:
         yield running

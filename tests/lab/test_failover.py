@@ -169,6 +169,20 @@ def test_cut_between_switches_strands_no_address_on_the_side_without_targets() -
         scene.flows()
 
 
+def test_switch_that_takes_both_nics_along_fails_the_group_and_moves_nothing() -> None:
+    with Scene(Lab(switches=1)) as scene:
+        nics = scene.lab.host.nics.values()
+        for _ in range(3):
+            homes = scene.homes()
+            scene.lab.switches[0].cut(*(nic.port for nic in nics))
+            scene.wait_state("failed")
+            invariants.nothing_moved(homes, scene.homes(), "the failure of all links")
+            scene.lab.switches[0].mend(*(nic.port for nic in nics))
+            scene.wait_state("ok")
+            scene.flows()
+        scene.settle()
+
+
 def test_only_nic_left_fails_the_group_and_the_addresses_stay() -> None:
     with Scene() as scene:
         scene.lab.host.nic("nic0").unplug()

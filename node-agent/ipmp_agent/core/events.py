@@ -67,6 +67,13 @@ class LinkChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class LinksLost:
+    """The carriers of several members went in the same instant: none of them is to take over from another."""
+
+    interfaces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TestAddressChanged:
     """A member's test address is ready to probe from, or gone (None)."""
 
@@ -200,6 +207,7 @@ Event = (
     InterfaceFound
     | InterfaceVanished
     | LinkChanged
+    | LinksLost
     | TestAddressChanged
     | ProbeAnswered
     | ProbeNotSent

@@ -433,6 +433,12 @@ class Multipathing:
         if interface and interface.present and interface.link.up is not event.up:
             self._detection.link_changed(interface, event.up, now)
 
+    def _on_links_lost(self, event: events.LinksLost, now: float) -> None:
+        """Those in use last: none of the others is called up to take over while it is as dead."""
+        lost = [self._interfaces[key] for key in event.interfaces if key in self._interfaces]
+        for interface in sorted(lost, key=lambda each: each.active):
+            self._on_link(events.LinkChanged(interface.key, up=False), now)
+
     def _on_test_address(self, event: events.TestAddressChanged, now: float) -> None:
         if interface := self._interfaces.get(event.interface):
             self._detection.test_address(interface, event, now)
@@ -471,6 +477,7 @@ _HANDLERS: dict[type, Callable[[Multipathing, Any, float], None]] = {
     events.InterfaceFound: Multipathing._on_found,  # noqa: SLF001 - the table belongs to the class
     events.InterfaceVanished: Multipathing._on_vanished,  # noqa: SLF001
     events.LinkChanged: Multipathing._on_link,  # noqa: SLF001
+    events.LinksLost: Multipathing._on_links_lost,  # noqa: SLF001
     events.TestAddressChanged: Multipathing._on_test_address,  # noqa: SLF001
     events.ProbeAnswered: Multipathing._on_answer,  # noqa: SLF001
     events.ProbeNotSent: Multipathing._on_not_sent,  # noqa: SLF001

@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged
+from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged, LinksLost
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import links, netlink
 
@@ -254,12 +254,35 @@ class Members:
         return None if link.carrier else False
 
     def _set_up(self, member: Member, *, up: bool) -> None:
-        member.up = up
-        if member.told is not None:
-            member.told = replace(member.told, link=up)
-            self._link_changed(member)
-            if not member.leaving:
-                self._sink(member.group, LinkChanged(member.key, up))
+        """Note what became of a link, and tell it if the member has been told of."""
+        told = []
+        for each in [member] if up else [member, *self._lost_with(member)]:
+            each.up = up
+            if each.told is not None:
+                each.told = replace(each.told, link=up)
+                self._link_changed(each)
+                if not each.leaving:
+                    told.append(each.key)
+        if len(told) > 1:
+            self._sink(member.group, LinksLost(tuple(told)))
+        elif told:
+            self._sink(member.group, LinkChanged(told[0], up))
+
+    def _lost_with(self, member: Member) -> list[Member]:
+        """The other members of its group that lost their links as well, though nobody told yet.
+
+        A dead switch takes several: asked for now, they are no refuge for what the first one leaves behind.
+        """
+        return [
+            other
+            for other in self._groups[member.group].values()
+            if other is not member
+            and other.told is not None
+            and other.up is not False
+            and other.refusal is None
+            and other.carrier is not None
+            and other.carrier.ask() is False
+        ]
 
     def _tell(self, member: Member) -> None:
         """Tell the properties of a member if they are not what was told before."""

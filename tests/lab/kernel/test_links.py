@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged
+from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged, LinksLost
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import links, netlink
 from ipmp_api.types import InterfaceMatch, Member
@@ -68,6 +68,20 @@ def test_carrier_loss_and_return_are_told_once(lab: Lab, kernel: RunningKernel) 
         nic.plug()
         kernel.await_event(LinkChanged, lambda e: e.up)
         assert kernel.events(LinkChanged) == [LinkChanged("nic0", up=False), LinkChanged("nic0", up=True)]
+
+
+@pytest.mark.parametrize("lab", [{"switches": 1}], indirect=True)
+def test_carriers_that_go_in_the_same_instant_are_told_together(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    ports = [nic.port for nic in lab.host.nics.values()]
+    for _ in range(5):
+        kernel.forget()
+        lab.switches[0].cut(*ports)
+        assert set(kernel.await_event(LinksLost).interfaces) == {"nic0", "nic1"}
+        lab.switches[0].mend(*ports)
+        for name in ("nic0", "nic1"):
+            kernel.await_event(LinkChanged, lambda e, name=name: e == LinkChanged(name, up=True))
+        assert not [event for event in kernel.events(LinkChanged) if not event.up]
 
 
 def plain_nic(lab: Lab) -> Callable[[], float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from ipmp_agent.core import events
@@ -10,6 +12,9 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import InterfaceWord, LinkWord
 from ipmp_agent.simulated import VirtualNode, node_group
 from ipmp_api.types import ProbeMethod
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 UNPROBED = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 
@@ -34,6 +39,35 @@ def test_link_down_fails_at_once_and_moves_in_the_same_breath() -> None:
     assert node.interface("nic0").reason is Reason.LINK_DOWN
     assert node.held_by("nic1") == [1, 2]
     assert [move.reason for _, move in node.failovers] == [Reason.LINK_DOWN]
+
+
+@pytest.mark.parametrize("make", [unprobed, probed])
+def test_links_that_die_in_the_same_instant_fail_the_group_and_move_nothing(
+    make: Callable[[], VirtualNode],
+) -> None:
+    node = make()
+    node.lose_links("nic0", "nic1")
+    assert node.failed
+    assert not node.failovers
+    assert {node.interface(nic).reason for nic in ("nic0", "nic1")} == {Reason.LINK_DOWN}
+    node.link("nic1", up=True)
+    node.run(5)
+    assert node.held_by("nic1") == [1, 2]
+
+
+def test_links_that_die_in_the_same_instant_move_their_addresses_once() -> None:
+    node = unprobed(active=3)
+    node.lose_links("nic0", "nic1")
+    assert node.held_by("nic2") == [1, 2]
+    assert [move.destination for _, move in node.failovers] == ["nic2", "nic2"]
+
+
+@pytest.mark.parametrize("lost", [("nic0", "nic2"), ("nic2", "nic0")])
+def test_standby_that_dies_in_the_same_instant_is_not_called_up(lost: tuple[str, str]) -> None:
+    node = unprobed(active=1, standby=2)
+    node.lose_links(*lost)
+    assert node.held_by("nic1") == [1, 2]
+    assert node.told(Reason.STANDBY_ACTIVATED) == ["nic1 is activated"]
 
 
 def test_link_up_repairs_at_once_a_member_that_is_not_probed() -> None:

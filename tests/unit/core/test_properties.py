@@ -119,6 +119,10 @@ class Group(RuleBasedStateMachine):
     def link(self, key: str, up: bool) -> None:
         self.node.link(key, up=up)
 
+    @rule(keys=st.sets(KEYS, min_size=2))
+    def lose_links(self, keys: set[str]) -> None:
+        self.node.lose_links(*sorted(keys))
+
     @rule(key=KEYS, times=st.integers(2, 4))
     def flap(self, key: str, times: int) -> None:
         for up in [False, True] * times:
