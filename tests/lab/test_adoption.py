@@ -66,6 +66,14 @@ def withdraw(agent: Agent) -> KernelDump:
     return agent.dump()
 
 
+def reachable(lab: Lab) -> None:
+    """Wait until a host behind the router has answers from both addresses."""
+    remote = lab.hosts["remote"].namespace
+    with PingTrain(remote, V4, 0.01) as ping4, PingTrain(remote, V6, 0.01) as ping6:
+        ping4.wait_answered()
+        ping6.wait_answered()
+
+
 def test_everything_the_host_had_survives_a_cable_and_is_given_back(host: Lab) -> None:
     before = dumped(host)
     remote = host.hosts["remote"].namespace
@@ -107,6 +115,75 @@ def test_deleted_while_everything_is_away_from_home(host: Lab) -> None:
         wait_home(agent, "nic1")
         host.host.nic("nic0").plug()
         invariants.as_it_was_found(before, withdraw(agent))
+
+
+def test_deleted_while_the_home_has_no_carrier(host: Lab) -> None:
+    """It gets everything back in any case, and works again when its carrier returns."""
+    before = _dump(host)
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        host.host.nic("nic0").unplug()
+        wait_home(agent, "nic1")
+        invariants.as_it_was_found(before, withdraw(agent))
+    host.host.nic("nic0").plug()
+    reachable(host)
+    invariants.as_it_was_found(before, _dump(host))
+
+
+def test_deleted_while_the_home_is_taken_down(host: Lab) -> None:
+    """The addresses are back at once; the routes by gateways it loses when it is taken down, with us or without."""
+    before = _dump(host)
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        host.host.namespace.ip("link", "set", "nic0", "down")
+        wait_home(agent, "nic1")
+        after = withdraw(agent)
+    own = [line for line in before.addresses if "fe80" not in line]
+    assert [line for line in after.addresses if "fe80" not in line] == own
+    assert (after.nexthops, after.rules, after.settings) == (before.nexthops, before.rules, before.settings)
+    assert not [line for line in after.routes if "nic0" in line]
+    host.host.namespace.ip("link", "set", "nic0", "up")
+    wait_for(lambda: _dump(host).addresses, lambda found: found == before.addresses)
+    by_gateway = {line for line in before.routes if "gateway" in line}
+    wait_for(lambda: set(_dump(host).routes), lambda found: found == set(before.routes) - by_gateway)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_deleted_while_the_home_is_gone_leaves_the_node_to_be_reached(host: Lab, *, restarted: bool) -> None:
+    """What it had belongs to the member that held it, as if the host had laid it there."""
+    before = _dump(host)
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        host.host.nic("nic0").remove()
+        wait_home(agent, "nic1")
+        if restarted:
+            agent.kill()
+            agent.start()
+            wait_home(agent, "nic1")
+        after = withdraw(agent)
+        reachable(host)
+        moved = [line.replace("nic0:b", "nic1").replace("nic0", "nic1") for line in before.addresses]
+        assert {a for a in after.addresses if "fe80" not in a} == {a for a in moved if "fe80" not in a}
+        ours = [line.replace("nic0", "nic1") for line in before.routes if '"nic0"' in line and "fe80" not in line]
+        assert {line for line in after.routes if "fe80" not in line} == set(ours) | {
+            line for line in before.routes if '"nic0"' not in line and "fe80" not in line
+        }
+        assert (after.nexthops, after.rules) == (before.nexthops, before.rules)
+        agent.start()
+        wait_home(agent, "nic1")
+        reachable(host)
+        invariants.as_it_was_found(after, withdraw(agent))
+
+
+@pytest.mark.parametrize("fault", ["unplug", "remove"])
+def test_retained_while_the_home_is_dead_goes_on(host: Lab, fault: str) -> None:
+    with Agent(host, manifest(host, deletionPolicy="Retain")) as agent:
+        wait_home(agent, "nic0")
+        getattr(host.host.nic("nic0"), fault)()
+        wait_home(agent, "nic1")
+        last = agent.dump()
+        invariants.as_it_was_found(last, withdraw(agent))
+        reachable(host)
 
 
 @pytest.mark.parametrize("milliseconds", [0, 2, 5, 10, 20, 40, 80])

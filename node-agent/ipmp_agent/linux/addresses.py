@@ -13,7 +13,7 @@ from ipmp_agent.linux import netlink
 if TYPE_CHECKING:
     from ipmp_api.types import InterfaceAddress
 
-IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 6, 8, 11
+IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 3, 6, 8, 11
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
 IFA_F_TEMPORARY, IFA_F_MANAGETEMPADDR, IFA_F_NOPREFIXROUTE = 0x01, 0x100, 0x200
 IFAPROT_KERNEL_RA, IFAPROT_KERNEL_LL = 2, 3
@@ -107,12 +107,20 @@ def plain(each: InstalledAddress) -> bytes:
     return head + netlink.attribute(IFA_LOCAL, packed) + netlink.attribute(IFA_ADDRESS, packed)
 
 
-def restore(index: int, body: bytes) -> list[bytes]:
+def restore(index: int, body: bytes, label: str | None = None) -> list[bytes]:
     """Requests that put back a foreign address exactly as it was read: lifetimes, label, connected route and all.
 
     An IPv6 address comes without duplicate detection, which would find the member that has it still, and only then
     gets its own flags.
+
+    Args:
+        index: of the interface.
+        body: what was read.
+        label: instead of the one that was read, which may name another interface.
     """
+    # Of a repeated attribute the kernel takes the last.
+    if label is not None and body[0] == socket.AF_INET:
+        body += netlink.attribute(IFA_LABEL, label.encode() + b"\0")
     family, prefix_length, flags, scope, _ = _ADDRESS_MESSAGE.unpack_from(body)
     replace = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
     head = _ADDRESS_MESSAGE.pack(family, prefix_length, flags, scope, index)
@@ -121,7 +129,6 @@ def restore(index: int, body: bytes) -> list[bytes]:
         return [exact]
     found = netlink.attributes(body, _ADDRESS_MESSAGE.size)
     kept = netlink.number(found[IFA_FLAGS]) if IFA_FLAGS in found else flags
-    # Of a repeated attribute the kernel takes the last.
     at_once = netlink.u32(IFA_FLAGS, kept | IFA_F_NODAD)
     return [netlink.message(netlink.RTM_NEWADDR, replace, head, body[_ADDRESS_MESSAGE.size :], at_once), exact]
 

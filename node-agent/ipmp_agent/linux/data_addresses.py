@@ -389,27 +389,41 @@ class DataAddresses:
                 requests[address.ip] = addresses.restore(index, body)
         return requests
 
+    def refuges(self) -> dict[str, str]:
+        """The members that are gone for which others keep addresses, and of each the one that is to keep them all."""
+        found: dict[str, str] = {}
+        for address, (home, _) in self._foreign.items():
+            holder = self.placement.get(address)
+            if holder is not None and self._index(home) is None and self._index(holder) is not None:
+                found.setdefault(home, holder)
+        return found
+
     def withdraw(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[bytes]:
-        """Requests that put everything back as it was found. What cannot go home stays where it is."""
+        """Requests that put everything back as it was found; what has no home any more becomes the refuge's own."""
         requests: list[bytes] = []
-        at_home = {address.ip: home for address, (home, _) in self._foreign.items()}
-        misplaced = self._misplaced(installed)
-        requests += [addresses.delete(each.index, each.address) for each in misplaced]
-        present = {
-            (key, each.address.ip) for key, found in installed.items() for each in found if each not in misplaced
-        }
+        refuges = self.refuges()
+        homes = {address.ip: refuges.get(home, home) for address, (home, _) in self._foreign.items()}
+        homeless = {a.ip: self.placement.get(a) for a, (home, _) in self._foreign.items() if home in refuges}
+        again = self._misplaced(installed)
+        again += [each for key, _, each in self._on_members(installed) if homeless.get(each.address.ip) == key]
+        requests += [addresses.delete(each.index, each.address) for each in again]
+        present = {(key, each.address.ip) for key, found in installed.items() for each in found if each not in again}
         for found, (home, body) in self._foreign.items():
-            index = self._index(home)
-            if index is not None and (home, found.ip) not in present:
-                requests += addresses.restore(index, body)
+            index = self._index(homes[found.ip])
+            if index is not None and (homes[found.ip], found.ip) not in present:
+                requests += addresses.restore(index, body, self._label(refuges.get(home)))
         for key, index, each in self._on_members(installed):
             address = self._configured.get(each.address.ip)
-            home = at_home.get(each.address.ip, "")
-            if home and (home == key or self._index(home) is None):
+            home = homes.get(each.address.ip, "")
+            if each in again or (home and (home == key or self._index(home) is None)):
                 continue
             if each.owned or (each.borrowed and home) or (address is not None and address in self.held):
                 requests.append(addresses.delete(index, each.address))
         return requests
+
+    def _label(self, refuge: str | None) -> str | None:
+        member = self._members.of(self._group).get(refuge) if refuge is not None else None
+        return member.link.name if member is not None and member.link is not None else None
 
     def _misplaced(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[InstalledAddress]:
         """Addresses at home that must go once more, for all to come back in their order.

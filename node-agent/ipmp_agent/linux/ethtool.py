@@ -90,6 +90,10 @@ class Carrier:
             return None
         return self._up.value != 0
 
+    def is_lost(self) -> bool:
+        """Whether the interface is down, has no carrier, or is not there, as far as its driver says."""
+        return not self.ask() and self.reported
+
 
 def _request(name: str, value: ctypes.Array[ctypes.c_char]) -> bytes:
     pointer = struct.pack("P", ctypes.addressof(value))

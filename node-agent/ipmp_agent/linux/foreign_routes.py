@@ -265,7 +265,7 @@ class ForeignRoutes:
                     member is None
                     or member.index is None
                     or member.carrier is None
-                    or member.carrier.ask() is False
+                    or member.carrier.is_lost()
                     # With its last IPv4 address an interface loses all its IPv4 routes.
                     or (version == 4 and (key in self._left or not self._around.has_address(key, 4)))
                 )
@@ -314,17 +314,22 @@ class ForeignRoutes:
         """The gateways on the link, in table order."""
         return tuple(routes.address_of(gateway) for gateway in self._gateways)
 
-    def restore(self, *, everything: bool = False) -> list[bytes]:
-        """Requests that put back what went along with something that is back; or everything that a member takes."""
+    def restore(self, refuges: Mapping[str, str] | None = None) -> list[bytes]:
+        """Requests that put back what went along with something that is back.
+
+        Args:
+            refuges: for the last time, everything that a member takes is put back; these take what was on others.
+        """
         requests = []
         ready: dict[tuple[str, int], bool] = {}
         for each in self._all():
             # Connected routes come back with their address, by the kernel's own hand.
             if not each.missing or each.route.protocol == RTPROT_KERNEL:
                 continue
-            members = {index: self._around.member(key) for index, key in each.members.items()}
+            keys = {index: (refuges or {}).get(key, key) for index, key in each.members.items()}
+            members = {index: self._around.member(key) for index, key in keys.items()}
             now = {index: m.index for index, m in members.items() if m is not None and m.index is not None}
-            if len(now) == len(members) and (everything or self._is_back(each, ready)):
+            if len(now) == len(members) and (refuges is not None or self._is_back(each, ready)):
                 requests += [routes.delete(twin.route.body) for twin in self._without_source(each)]
                 requests.append(routes.restore(each.route.body, now))
         return requests

@@ -236,7 +236,7 @@ class Group:
             self._host.send(self._data.withdraw(await self._installed()), expected=TRANSIENT)
             self._shadows.endanger(*self._data.origins())
             self._shadows.read(await self._routes())
-            requests = self._shadows.withdraw()
+            requests = self._shadows.withdraw(self._data.refuges())
             requests += self._tests.withdraw(await self._installed())
             requests += self._settings.restore(self._links())
             requests += self._tunnels.withdraw()

@@ -319,15 +319,18 @@ class Shadows:
         metric, group, source = self._identity(shadow)
         return routes.delete_shadow(destination, metric, group, source, gateway=shadow.way.has_gateway)
 
-    def withdraw(self) -> list[bytes]:
+    def withdraw(self, refuges: Mapping[str, str]) -> list[bytes]:
         """Requests that put back what is missing and remove everything of ours.
 
         A shadow of a prefix hides the prefix on members that it does not leave by: a lookup bound to an interface goes
         no further than the first route of its key. So these go before a route by a gateway is put back.
+
+        Args:
+            refuges: members that take the routes of others that are gone.
         """
         by_gateway = {d for d, shadow in self._installed.items() if shadow.way.has_gateway}
         requests = [self._delete(d, s) for d, s in self._installed.items() if d not in by_gateway]
-        requests += self._foreign.restore(everything=True)
+        requests += self._foreign.restore(refuges)
         requests += [self._delete(destination, self._installed[destination]) for destination in by_gateway]
         requests += [routes.delete_nexthop(identifier) for identifier in self._legs.unused(())]
         self._installed.clear()

@@ -373,10 +373,13 @@ def test_a_member_that_vanishes_and_returns_gets_its_routes_back(lab: Lab, group
     group.await_event(LinkChanged, lambda e: e.up)
     repair(group)
     wait_for(lambda: shadow(lab, "default"), lambda legs: legs == set(BOTH))
-    wait_for(
-        lambda: [(r["dev"], r["gateway"]) for r in listed(lab, "default") if r["protocol"] == "boot"],
-        lambda seen: seen == [("nic0", "198.18.0.1")],
-    )
+    for family, gateway in (("-4", "198.18.0.1"), ("-6", "2001:db8:0:1::1")):
+        wait_for(
+            lambda family=family: [
+                (r["dev"], r["gateway"]) for r in listed(lab, "default", family) if r["protocol"] == "boot"
+            ],
+            lambda seen, gateway=gateway: seen == [("nic0", gateway)],
+        )
 
 
 # -- restart and withdrawal -------------------------------------------------------------------------------------------
