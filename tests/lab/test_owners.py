@@ -173,6 +173,26 @@ def test_drop_in_has_networkd_leave_alone_what_is_ours(lab: Lab) -> None:
         survived(scene)
 
 
+def test_networkd_that_starts_during_an_outage_lays_its_gateway(lab: Lab) -> None:
+    """The shadow of the gateway's prefix does not leave by nic0 then, where networkd lays the route."""
+    files = KEEPING | {"10-nic0.network": f"{NETWORK}Gateway=198.18.0.1\n"}
+    with Networkd(lab.host, files) as networkd, Scene(lab=lab) as scene:
+        whole(scene, ITS_OWN)
+        lab.host.nic("nic0").silence()
+        wait_for(lambda: lab.host.holders(ITS_OWN), lambda holders: holders == ["nic1"])
+        networkd.stop()
+        lab.host.namespace.ip("route", "flush", "default", "proto", "static")
+        networkd.start()
+        networkd.configured()
+        words = ("-4", "route", "show", "default", "protocol", "static")
+        wait_for(lambda: lab.host.namespace.ip_json(*words), lambda found: [r["dev"] for r in found] == ["nic0"])
+        whole(scene, ITS_OWN)
+        lab.host.nic("nic0").restore()
+        scene.wait_state("ok")
+        whole(scene, ITS_OWN)
+        survived(scene)
+
+
 def test_failover_and_failback_beside_networkd(lab: Lab) -> None:
     """It configures the link anew when the carrier returns."""
     with Networkd(lab.host, KEEPING) as networkd, Scene(lab=lab) as scene:

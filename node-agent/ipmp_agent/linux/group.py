@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ipmp_agent.core.actions import Announce, MoveAddresses, SendProbe, SetNominee, SetOutbound
 from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeNotSent
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import addresses, links, netlink, routes, settings
+from ipmp_agent.linux import addresses, byways, links, netlink, routes, settings
 from ipmp_agent.linux.data_addresses import DataAddresses
 from ipmp_agent.linux.findings import Finding
 from ipmp_agent.linux.host import Port
@@ -186,6 +186,7 @@ class Group:
                 installed = await self._installed()
                 nexthops = await self._nexthops()
                 table = await self._routes()
+                beside = await self._byways()
                 if orders == self._orders:
                     break  # else what was read first is no longer true
             self._tests.read(installed)
@@ -201,7 +202,9 @@ class Group:
             requests += self._data.differences(installed)
             requests += self._tunnels_differences()
             heard_of = self._shadows.heard_of
-            shadows = self._shadows.differences(table, nexthops, self._surroundings.indexes())
+            members = self._surroundings.indexes()
+            shadows = self._shadows.differences(table, nexthops, members)
+            shadows += byways.differences(beside, self._shadows.prefixes(), members, self._surroundings.up())
             self._host.send(requests, expected=TRANSIENT)
             up_to_date = await self._host.trickle(shadows, lambda: self._orders == orders, expected=TRANSIENT)
             requests += shadows
@@ -238,6 +241,7 @@ class Group:
             self._shadows.read(await self._routes())
             requests = self._shadows.withdraw(self._data.refuges())
             requests += self._tests.withdraw(await self._installed())
+            requests += byways.differences(await self._byways(), (), self._surroundings.indexes(), frozenset())
             requests += self._settings.restore(self._links())
             requests += self._tunnels.withdraw()
             self._host.send(requests, expected=TRANSIENT)
@@ -298,6 +302,16 @@ class Group:
             for body in await self._host.dumper.dump(netlink.RTM_GETROUTE, routes.get_request(family))
         ]
         return await self._table.read(bodies)
+
+    async def _byways(self) -> list[Route]:
+        request = routes.get_request(socket.AF_INET, routes.RT_TABLE_DEFAULT)
+        try:
+            bodies = await self._host.dumper.dump(netlink.RTM_GETROUTE, request)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return []  # the kernel makes the table with its first route
+        return [found for body in bodies if (found := routes.decode(body, routes.RT_TABLE_DEFAULT)) is not None]
 
     async def _nexthops(self) -> list[Nexthop]:
         bodies = await self._host.dumper.dump(netlink.RTM_GETNEXTHOP, routes.get_nexthops_request())
@@ -361,6 +375,8 @@ class Group:
         changed = self._shadows.heard(kind, flags, route)
         if not route.owned:
             self._keep_memory_soon()
+            if route.version == 4 and any(leg.gateway is None for leg in route.legs):
+                self.reconciler.soon()  # a prefix that came or went has, or had, its byways
         return changed
 
     def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:

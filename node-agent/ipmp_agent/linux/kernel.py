@@ -183,10 +183,17 @@ class Kernel:
             return  # by our own request, whoever's route it was
         route = routes.decode(message.body)
         if route is None:
+            self._byway_changed(message)
             return
         for group in self._groups.values():
             if group.route_changed(message.kind, message.flags, route):
                 group.reconciler.changed()
+
+    def _byway_changed(self, message: Message) -> None:
+        byway = routes.decode(message.body, routes.RT_TABLE_DEFAULT) if message.kind == netlink.RTM_DELROUTE else None
+        owner = self._members.owner(byway.legs[0].index) if byway is not None and byway.owned else None
+        if owner is not None and owner.group in self._groups:
+            self._groups[owner.group].reconciler.changed()
 
     def _address_changed(self, kind: int, body: bytes) -> None:
         member = self._members.owner(addresses.index_of(body))

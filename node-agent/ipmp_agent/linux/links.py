@@ -58,6 +58,11 @@ class Link:
     forwards_ipv6: bool
 
     @property
+    def up(self) -> bool:
+        """Administratively up."""
+        return bool(self.flags & IFF_UP)
+
+    @property
     def carrier(self) -> bool:
         """Administratively up, with a carrier as far as this message knows."""
         return self.flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ipmp_api.types import Address, Network
 
-RT_TABLE_MAIN = 254
+RT_TABLE_DEFAULT, RT_TABLE_MAIN = 253, 254
 RTPROT_KERNEL = 2
 RTN_UNICAST, RTN_LOCAL = 1, 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
@@ -117,10 +117,10 @@ class Nexthop:
 # -- routes ----------------------------------------------------------------------------------------------------------
 
 
-def get_request(family: int) -> bytes:
-    """Body of RTM_GETROUTE: the main table."""
-    head = _ROUTE_MESSAGE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0)
-    return head + netlink.u32(RTA_TABLE, RT_TABLE_MAIN)
+def get_request(family: int, table: int = RT_TABLE_MAIN) -> bytes:
+    """Body of RTM_GETROUTE: one table."""
+    head = _ROUTE_MESSAGE.pack(family, 0, 0, 0, table, 0, 0, 0, 0)
+    return head + netlink.u32(RTA_TABLE, table)
 
 
 def lookup_request(address: Address) -> bytes:
@@ -134,8 +134,8 @@ def is_local(answer: bytes) -> bool:
     return bool(_ROUTE_MESSAGE.unpack_from(answer)[7] == RTN_LOCAL)
 
 
-def decode(body: bytes) -> Route | None:
-    """Read the body of an RTM_NEWROUTE or RTM_DELROUTE message; None unless unicast and of the main table.
+def decode(body: bytes, wanted: int = RT_TABLE_MAIN) -> Route | None:
+    """Read the body of an RTM_NEWROUTE or RTM_DELROUTE message; None unless unicast and of the table wanted.
 
     None as well for what a shadow cannot stand for: source routing, types of service, cached copies.
     """
@@ -146,7 +146,7 @@ def decode(body: bytes) -> Route | None:
     found = netlink.attributes(body, _ROUTE_MESSAGE.size)
     if RTA_TABLE in found:
         table = netlink.number(found[RTA_TABLE])
-    if table != RT_TABLE_MAIN or size is None:
+    if table != wanted or size is None:
         return None
     return Route(
         destination=found.get(RTA_DST, bytes(size)) + bytes((length,)),
@@ -236,6 +236,19 @@ def delete_shadow(destination: Prefix, metric: int, nexthop_id: int, source: byt
     """Request that deletes exactly the route that `add_shadow` adds."""
     parts = _shadow(destination, metric, nexthop_id, source, gateway=gateway)
     return netlink.message(netlink.RTM_DELROUTE, 0, *parts)
+
+
+def add_byway(destination: Prefix, index: int) -> bytes:
+    """Request that lays an IPv4 prefix on the link by one interface, in the table `default`.
+
+    The metric is the index: each interface has a route of its own.
+    """
+    head = _ROUTE_MESSAGE.pack(
+        socket.AF_INET, destination[-1], 0, 0, RT_TABLE_DEFAULT, netlink.OWNER, RT_SCOPE_LINK, RTN_UNICAST, 0
+    )
+    target = netlink.attribute(RTA_DST, destination[:-1])
+    way = netlink.u32(RTA_OIF, index), netlink.u32(RTA_PRIORITY, index)
+    return netlink.message(netlink.RTM_NEWROUTE, netlink.NLM_F_CREATE, head, target, *way)
 
 
 def delete(body: bytes) -> bytes:

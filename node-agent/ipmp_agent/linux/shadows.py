@@ -229,6 +229,14 @@ class Shadows:
             self._here[source] = self._around.is_here(routes.address_of(source))
         return self._here[source]
 
+    def prefixes(self) -> list[Prefix]:
+        """The IPv4 prefixes on the link that have a shadow; single hosts have nobody behind them."""
+        return [
+            destination
+            for destination, shadow in self._wanted.items()
+            if shadow.way.version == 4 and not shadow.way.has_gateway and 0 < destination[-1] < 32
+        ]
+
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def set_outbound(self) -> bool:

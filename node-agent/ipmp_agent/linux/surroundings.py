@@ -45,6 +45,11 @@ class GroupSurroundings:
         """Interface indexes of the members that are present."""
         return {m.index for m in self._members.of(self._group).values() if m.index is not None}
 
+    def up(self) -> set[int]:
+        """Interface indexes of the members that are present and stay, and are not taken down."""
+        members = self._members.of(self._group).values()
+        return {m.index for m in members if m.link is not None and m.index is not None and m.link.up and not m.leaving}
+
     def has_address(self, key: str, version: int) -> bool:
         """Whether a member has any address of this IP version: its own, or a data address that is there now."""
         return self._data.has_any(key, version) or any(

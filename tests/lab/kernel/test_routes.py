@@ -359,6 +359,48 @@ def test_routers_are_told_and_kept_while_their_member_is_down(lab: Lab, kernel: 
     kernel.await_event(RoutersChanged, lambda e: ip_address("198.18.0.202") in e.routers)
 
 
+@pytest.mark.parametrize("carrier", [True, False])
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_somebody_may_lay_a_gateway_by_a_member_that_carries_nothing(
+    lab: Lab, group: RunningKernel, family: str, *, carrier: bool
+) -> None:
+    """As a network daemon does that starts during an outage: the prefix first, for which it has the address."""
+    host = lab.host.namespace
+    fail(group)
+    if not carrier:
+        lab.host.nic("nic0").unplug()
+        group.await_event(LinkChanged)
+    if family == "-4":
+        target, gateway = "198.19.7.0/24", "198.18.0.1"
+    else:
+        target, gateway = "2001:db8:7::/48", "2001:db8:0:1::1"
+        host.ip("route", "add", "2001:db8:0:1::/64", "dev", "nic0")
+    host.ip("route", "add", target, "via", gateway, "dev", "nic0")
+    wait_for(lambda: shadow(lab, target, family), lambda legs: legs == {"nic1"})
+
+
+def test_byways_follow_the_prefixes_and_are_asked_only_where_main_has_no_answer(lab: Lab, group: RunningKernel) -> None:
+    def laid() -> set[tuple[str, str]]:
+        found = lab.host.namespace.ip_json("route", "show", "table", "default", "protocol", OURS)
+        return {(route["dst"], route["dev"]) for route in found}
+
+    prefix = {("198.18.0.0/24", nic) for nic in BOTH}
+    wait_for(laid, lambda found: found == prefix)
+    fail(group)
+    assert chosen(lab, "198.18.0.201")["dev"] == "nic1"
+    host = lab.host.namespace
+    host.ip("route", "add", "198.19.7.0/24", "dev", "nic0")
+    wait_for(laid, lambda found: found == prefix | {("198.19.7.0/24", nic) for nic in BOTH})
+    host.ip("route", "del", "198.19.7.0/24", "dev", "nic0")
+    wait_for(laid, lambda found: found == prefix)
+    host.ip("route", "flush", "table", "default")
+    wait_for(laid, lambda found: found == prefix)
+    host.ip("link", "set", "nic0", "down")
+    wait_for(laid, lambda found: found == {("198.18.0.0/24", "nic1")})
+    host.ip("link", "set", "nic0", "up")
+    wait_for(laid, lambda found: found == prefix)
+
+
 def test_a_member_that_vanishes_and_returns_gets_its_routes_back(lab: Lab, group: RunningKernel) -> None:
     lab.host.nic("nic0").remove()
     group.await_event(InterfaceVanished)

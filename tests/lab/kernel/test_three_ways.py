@@ -134,8 +134,7 @@ class History:
         return True
 
     def _toggle(self, kind: str, choices: tuple[str, ...]) -> bool:
-        # The kernel refuses an IPv4 gateway by a member that the shadow of the gateway's prefix does not lead over.
-        what = self._chance.choice([c for c in choices if " via " not in c or self._outbound == BOTH])
+        what = self._chance.choice(choices)
         there = self._foreign[kind]
         verb = "del" if what in there else "add"
         self.done.append(f"{kind} {verb} {what}")
