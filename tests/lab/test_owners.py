@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import time
 from datetime import datetime
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipmp_agent.core import timers
+from ipmp_agent.linux.reconcile import LONGEST_WAIT, PATIENCE
 from tests.lab import wait_for
 from tests.lab.networkd import Networkd
 from tests.lab.networkmanager import NetworkManager
@@ -68,6 +70,7 @@ OURS = (V4, OTHER_V4, V6, OTHER_V6)
 TIMES = 4
 LONG_OUTAGE = 8.0
 """Seconds after which NetworkManager has given a device without a carrier up: it takes 6."""
+FIGHT = 5.0
 AT_MOST = 10 * timers.REPAIR_FOREIGN
 
 
@@ -235,6 +238,26 @@ def test_what_an_order_to_networkmanager_takes_away_is_back_at_once(lab: Lab, dr
         survived(scene)
 
 
+def test_fight_with_networkmanager_is_not_fought_at_full_speed(lab: Lab) -> None:
+    """The first repairs come at once, each further one waits twice as long as the one before."""
+    with networkmanager(lab, MANAGED) as manager, Scene(lab=lab) as scene:
+        whole(scene, ITS_OWN)
+        (ours, *_) = [address for address in OURS if lab.host.holders(address) == ["nic0"]]
+        orders, end = 0, time.monotonic() + FIGHT
+        with told(lab.host.namespace) as lines:
+            while time.monotonic() < end:
+                manager.nmcli("device", "reapply", "nic0")
+                orders += 1
+        repairs = sum(f" {ours}/" in line and "Deleted" not in line for line in lines)
+        print(f"{orders} orders, {repairs} repairs")
+        at_most = PATIENCE + math.log2(FIGHT / timers.REPAIR_FOREIGN) + 1
+        assert PATIENCE < repairs <= at_most < orders
+        wait_for(lambda: lab.host.holders(ours), bool, deadline=2 * LONGEST_WAIT)
+        whole(scene, ITS_OWN)
+        assert fights(scene)
+        survived(scene)
+
+
 @pytest.mark.parametrize("drop_in", ["", MANAGED, UNMANAGED])
 def test_networkmanager_that_is_restarted_takes_nothing(lab: Lab, drop_in: str) -> None:
     with networkmanager(lab, drop_in) as manager, Scene(lab=lab) as scene:
@@ -251,9 +274,19 @@ def test_networkmanager_that_is_restarted_takes_nothing(lab: Lab, drop_in: str) 
         survived(scene)
 
 
+def test_networkmanager_without_a_drop_in_empties_a_device_whose_cable_is_pulled(lab: Lab) -> None:
+    """After 6 s, and gives it a link-local address no more."""
+    with networkmanager(lab), Scene(lab=lab) as scene:
+        whole(scene, ITS_OWN, ITS_OWN_V6)
+        lab.host.nic("nic0").unplug()
+        link_local = ("-6", "address", "show", "dev", "nic0", "scope", "link")
+        wait_for(lambda: lab.host.namespace.ip_json(*link_local), lambda found: not found, deadline=3 * LONG_OUTAGE)
+        whole(scene, ITS_OWN, ITS_OWN_V6)
+        survived(scene)
+
+
 @pytest.mark.parametrize("drop_in", [MANAGED, UNMANAGED])
 def test_failover_and_failback_beside_networkmanager(lab: Lab, drop_in: str) -> None:
-    """Without a drop-in it takes everything off a device whose carrier is gone for 6 s."""
     with networkmanager(lab, drop_in) as manager, Scene(lab=lab) as scene:
         whole(scene, ITS_OWN)
         lab.host.nic("nic0").unplug()

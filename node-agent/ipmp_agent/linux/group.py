@@ -376,7 +376,7 @@ class Group:
         if not route.owned:
             self._keep_memory_soon()
             if route.version == 4 and any(leg.gateway is None for leg in route.legs):
-                self.reconciler.soon()  # a prefix that came or went has, or had, its byways
+                self.reconciler.heard()  # a prefix that came or went has, or had, its byways
         return changed
 
     def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:
@@ -389,7 +389,7 @@ class Group:
             self._shadows.endanger({member.key}, {each.address.ip})
         if not self._data.is_data(each.address.ip):
             # A member carries outbound traffic only while it has an address, and may have lost routes with it.
-            self.reconciler.soon()
+            self.reconciler.heard()
         if missing and kind == netlink.RTM_DELADDR and member.carrier is not None and not member.carrier.ask():
             # An interface that goes down, or away, loses addresses by the kernel's own hand.
             self.reconciler.soon()
@@ -398,7 +398,10 @@ class Group:
 
     def _addresses_changed(self, left: set[str], addresses: set[Address]) -> None:
         self._shadows.endanger(left, addresses)
-        self.reconciler.soon()
+        if left or addresses:
+            self.reconciler.soon()
+        else:
+            self.reconciler.heard()
 
     # -- orders ------------------------------------------------------------------------------------------------------
 

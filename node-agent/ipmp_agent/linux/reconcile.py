@@ -46,15 +46,18 @@ class Reconciler:
         self.foreign_changes = 0
 
     def soon(self) -> None:
-        """Compare at the next opportunity."""
+        """Compare at the next opportunity: by our own doing, or a link's, something is to be done that cannot wait."""
         self._schedule(0.0)
+
+    def heard(self) -> None:
+        """Somebody changed what may concern us: compare at once, and in a fight not before the next repair."""
+        over = self._recent() - PATIENCE
+        self._schedule(0.0 if over < 0 else min(LONGEST_WAIT, timers.REPAIR_FOREIGN * 2.0**over))
 
     def changed(self) -> None:
         """Somebody changed what is ours: compare within timers.REPAIR_FOREIGN, later if this goes on."""
         self._suspicious = True
-        over = self._recent() - PATIENCE
-        wait = 0.0 if over < 0 else min(LONGEST_WAIT, timers.REPAIR_FOREIGN * 2.0**over)
-        self._schedule(wait)
+        self.heard()
 
     def findings(self) -> list[Finding]:
         """Whether somebody works against us."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.core.actions import SetOutbound
-from ipmp_agent.core.events import AddressAdopted, AddressReleased
+from ipmp_agent.core.events import AddressAdopted, AddressReleased, InterfaceVanished
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import DeletionPolicy, Existing, Mode
 from tests.lab import wait_for
@@ -84,6 +84,25 @@ def test_withdrawal_puts_addresses_and_routes_back_bit_for_bit(host: Lab, kernel
     move_all(host, kernel, "nic0", "nic1")
     kernel.run(lambda k: k.withdraw(GROUP))
     assert "\n".join(differences(before, dump(host))) == ""
+
+
+@pytest.mark.parametrize("lab", [{"nics": ("nic0", "nic1", "nic2")}], indirect=True)
+def test_what_a_member_that_is_gone_had_is_gathered_on_one_that_is_left(host: Lab, kernel: RunningKernel) -> None:
+    before = dump(host)
+    kernel.configure(adopting("nic0", "nic1", "nic2"))
+    move_all(host, kernel, "nic0", "nic1")
+    kernel.perform(moves(SECOND_V4, SECOND_V6, source="nic1", destination="nic2"))
+    host.host.nic("nic0").remove()
+    kernel.await_event(InterfaceVanished)
+    kernel.run(lambda k: k.withdraw(GROUP))
+    after = dump(host)
+    assert {str(a): where(host, a) for a in ALL} == {str(a): ["nic1"] for a in ALL}
+    for family in ("routes4", "routes6"):
+        by_gateway = [line for line in before[family].splitlines() if " via " in line]
+        assert {line.replace("nic0", "nic1") for line in by_gateway} <= set(after[family].splitlines())
+        assert by_gateway
+        assert "proto 73" not in after[family]
+    assert after["nexthops"] == before["nexthops"]
 
 
 def test_failback_puts_addresses_and_routes_back_bit_for_bit(host: Lab, kernel: RunningKernel) -> None:

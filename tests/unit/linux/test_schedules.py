@@ -182,6 +182,20 @@ async def test_what_somebody_undoes_is_put_right_at_once_and_then_with_growing_w
     assert fight.reconciler.findings() == []
 
 
+async def test_what_is_heard_meanwhile_brings_no_repair_forward() -> None:
+    """Who takes ours away mostly changes something else, too; and our own repairs are heard."""
+    fight = Fight()
+    fight.reconciler.changed()
+    for _ in range(1200):
+        fight.reconciler.heard()
+        await asyncio.sleep(0.1)
+    assert len(fight.at) < 30, "never a fight at full speed"
+    before = len(fight.at)
+    fight.reconciler.soon()
+    await asyncio.sleep(0.01)
+    assert len(fight.at) == before + 1, "what cannot wait does not"
+
+
 async def test_a_change_that_left_nothing_to_repair_is_not_counted() -> None:
     fight = Fight(repairs=0, undone=False)
     for _ in range(10):
