@@ -250,7 +250,7 @@ def test_fight_with_networkmanager_is_not_fought_at_full_speed(lab: Lab) -> None
                 orders += 1
         repairs = sum(f" {ours}/" in line and "Deleted" not in line for line in lines)
         print(f"{orders} orders, {repairs} repairs")
-        at_most = PATIENCE + math.log2(FIGHT / timers.REPAIR_FOREIGN) + 1
+        at_most = 2 * PATIENCE + math.log2(FIGHT / timers.REPAIR_FOREIGN) + 1
         assert PATIENCE < repairs <= at_most < orders
         wait_for(lambda: lab.host.holders(ours), bool, deadline=2 * LONGEST_WAIT)
         whole(scene, ITS_OWN)

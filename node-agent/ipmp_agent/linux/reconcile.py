@@ -20,7 +20,10 @@ WINDOW = 60.0
 """Seconds over which foreign changes are counted."""
 
 PATIENCE = 3
-"""Foreign changes within the window that are put right at once; from then on it is said, and waits grow."""
+"""Foreign changes within the window that are put right at once; from then on it is said, and waits grow.
+
+A change that takes two repairs within timers.REPAIR_FOREIGN counts as one.
+"""
 
 LONGEST_WAIT = 10.0
 """Seconds between repairs of what somebody keeps undoing."""
@@ -43,6 +46,7 @@ class Reconciler:
         self._closed = False
         self._suspicious = False
         self._repairs: deque[float] = deque()
+        self._in_two_parts = False
         self.foreign_changes = 0
 
     def soon(self) -> None:
@@ -109,8 +113,15 @@ class Reconciler:
         repaired = await self._compare()
         if suspicious and repaired:
             self.foreign_changes += 1
-            self._repairs.append(self._loop.time())
+            self._count_repair(self._loop.time())
             log.warning("%s: another program changed what is ours; %d requests put it right", self._group, repaired)
+
+    def _count_repair(self, now: float) -> None:
+        """Count it, unless it is the second part of one: a daemon that configures a link takes its time over that."""
+        recent = bool(self._repairs) and now - self._repairs[-1] < timers.REPAIR_FOREIGN
+        self._in_two_parts = recent and not self._in_two_parts
+        if not self._in_two_parts:
+            self._repairs.append(now)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._task = None

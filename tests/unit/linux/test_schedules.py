@@ -172,14 +172,29 @@ async def test_what_somebody_undoes_is_put_right_at_once_and_then_with_growing_w
     fight.reconciler.changed()
     await asyncio.sleep(120)
     gaps = [after - before for before, after in pairwise(fight.at)]
-    assert all(gap < timers.REPAIR_FOREIGN for gap in gaps[: PATIENCE - 1])
-    assert gaps[PATIENCE - 1 : PATIENCE + 5] == sorted(gaps[PATIENCE - 1 : PATIENCE + 5])
+    at_once = 2 * PATIENCE - 2  # two repairs in a row count as one
+    assert all(gap < timers.REPAIR_FOREIGN for gap in gaps[:at_once])
+    assert gaps[at_once : at_once + 6] == sorted(gaps[at_once : at_once + 6])
     assert LONGEST_WAIT - 1 < max(gaps) <= LONGEST_WAIT + 0.1
     assert len(fight.at) < 30, "never a fight at full speed"
     assert fight.reconciler.findings()[0].reason is Reason.FOREIGN_CHANGE
     fight.undone = False
     await asyncio.sleep(80)
     assert fight.reconciler.findings() == []
+
+
+async def test_changes_that_take_two_repairs_each_are_put_right_at_once_as_often_as_others() -> None:
+    fight = Fight(undone=False)
+    waits = []
+    for _ in range(PATIENCE + 1):
+        for _ in range(2):
+            began = asyncio.get_running_loop().time()
+            fight.reconciler.changed()
+            await asyncio.sleep(timers.REPAIR_FOREIGN / 4)
+            waits.append(fight.at[-1] - began)
+        await asyncio.sleep(1)
+    assert max(waits[: 2 * PATIENCE]) < timers.REPAIR_FOREIGN / 4
+    assert fight.reconciler.findings()
 
 
 async def test_what_is_heard_meanwhile_brings_no_repair_forward() -> None:
