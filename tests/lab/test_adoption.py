@@ -119,7 +119,7 @@ def test_deleted_while_everything_is_away_from_home(host: Lab) -> None:
 
 def test_deleted_while_the_home_has_no_carrier(host: Lab) -> None:
     """It gets everything back in any case, and works again when its carrier returns."""
-    before = _dump(host)
+    before = dumped(host)
     with Agent(host, manifest(host)) as agent:
         wait_home(agent, "nic0")
         host.host.nic("nic0").unplug()
@@ -127,12 +127,12 @@ def test_deleted_while_the_home_has_no_carrier(host: Lab) -> None:
         invariants.as_it_was_found(before, withdraw(agent))
     host.host.nic("nic0").plug()
     reachable(host)
-    invariants.as_it_was_found(before, _dump(host))
+    invariants.as_it_was_found(before, dumped(host))
 
 
 def test_deleted_while_the_home_is_taken_down(host: Lab) -> None:
     """The addresses are back at once; the routes by gateways it loses when it is taken down, with us or without."""
-    before = _dump(host)
+    before = dumped(host)
     with Agent(host, manifest(host)) as agent:
         wait_home(agent, "nic0")
         host.host.namespace.ip("link", "set", "nic0", "down")
@@ -143,15 +143,15 @@ def test_deleted_while_the_home_is_taken_down(host: Lab) -> None:
     assert (after.nexthops, after.rules, after.settings) == (before.nexthops, before.rules, before.settings)
     assert not [line for line in after.routes if "nic0" in line]
     host.host.namespace.ip("link", "set", "nic0", "up")
-    wait_for(lambda: _dump(host).addresses, lambda found: found == before.addresses)
+    wait_for(lambda: dumped(host).addresses, lambda found: found == before.addresses)
     by_gateway = {line for line in before.routes if "gateway" in line}
-    wait_for(lambda: set(_dump(host).routes), lambda found: found == set(before.routes) - by_gateway)
+    wait_for(lambda: set(dumped(host).routes), lambda found: found == set(before.routes) - by_gateway)
 
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_deleted_while_the_home_is_gone_leaves_the_node_to_be_reached(host: Lab, *, restarted: bool) -> None:
     """What it had belongs to the member that held it, as if the host had laid it there."""
-    before = _dump(host)
+    before = dumped(host)
     with Agent(host, manifest(host)) as agent:
         wait_home(agent, "nic0")
         host.host.nic("nic0").remove()
