@@ -88,8 +88,9 @@ class Connection(NamedTuple):
 
 
 def unmasqueraded(pods: PodNetwork) -> dict[str, Connection]:
-    """What leaves with its own source, or with the one that podEgress gives it."""
+    """What leaves with its own source, or with the one that podEgress gives it, or has it keep."""
     network, client, server = pods.cluster.network, pods.client, pods.server
+    host = network.nodes["n1"].namespace
     neighbour, remote = network.peers[1], network.control
     first, second = (network.plan(node).address for node in NODES)
     local = PORTS["Local"]
@@ -99,19 +100,22 @@ def unmasqueraded(pods: PodNetwork) -> dict[str, Connection]:
         "pod to the link": Connection(client, neighbour.namespace, neighbour.ipv4, 0, first),
         "pod to beyond the router": Connection(client, remote.namespace, remote.ipv4, 0, first),
         "outside to the pod's node": Connection(neighbour.namespace, server, second, local, neighbour.ipv4),
+        "host to service": Connection(host, server, pods.services["Local"], local, masquerade(pods)),
     }
 
 
 def masqueraded(pods: PodNetwork) -> dict[str, Connection]:
-    """What kube-proxy masquerades on the first node: by the address of what it leaves by, a member or the tunnel."""
-    network, server = pods.cluster.network, pods.server
-    outside, host = network.peers[1].namespace, network.nodes["n1"].namespace
-    address = network.plan("n1").address
-    source = tunnel_address(pods.cluster.nodes["n1"]) if pods.shape is Shape.VXLAN else address
-    return {
-        "host to service": Connection(host, server, pods.services["Local"], PORTS["Local"], source),
-        "outside to another node": Connection(outside, server, address, PORTS["Cluster"], source),
-    }
+    """What kube-proxy masquerades on the first node on its way through."""
+    outside, address = pods.cluster.network.peers[1].namespace, pods.cluster.network.plan("n1").address
+    connection = Connection(outside, pods.server, address, PORTS["Cluster"], masquerade(pods))
+    return {"outside to another node": connection}
+
+
+def masquerade(pods: PodNetwork) -> str:
+    """The address of what leaves the first node for pods of the other: of a member, or of the tunnel."""
+    if pods.shape is Shape.VXLAN:
+        return tunnel_address(pods.cluster.nodes["n1"])
+    return pods.cluster.network.plan("n1").address
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ def test_connection_of_a_pod_survives_failovers_and_failbacks(version: int) -> N
         server = lab.peer(0)
         with Agent(lab, manifest) as agent:
             agent.wait_for(lambda status: group_view(status).state == "ok", what="ok")
-            wait_for(lambda: lab.host.namespace.run("nft", "list", "ruleset"), lambda seen: seen.count("snat ip") == 2)
+            wait_for(lambda: lab.host.namespace.run("nft", "list", "ruleset"), lambda seen: seen.count("snat ip") == 4)
             with TcpStream(pod, server.namespace, server.ipv4 if version == 4 else server.ipv6) as stream:
                 stream.wait_received(100, deadline=20)
                 (source,) = peers_of(server.namespace, version)
@@ -56,6 +56,34 @@ def test_connection_of_a_pod_survives_failovers_and_failbacks(version: int) -> N
         assert report.error is None
         assert report.received == report.sent
         print(f"IPv{version}, {PULLS} pulls: {report}")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_connection_of_the_host_keeps_its_address_beside_somebody_who_masquerades(version: int) -> None:
+    """As kube-proxy masquerades what the host sends to a service."""
+    with Lab() as lab:
+        family = "ip" if version == 4 else "ip6"
+        chain = "chain post { type nat hook postrouting priority 100; oifname nic* masquerade; }"
+        lab.host.namespace.run("nft", f"table {family} masq {{ {chain}; }}")
+        server = lab.peer(0)
+        with Agent(lab, usual_group(lab, podEgress={"sourceCIDRs": SOURCE_CIDRS})) as agent:
+            agent.wait_for(lambda status: group_view(status).state == "ok", what="ok")
+            wait_for(lambda: lab.host.namespace.run("nft", "list", "ruleset"), lambda seen: seen.count("snat ip") == 4)
+            outside = server.ipv4 if version == 4 else server.ipv6
+            with TcpStream(lab.host.namespace, server.namespace, outside) as stream:
+                stream.wait_received(50)
+                (source,) = peers_of(server.namespace, version)
+                assert source in DATA[version]
+                for pull in range(PULLS):
+                    nic = list(lab.host.nics.values())[pull % 2]
+                    nic.unplug()
+                    wait_for(lambda nic=nic: lab.host.holders(source), lambda seen, nic=nic: nic.name not in seen)
+                    stream.wait_received(100, deadline=30)
+                    nic.plug()
+                    agent.wait_for(lambda status: group_view(status).state == "ok", what="ok", deadline=20)
+                report = stream.stop()
+        assert report.error is None
+        assert report.received == report.sent
 
 
 def test_masquerade_loses_what_source_nat_keeps() -> None:
@@ -92,7 +120,7 @@ def test_connection_of_a_pod_survives_a_change_of_members_and_ends_only_with_its
 
         with Agent(lab, usual_group(lab, podEgress=egress)) as agent:
             agent.wait_for(lambda status: group_view(status).state == "ok", what="ok")
-            wait_for(lambda: lab.host.namespace.run("nft", "list", "ruleset"), lambda seen: seen.count("snat ip") == 2)
+            wait_for(lambda: lab.host.namespace.run("nft", "list", "ruleset"), lambda seen: seen.count("snat ip") == 4)
             with TcpStream(pod, server.namespace, outside) as stream:
                 stream.wait_received(100, deadline=20)
                 (source,) = peers_of(server.namespace, version)

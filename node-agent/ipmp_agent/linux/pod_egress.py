@@ -1,11 +1,16 @@
 """podEgress: pod traffic that leaves by a group gets a data address as its source, in an nftables table of its own.
 
 A flow keeps the address for its life in conntrack, whichever member has it. MASQUERADE would take the address of the
-interface and have the kernel forget the flow with that address.
+interface and have the kernel forget the flow with that address. What the host itself sends from a data address keeps it
+for the same reason: kube-proxy masquerades the host's connections to services.
 
     table inet ipmp-<group> {
         chain postrouting { type nat hook postrouting priority 90; oifname <member> jump pods; ... }
-        chain pods { ip daddr <source CIDR> return; ... ip saddr <source CIDR> snat ip to <data address>; ... }
+        chain pods {
+            ip saddr <data address> snat ip to <data address>; ...
+            ip daddr <source CIDR> return; ...
+            ip saddr <source CIDR> snat ip to <data address>; ...
+        }
     }
 """
 
@@ -14,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.reasons import Reason
@@ -23,7 +28,7 @@ from ipmp_agent.linux.findings import Finding
 from ipmp_agent.linux.netlink import InterruptedDumpError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ipmp_agent.linux.nftables import Nftables, Rule, Table
     from ipmp_agent.linux.reconcile import Reconciler
@@ -55,7 +60,11 @@ def table_name(group: str) -> str:
 
 
 def replacement(
-    table: str, members: Sequence[str], networks: Sequence[Network], sources: dict[int, Address]
+    table: str,
+    members: Sequence[str],
+    networks: Sequence[Network],
+    sources: dict[int, Address],
+    own: Iterable[Address] = (),
 ) -> list[bytes]:
     """Requests that replace the table by a new one.
 
@@ -64,6 +73,7 @@ def replacement(
         members: interface names.
         networks: that pods have their addresses from.
         sources: by IP version, the address that flows get; a version without keeps its own.
+        own: addresses that the host sends from, and keeps.
     """
     inet = nftables.INET
     requests = [
@@ -75,6 +85,9 @@ def replacement(
     ]
     ways = [(nftables.leaves_by(name), nftables.jump_to(PODS)) for name in members]
     requests += [nftables.new_rule(inet, table, BASE, *way) for way in ways]
+    for address in own:
+        mine = nftables.address_in(ip_network(address), nftables.SOURCE_OFFSET[address.version])
+        requests.append(nftables.new_rule(inet, table, PODS, mine, nftables.source_nat(address)))
     for network in networks:
         inside = nftables.address_in(network, nftables.DESTINATION_OFFSET[network.version])
         requests.append(nftables.new_rule(inet, table, PODS, inside, nftables.leave_chain()))
@@ -87,14 +100,18 @@ def replacement(
 
 
 def given_addresses(rules: Sequence[Rule]) -> dict[int, Address]:
-    """The addresses that the rules of a table give to flows, by IP version."""
+    """The addresses that the rules of a table give to flows of pods, by IP version."""
     found: dict[int, Address] = {}
     for rule in rules:
+        given, compared = b"", []
         for name, expression in rule.expressions():
-            packed = nftables.value(expression.get(nftables.IMMEDIATE_DATA, b"")) if name == "immediate" else b""
-            if packed:
-                address = ip_address(packed)
-                found[address.version] = address
+            if name == "immediate":
+                given = nftables.value(expression.get(nftables.IMMEDIATE_DATA, b""))
+            elif name == "cmp":
+                compared.append(nftables.value(expression.get(nftables.CMP_DATA, b"")))
+        if given and given not in compared:
+            address = ip_address(given)
+            found[address.version] = address
     return found
 
 
@@ -187,7 +204,15 @@ class PodEgress:
         """Requests that make the table as it is to be; none: there is to be none."""
         self._choose(given_addresses(found.rules) if found is not None else {})
         members = sorted(self._around.names())
-        return replacement(self._table, members, self._networks, self._sources) if self._sources and members else []
+        if not self._sources or not members:
+            return []
+        return replacement(self._table, members, self._networks, self._sources, self._own())
+
+    def _own(self) -> list[Address]:
+        """What the host's own packets have as their source, in an order that stays."""
+        by_prefix, by_version = self._around.sources()
+        own = {address for network, address in by_prefix.items() if network.prefixlen < network.max_prefixlen}
+        return sorted(own.union(by_version.values(), self._sources.values()), key=lambda a: (a.version, a.packed))
 
     def _choose(self, given: dict[int, Address]) -> None:
         """One data address for each IP version of the pods: the one it was, for as long as it is a data address."""

@@ -63,6 +63,15 @@ def test_addresses_that_a_table_gives_are_read_back() -> None:
     assert pod_egress.given_addresses(rules_as_nft_sends()) == SOURCES
 
 
+def test_what_the_host_sends_keeps_its_source_and_is_not_taken_for_what_pods_get() -> None:
+    own = [*SOURCES.values(), ip_address("198.18.0.99")]
+    packed = b"".join(pod_egress.replacement("ipmp-data", ["nic0"], NETWORKS, SOURCES, own))
+    rules = [Rule("", told[RULE_EXPRESSIONS]) for kind, _, _, told in requests(packed) if kind == NEW_RULE]
+    assert pod_egress.given_addresses(rules) == SOURCES
+    read = [masquerade.read(rule, ANY)[0].source for rule in rules]
+    assert read[1:4] == [ip_network(address) for address in own], "before pods are told from the rest"
+
+
 @pytest.mark.parametrize(("generation", "following"), [(1, 2), (0xFFFFFFFF, 1)])
 def test_generations_have_no_zero(generation: int, following: int) -> None:
     assert nftables.following(generation) == following
