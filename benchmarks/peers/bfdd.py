@@ -9,10 +9,10 @@ import contextlib
 import json
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from benchmarks.peers.process import Peer
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -29,43 +29,31 @@ SESSION = """ peer {peer} local-address {local}
 """
 
 
-class Speaker:
+class Speaker(Peer):
     """One bfdd, without the routing daemon beside it."""
 
     def __init__(self, host: Host, pairs: Sequence[tuple[str, str]], milliseconds: int) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix=f"{host.namespace.name}-bfdd-"))
+        super().__init__(host, "bfdd")
         configuration = self.directory / "bfdd.conf"
         sessions = [SESSION.format(peer=p, local=a, milliseconds=milliseconds) for a, p in pairs]
         configuration.write_text("bfd\n" + "".join(sessions), encoding="utf-8")
         for path in (self.directory, configuration):
             shutil.chown(path, OWNER, OWNER)
-        argv = [
-            *(str(PROGRAM), "--config_file", str(configuration), "--pid_file", str(self.directory / "pid")),
-            *("--socket", str(self.directory / "zebra"), "--vty_socket", str(self.directory), "--vty_port", "0"),
-            *("--bfdctl", str(self.directory / "control"), "--log", "stdout"),
-        ]
-        self.log_path = self.directory / "log"
-        with self.log_path.open("wb") as log:
-            self.process = host.namespace.popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.start(
+            [
+                *(str(PROGRAM), "--config_file", str(configuration), "--pid_file", str(self.directory / "pid")),
+                *("--socket", str(self.directory / "zebra"), "--vty_socket", str(self.directory), "--vty_port", "0"),
+                *("--bfdctl", str(self.directory / "control"), "--log", "stdout"),
+            ]
+        )
 
     def up(self) -> int:
         """Sessions that are up."""
         argv = ["vtysh", "--vty_socket", str(self.directory), "-c", "show bfd peers json"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if self.process.poll() is not None:
-            raise AssertionError(f"bfdd ended: {self.log_path.read_text(encoding='utf-8', errors='replace')}")
+        self.demand_running()
         found = json.loads(done.stdout) if done.returncode == 0 else []
         return sum(session["status"] == "up" for session in found)
-
-    def close(self) -> None:
-        """End it."""
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(5)
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class Sessions:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from benchmarks.peers.process import Peer
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -33,47 +30,35 @@ vrrp_instance VI {{
 """
 
 
-class Router:
+class Router(Peer):
     """One keepalived process. It waits as a backup and never takes the address from a living master."""
 
     def __init__(self, host: Host, priority: int, address: str, advert: float) -> None:
-        self.host = host
-        self.directory = Path(tempfile.mkdtemp(prefix=f"{host.namespace.name}-keepalived-"))
-        self.log_path = self.directory / "log"
+        super().__init__(host, "keepalived")
         configuration = self.directory / "keepalived.conf"
         text = CONFIGURATION.format(
             name=host.name, interface=host.only.name, priority=priority, advert=f"{advert:g}", address=address
         )
         configuration.write_text(text, encoding="utf-8")
-        argv = [
-            *("keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp"),
-            *("--use-file", str(configuration)),
-            *("--pid", str(self.directory / "pid")),
-            *("--vrrp_pid", str(self.directory / "vrrp_pid")),
-        ]
-        with self.log_path.open("wb") as log:
-            self.process = host.namespace.popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.start(
+            [
+                *("keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp"),
+                *("--use-file", str(configuration)),
+                *("--pid", str(self.directory / "pid")),
+                *("--vrrp_pid", str(self.directory / "vrrp_pid")),
+            ]
+        )
 
     @property
     def states(self) -> list[str]:
         """The states it entered so far, oldest first: BACKUP, MASTER, FAULT."""
-        words = [line.split() for line in self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()]
+        words = [line.split() for line in self.log.splitlines()]
         return [line[line.index("STATE") - 1] for line in words if "STATE" in line and "Entering" in line]
 
     @property
     def state(self) -> str:
         """The state it is in."""
         return self.states[-1] if self.states else "INIT"
-
-    def close(self) -> None:
-        """End it."""
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(5)
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class Pair:
