@@ -17,6 +17,8 @@ LADDERS = {
         "systemd": "networkd, another owner of interfaces",
         "network-manager": "another owner of interfaces",
         "dbus": "both are spoken to on a bus of their own",
+        "user-mode-linux": "another kernel than the running one, as a process",
+        "kmod": "loads that kernel's modules",
     },
     "cluster": {
         "gcc": "runc's C part",
@@ -31,6 +33,7 @@ LADDERS = {
     "bench": {
         "keepalived": "the peer that failover is measured against",
         "frr": "its bfdd is the peer that probing is measured against",
+        "libteam-utils": "teamd, a peer that outages are measured against",
     },
 }
 
