@@ -28,6 +28,8 @@ from tests.lab.scene import DATA_ADDRESSES, Scene
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.lab import Agent
+
 LOSS_PERCENT = 2.0
 STANDSTILLS, STANDSTILL, BREATH = 20, 5.0, 2.0
 VIRTUAL = "198.18.0.150/24"
@@ -45,9 +47,9 @@ class Outcome:
     changes: int | None
 
 
-def failures(scene: Scene) -> int:
+def failures(agent: Agent) -> int:
     """Interface and group failures since the agent started, from its metrics."""
-    lines = scene.agent.metrics().splitlines()
+    lines = agent.metrics().splitlines()
     return round(
         sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("ipmp_interface_failures_total{"))
     )
@@ -73,7 +75,9 @@ def trial(title: str, milliseconds: int, advert: float | None, work: Callable[[S
         moves = max(moves, sum(1 for one in homes if homes[one] != after[one]))
         lost = sum(train.report().between(start, start + seconds - 0.5).lost for train in scene.pings.values())
         invariants.no_unhandled_exception(scene.agent.log_path.read_text(encoding="utf-8", errors="replace"))
-        return Outcome(title, seconds, moves, failures(scene), lost, pair.transitions - transitions if pair else None)
+        return Outcome(
+            title, seconds, moves, failures(scene.agent), lost, pair.transitions - transitions if pair else None
+        )
 
 
 def lossy(seconds: float) -> Callable[[Scene, Lab | None], None]:
