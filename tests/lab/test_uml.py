@@ -46,6 +46,17 @@ def test_command_changes_no_file_and_sees_no_interface_of_this_machine(
     assert not list(tmp_path.iterdir())
 
 
+def test_working_directory_below_tmp_is_there_as_it_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "said").write_text("here")
+    monkeypatch.chdir(tmp_path)
+    assert uml.run(["sh", "-c", "cat said; touch made || true"], 60) == 0
+    said = capfd.readouterr().out
+    assert said.startswith("here")
+    assert "Read-only file system" in said
+
+
 def test_command_that_takes_too_long_is_ended() -> None:
     began = time.monotonic()
     assert uml.run(["sleep", "600"], 1) == 124

@@ -3,7 +3,8 @@
     python -m tests.lab.uml .venv/bin/python benchmarks/outage.py --here --short
 
 For what the running kernel lacks, such as bonding. Files are there at their paths, read-only; /tmp and /run are empty
-and writable, and so is the directory named by --share, mounted as /run/share. Output and exit code are the command's.
+and writable (a working directory in them is there, too), and so is the directory named by --share, mounted as
+/run/share. Output and exit code are the command's.
 Programs run natively on one processor, and a system call takes tens of microseconds.
 """
 
@@ -38,6 +39,7 @@ mount -t sysfs sysfs /sys
 for place in /tmp /run /var/tmp /dev/shm; do [ -d $place ] || mkdir $place; mount -t tmpfs tmpfs $place; done
 mkdir -p {share} /run/kernel/lib /run/lock
 mount -t hostfs -o {outside} share {share} || exit
+[ -d {directory} ] || {{ mkdir -p {directory}; mount -t hostfs -o ro,{directory} work {directory}; }}
 ln -s {modules} /run/kernel/lib/modules
 ln -s /proc/self/fd /dev/fd
 printf '#!/bin/sh\\nexec modprobe -d /run/kernel "$@"\\n' > /run/modprobe
