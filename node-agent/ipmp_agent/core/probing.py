@@ -194,8 +194,9 @@ class Prober:
 
     def wants_tick(self, now: float) -> bool:
         """Whether its deadline has come."""
-        deadline = self.next_deadline()
-        return deadline is not None and now >= deadline
+        if self._next_at is None:
+            return False
+        return now >= self._next_at or (self._next_rtt_at is not None and now >= self._next_rtt_at)
 
     def due(self, now: float) -> bool:
         """Whether the detection tick has come."""
@@ -286,10 +287,7 @@ class Prober:
     def answered(self, event: ProbeAnswered, interval: float, *, measure: bool) -> ProbeClosed | None:
         """Take a reply to a detection probe; late ones count too: they break a streak of losses. None: ignored."""
         probe = self._sent_as(event.sequence)
-        if probe is None or probe.target.address != event.target or self.targets.find(event.target) is not probe.target:
-            self.duplicates += 1
-            return None
-        if probe.state is ProbeState.ANSWERED:
+        if probe is None or probe.target is not self.targets.find(event.target) or probe.state is ProbeState.ANSWERED:
             self.duplicates += 1
             return None
         if probe.state is ProbeState.LOST:
@@ -333,14 +331,11 @@ class Prober:
 
     # --- what it says ---
 
-    def _judged(self) -> Iterator[Probe]:
-        return (probe for probe in reversed(self._history) if probe.state is not ProbeState.PENDING)
-
     def streak(self, state: ProbeState, target: Target | None = None) -> tuple[int, float]:
         """Newest consecutive probes in this state, and when the oldest of them was sent; of one target, or of all."""
         count, first_at = 0, 0.0
-        for probe in self._judged():
-            if target is not None and probe.target is not target:
+        for probe in reversed(self._history):
+            if probe.state is ProbeState.PENDING or (target is not None and probe.target is not target):
                 continue
             if probe.state is not state:
                 break
@@ -349,7 +344,10 @@ class Prober:
 
     def newest_judged(self) -> Probe | None:
         """The newest probe that is not pending."""
-        return next(self._judged(), None)
+        for probe in reversed(self._history):
+            if probe.state is not ProbeState.PENDING:
+                return probe
+        return None
 
     def failing(self, now: float, detection_time: float) -> bool:
         """Lost too many probes in a row, or could not send any for the whole detection time."""
@@ -367,7 +365,9 @@ class Prober:
     def dead_target(self) -> Target | None:
         """The target of the newest probe, when it alone stopped answering."""
         newest = self.newest_judged()
-        if newest is None or self.streak(ProbeState.LOST)[0] >= timers.PROBE_FAILURES:
+        if newest is None or newest.state is not ProbeState.LOST:
+            return None
+        if self.streak(ProbeState.LOST)[0] >= timers.PROBE_FAILURES:
             return None
         lost, _ = self.streak(ProbeState.LOST, newest.target)
         return newest.target if lost >= timers.PROBE_FAILURES else None

@@ -65,11 +65,14 @@ class Targets:
         self._next_rtt = 0
 
     def __bool__(self) -> bool:
-        return any(target.state is TargetState.ACTIVE for target in self._all)
+        return bool(self.active)
 
     def find(self, address: Address | MacAddress) -> Target | None:
         """The target with this address, if it is one."""
-        return next((target for target in self._all if target.address == address), None)
+        for target in self._all:
+            if target.address == address:
+                return target
+        return None
 
     @property
     def active(self) -> list[Target]:

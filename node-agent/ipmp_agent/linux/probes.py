@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 PROBES_REMEMBERED = 128
 """Per member and family: more than the core's history, which holds 52 detection probes beside those that measure."""
+
+SOURCES_REMEMBERED = 128
+"""Texts of source addresses that need not be read again, of all members."""
 
 SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("=qq")
@@ -56,6 +59,12 @@ class _Probe:
         """Whether a claim to have this address answers it."""
         order = self.order
         return order.protocol is not ProbeProtocol.ICMP and order.target == address and not self.answered_by
+
+
+@lru_cache(maxsize=SOURCES_REMEMBERED)
+def _address(text: str) -> Address:
+    """Read the address of a source, which may name its interface: the same few come all the time."""
+    return ip_address(text.partition("%")[0])
 
 
 class EchoSocket:
@@ -126,7 +135,7 @@ class EchoSocket:
             if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
                 seconds, nanoseconds = _TIMESPEC.unpack(data)
                 stamp = seconds * 1_000_000_000 + nanoseconds
-        return packet, ip_address(source[0].partition("%")[0]), stamp
+        return packet, _address(source[0]), stamp
 
     def close(self) -> None:
         """Give the socket back."""
