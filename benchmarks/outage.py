@@ -24,7 +24,7 @@ import shutil
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
@@ -102,14 +102,15 @@ class Setting:
     name: str
     make: Callable[[Lab], Contender]
     life: int = 10  # failures before it begins anew
+    returns: bool = True  # to the preferred NIC
 
 
 class Ipmp:
-    """Our agent, with the second NIC as a standby."""
+    """Our agent, with the second NIC as a standby or as good as the first."""
 
-    def __init__(self, lab: Lab, milliseconds: int) -> None:
+    def __init__(self, lab: Lab, milliseconds: int, standby: tuple[str, ...]) -> None:
         self.host = lab.host
-        spec = {"standby": (RESERVE,), "addresses": tuple(ADDRESSES.values()), "milliseconds": milliseconds}
+        spec = {"standby": standby, "addresses": tuple(ADDRESSES.values()), "milliseconds": milliseconds}
         self.agent = Agent(lab, usual_group(lab, **spec))
 
     def __enter__(self) -> Self:
@@ -131,9 +132,15 @@ class Ipmp:
         return failures(self.agent)
 
 
-def ipmp(milliseconds: int) -> Setting:
-    """Our agent with this failure detection time: one failure a life, since failback may not move an address often."""
-    return Setting(f"IPMP, FDT {milliseconds} ms", lambda lab: Ipmp(lab, milliseconds), life=1)
+def ipmp(milliseconds: int, *, both: bool = False) -> Setting:
+    """Our agent with this failure detection time.
+
+    One failure a life, since failback may not move an address often; none where both NICs are in use, since an address
+    is as well off on the other.
+    """
+    standby = () if both else (RESERVE,)
+    name = f"IPMP, {'both in use' if both else 'standby'}, FDT {milliseconds}"
+    return Setting(name, lambda lab: Ipmp(lab, milliseconds, standby), life=1, returns=not both)
 
 
 def bond(monitor: str) -> Setting:
@@ -210,13 +217,20 @@ class Meters:
         return Outage(pings.lost, pings.longest_outage, stream.between(start, end).longest_gap)
 
 
+@contextmanager
+def in_service(setting: Setting) -> Iterator[tuple[Lab, Contender]]:
+    """A fresh lab whose host is served by this contender, on the preferred NIC."""
+    with Lab((PREFERRED, RESERVE)) as lab, setting.make(lab) as contender:
+        wait_for(contender.active, lambda nic: nic == PREFERRED, deadline=PATIENCE, interval=LOOK)
+        yield lab, contender
+
+
 def life(
     setting: Setting, fault: Fault, address: str, times: int, generator: random.Random
 ) -> list[tuple[Outage, Outage]]:
     """Let the preferred NIC fail and come back in a fresh lab; returns what was seen of each."""
     seen = []
-    with Lab((PREFERRED, RESERVE)) as lab, setting.make(lab) as contender:
-        wait_for(contender.active, lambda nic: nic == PREFERRED, deadline=PATIENCE, interval=LOOK)
+    with in_service(setting) as (lab, contender):
         nic = lab.host.nic(PREFERRED)
         fail, mend = (nic.unplug, nic.plug) if fault is Fault.CABLE else (nic.silence, nic.restore)
         with Meters(lab, address) as meters:
@@ -224,7 +238,8 @@ def life(
                 pause(generator)
                 failed = meters.watch(fail)
                 pause(generator)
-                seen.append((failed, meters.watch(mend, lambda: contender.active() == PREFERRED)))
+                done = (lambda: contender.active() == PREFERRED) if setting.returns else None
+                seen.append((failed, meters.watch(mend, done)))
     return seen
 
 
@@ -258,7 +273,7 @@ class Line:
 
     def text(self, base: Line) -> str:
         """The line; the ratio is to this one."""
-        words = [f"{self.setting:<28} {self.family} {len(self.outages):>4}"]
+        words = [f"{self.setting:<30} {self.family} {len(self.outages):>4}"]
         for scale, values in (
             (1, [float(one.lost) for one in self.outages]),
             (1e3, [one.gap for one in self.outages]),
@@ -275,7 +290,7 @@ def fastest_stable(make: Callable[[int], Setting], lowest: int = 0) -> int:
     """Return the shortest time at which no NIC is given up on a busy machine."""
     for milliseconds in (one for one in CANDIDATES if one >= lowest):
         setting = make(milliseconds)
-        with Lab((PREFERRED, RESERVE)) as lab, setting.make(lab) as contender:
+        with in_service(setting) as (_, contender):
             before = contender.failures()
             with busy_machine():
                 time.sleep(STABLE_FOR)
@@ -298,6 +313,7 @@ def lines(runs: int, generator: random.Random, only: Fault | None, *, trials: bo
             bond(bonding.mii(10)),
             team("ethtool", teamd.ETHTOOL),
             team("ethtool, repeated", teamd.ETHTOOL, **teamd.REPEATED),
+            ipmp(1000, both=True),
             ipmp(1000),
         ):
             yield from measure(setting, Fault.CABLE, runs, generator)
@@ -322,8 +338,8 @@ def table(found: list[Line]) -> str:
         ranks = f"{'p50':>7} {'p99':>7} {'worst':>7}"
         text += [
             f"\n{fault}; the NIC {event}",
-            f"{'':<38} {'pings lost':>23} {'longest ping gap, ms':>23} {'longest TCP gap, ms':>23} {'lost, to':>8}",
-            f"{'':<33} {'runs':>4} {ranks} {ranks} {ranks} {'first':>8}",
+            f"{'':<40} {'pings lost':>23} {'longest ping gap, ms':>23} {'longest TCP gap, ms':>23} {'lost, to':>8}",
+            f"{'':<35} {'runs':>4} {ranks} {ranks} {ranks} {'first':>8}",
             *(line.text(first[line.family]) for line in chosen),
         ]
     return "\n".join(text)
@@ -348,7 +364,7 @@ def elsewhere(arguments: argparse.Namespace) -> int:
 def main() -> int:
     """Run it, here or there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20, help="failures of each kind and family (default %(default)d)")
+    parser.add_argument("--runs", type=int, default=10, help="failures of each kind and family (default %(default)d)")
     parser.add_argument("--only", choices=[fault.name.lower() for fault in Fault], help="one kind of failure alone")
     parser.add_argument("--seed", type=int, default=None, help="seed of the pauses between failures (default: random)")
     parser.add_argument("--short", action="store_true", help="one run of each, no trials: does it work, not how well")
