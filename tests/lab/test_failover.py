@@ -38,6 +38,17 @@ def test_pulled_cable_moves_every_address_and_no_stream_breaks() -> None:
             assert stream.stop().error is None
 
 
+def test_standby_takes_over_with_its_way_out_and_nobody_else_is_blamed() -> None:
+    """With the last leg the kernel drops nexthop group and routes; they are laid again with the move."""
+    with Scene(changes={"standby": ("nic1",)}) as scene:
+        scene.holder(V4).unplug()
+        scene.wait_moved(V4, scene.lab.host.nic("nic0"))
+        scene.flows()
+        scene.settle()
+        assert "ipmp_foreign_changes_total 0.0" in scene.agent.metrics()
+        assert not [line for line in scene.agent.log() if "another program" in line.get("message", "")]
+
+
 @pytest.mark.parametrize("address", [V4, V6])
 def test_address_is_announced_in_every_form_and_again_later(address: str) -> None:
     with Scene(watched=()) as scene:

@@ -14,7 +14,7 @@ from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed
 from ipmp_agent.core.detection import Detection
 from ipmp_agent.core.interface import Interface, InterfaceEvent
 from ipmp_agent.core.offline import Offline
-from ipmp_agent.core.outbound import Outbound
+from ipmp_agent.core.outbound import NOTHING, Outbound
 from ipmp_agent.core.placement import Placement
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.recovery import Recovery
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ipmp_agent.core.actions import Action, Move
+    from ipmp_agent.core.outbound import OutboundOrders
     from ipmp_agent.core.snapshot import GroupSnapshot
     from ipmp_api.types import InterfaceAddress, NodeGroup
 
@@ -182,7 +183,7 @@ class Multipathing:
         homes = self._interfaces if configuration.policies.existing is Existing.ADOPT else ()
         withdrawn = self._placement.configure([a.address for a in configuration.data_addresses], homes=homes)
         if configuration.policies.mode is Mode.MANAGE:
-            self._move(withdrawn)
+            self._move(withdrawn, NOTHING)
         self._detection.configure(configuration, now)
         reclaim = bool(configuration.policies.failback)
         self._note_use(group.settle(self._members, reclaim=reclaim, first_out=newly_standby))
@@ -350,10 +351,10 @@ class Multipathing:
         self._tell_state(now)
         waiting = self._recovery.waiting(self._members, now)
         if self._configuration.policies.mode is Mode.MANAGE:
-            self._move(self._placement.place(active, now, self._why_left, waiting=waiting))
+            moves = self._placement.place(active, now, self._why_left, waiting=waiting)
             spreading = bool(self._configuration.policies.outbound_spreading)
             working = [i.key for i in self._members if i.functioning]
-            self._actions += self._outbound.changes(active, working, spreading=spreading)
+            self._move(moves, self._outbound.changes(active, working, spreading=spreading))
         else:
             self._placement.rest()
         if now >= self._look_at or any(key not in self._findings for key in refused):
@@ -396,10 +397,18 @@ class Multipathing:
             return Reason.FAILBACK  # it works and is no longer needed
         return interface.reason or Reason.FAILOVER
 
-    def _move(self, moves: Sequence[Move]) -> None:
-        if not moves:
-            return
-        self.act(MoveAddresses(tuple(moves)))
+    def _move(self, moves: Sequence[Move], outbound: OutboundOrders) -> None:
+        """Move and announce first; but who is left without a way out answers nobody whom an announcement calls."""
+        if moves:
+            self.act(MoveAddresses(tuple(moves)))
+        if outbound.urgent:
+            self._actions += outbound.carriers
+        self._announce(moves)
+        if not outbound.urgent:
+            self._actions += outbound.carriers
+        self._actions += outbound.nominee
+
+    def _announce(self, moves: Sequence[Move]) -> None:
         arrived: dict[str, list[InterfaceAddress]] = {}
         for move in moves:
             if move.destination is not None:

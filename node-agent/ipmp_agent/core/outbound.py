@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipmp_agent.core.actions import SetNominee, SetOutbound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+
+class OutboundOrders(NamedTuple):
+    """What is to be ordered now: at most one of each."""
+
+    carriers: tuple[SetOutbound, ...]
+    nominee: tuple[SetNominee, ...]
+    urgent: bool  # none of those that carried until now carries any more
+
+
+NOTHING = OutboundOrders((), (), urgent=False)
 
 
 class Outbound:
@@ -24,20 +35,19 @@ class Outbound:
         """The member that stands for the group."""
         return self.nomination.ipv4
 
-    def changes(
-        self, active: Sequence[str], working: Sequence[str], *, spreading: bool
-    ) -> Iterator[SetNominee | SetOutbound]:
+    def changes(self, active: Sequence[str], working: Sequence[str], *, spreading: bool) -> OutboundOrders:
         """The orders that follow from who is active, in the order of activation, and who works.
 
         The nominee stays while it is active and is not moved back. A failed group keeps its routes.
         """
         names = tuple(active) if spreading else tuple(active[:1])
         carriers = SetOutbound(names, names)
-        if active and carriers != self.carriers:
+        changed = bool(active) and carriers != self.carriers
+        urgent = changed and self.carriers is not None and set(self.carriers.ipv4).isdisjoint(names)
+        if changed:
             self.carriers = carriers
-            yield carriers
         nominee = self.nominee if self.nominee in active else next(iter(active), None)
         nomination = SetNominee(nominee, nominee, tuple(working))
-        if nomination != self.nomination:
-            self.nomination = nomination
-            yield nomination
+        nominated = nomination != self.nomination
+        self.nomination = nomination
+        return OutboundOrders((carriers,) if changed else (), (nomination,) if nominated else (), urgent)

@@ -33,6 +33,10 @@ CONNECTED_METRIC = {4: 0, 6: 255}
 TRANSIENT = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EEXIST})
 
 
+ROUTES_AT_ONCE = 64
+"""Routes laid again before the first announcement: about a millisecond. More of them follow it."""
+
+
 class Surroundings(foreign_routes.Surroundings, Protocol):
     """What shadows need to know of the rest of the group."""
 
@@ -161,8 +165,10 @@ class Shadows:
         return shadow.metric, self._legs.group(shadow.way), shadow.source
 
     def link_lost(self, index: int) -> None:
-        """An interface lost its carrier, or is gone."""
+        """An interface lost its carrier, or is gone: with the last leg of a way the kernel drops the routes by it."""
         self._legs.lost(index)
+        if not all(self._legs.is_installed(way) for way in self._ways):
+            self._installed = {d: s for d, s in self._installed.items() if self._legs.is_installed(s.way)}
 
     def uses(self, index: int) -> bool:
         """Whether shadows leave by an interface."""
@@ -240,9 +246,14 @@ class Shadows:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def set_outbound(self) -> bool:
-        """Give every group its legs at once; returns whether a comparison must follow, since a group is new."""
+        """Give every group its legs at once; returns whether a comparison must follow, since a group is new.
+
+        Where all legs were lost the routes are laid again at once, too, unless they are very many.
+        """
         ready = [way for way in self._ways if self._legs.is_installed(way)]
-        failures = self._host.send(self._legs.differences(ready), expected=TRANSIENT)
+        missing = [d for d in self._wanted if d not in self._installed] if len(ready) < len(self._ways) else []
+        requests = self._legs.differences(ready) + (self._apply(missing) if len(missing) <= ROUTES_AT_ONCE else [])
+        failures = self._host.send(requests, expected=TRANSIENT)
         return bool(failures) or len(ready) < len(self._ways)
 
     def differences(self, found: Sequence[Route], nexthops: Sequence[Nexthop], indexes: set[int]) -> list[bytes]:

@@ -8,6 +8,7 @@ import itertools
 import pytest
 
 from ipmp_agent.core import events
+from ipmp_agent.core.actions import Announce, MoveAddresses, SetOutbound
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import GroupState
 from ipmp_agent.simulated import VirtualNode, node_group
@@ -77,6 +78,17 @@ def test_as_many_standbys_are_activated_as_active_members_failed(active: int, st
     assert len(out) == failures
     assert len([n for n in in_use if n >= active]) == min(failures, standby)
     assert len(waiting) == standby - min(failures, standby)
+
+
+@pytest.mark.parametrize(("active", "standby", "first"), [(1, 1, SetOutbound), (2, 0, Announce), (2, 1, Announce)])
+def test_way_out_comes_before_the_announcement_only_where_none_is_left(
+    active: int, standby: int, first: type[object]
+) -> None:
+    node = group_of(active, standby)
+    actions = node.handle(events.LinkChanged("nic0", up=False))
+    orders = [type(action) for action in actions if isinstance(action, MoveAddresses | SetOutbound | Announce)]
+    assert orders[:2] == [MoveAddresses, first]
+    assert set(orders) == {MoveAddresses, SetOutbound, Announce}
 
 
 def test_failure_of_an_inactive_member_activates_nothing() -> None:
