@@ -6,6 +6,7 @@ out.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import socket
@@ -32,6 +33,9 @@ WATCH_SILENCE = 90.0
 
 ANSWER_TIMEOUT = 1.5
 """Seconds in which a server that can be reached answers a question by a fresh connection."""
+
+NO_SOCKET = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Errors of this host's own: they say nothing of a server."""
 
 PAGE = 500
 
@@ -135,15 +139,21 @@ class ApiServer:
         return self._json("PATCH", path, {}, body=body, kind="application/merge-patch+json")
 
     def answers(self) -> bool:
-        """Whether the server can be reached by a connection of now; what it answers is its own matter."""
+        """Whether the server can be reached by a connection of now; what it answers is its own matter.
+
+        Raises OSError where no socket is to be had.
+        """
         # Connections that are open already may live on where a new one finds no way.
         fresh = client.ApiClient(self._configuration).rest_client.pool_manager
         timeout = urllib3.Timeout(connect=ANSWER_TIMEOUT, read=ANSWER_TIMEOUT)
         try:
             fresh.request("GET", f"{self._configuration.host}/readyz", timeout=timeout, retries=False)
         except (HTTPError, OSError) as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, OSError) and cause.errno in NO_SOCKET:
+                raise cause from error
             # Refused by a host that was found: the server is down, and the way to it is not.
-            return isinstance(error.__cause__, ConnectionRefusedError)
+            return isinstance(cause, ConnectionRefusedError)
         finally:
             fresh.clear()
         return True

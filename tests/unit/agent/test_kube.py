@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import resource
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +29,6 @@ from tests.unit.views.pictures import failed, interface, publication, view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from ipmp_agent.kube.report import Reporter
     from ipmp_api.types import NodeGroup
@@ -483,6 +486,21 @@ def test_server_that_is_silent_does_not_answer_and_one_that_is_down_can_be_reach
     assert not connected.answers()
     server.close()
     assert connected.answers(), "its host refused the connection: the way there is whole"
+
+
+def test_that_no_socket_is_to_be_had_is_not_taken_for_a_silent_server(server: FakeApiServer, kubeconfig: Path) -> None:
+    connected = ApiServer.connect(kubeconfig)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(descriptor.name) for descriptor in Path("/proc/self/fd").iterdir())
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10, before[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                stack.callback(os.close, os.dup(0))
+        with pytest.raises(OSError, match="Too many open files"):
+            connected.answers()
+    assert connected.answers()
 
 
 def test_each_question_whether_the_server_answers_takes_a_connection_of_its_own(
