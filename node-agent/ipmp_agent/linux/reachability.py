@@ -20,21 +20,21 @@ SPACING = 0.25
 """Requests to each target in one look, and the seconds between them and after the last."""
 
 GATEWAYS_MAXIMUM = 16
-"""Gateways asked. A host has one or two; a router may have very many."""
+"""Gateways asked in each family. A host has one or two; a router may have very many."""
 
 _KIND = 4  # beside the kinds of the probers
 
 
 def gateways(table: Iterable[routes.Route]) -> frozenset[Address]:
     """The gateways of other people's routes, without those that every link may have: they say nothing of routes."""
-    found: dict[Address, None] = {}
+    found: dict[int, set[Address]] = {4: set(), 6: set()}
     for route in table:
         for leg in () if route.owned else route.legs:
-            if leg.gateway is not None and not (address := routes.address_of(leg.gateway)).is_link_local:
-                found[address] = None
-        if len(found) >= GATEWAYS_MAXIMUM:
-            break
-    return frozenset(list(found)[:GATEWAYS_MAXIMUM])
+            if leg.gateway is None or (address := routes.address_of(leg.gateway)).is_link_local:
+                continue
+            if len(found[address.version]) < GATEWAYS_MAXIMUM:
+                found[address.version].add(address)
+    return frozenset().union(*found.values())
 
 
 async def answering(targets: Iterable[Address]) -> frozenset[Address]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from ipmp_agent.linux import reachability
+
 if TYPE_CHECKING:
     from tests.lab import Lab
     from tests.lab.kernel.running import RunningKernel
@@ -15,6 +17,10 @@ SILENT, SILENT_V6 = "198.18.0.77", "2001:db8:0:1::77"
 def answering(kernel: RunningKernel, *targets: str) -> set[str]:
     found = kernel.run(lambda k: k.answering({ip_address(target) for target in targets}))
     return {str(address) for address in found}
+
+
+def gateways(kernel: RunningKernel) -> set[str]:
+    return {str(address) for address in kernel.run(lambda k: k.gateways())}
 
 
 def give_addresses(lab: Lab) -> None:
@@ -56,5 +62,19 @@ def test_gateways_are_those_of_the_hosts_own_routes_without_the_link_local_ones(
             "route add 2001:db8:0:9::/64 via fe80::1 dev nic0",
         ]
     )
-    found = {str(address) for address in kernel.run(lambda k: k.gateways())}
+    found = gateways(kernel)
     assert found == {"198.18.0.1", "198.18.0.2", "198.18.0.3", "2001:db8:0:1::1"}
+
+
+def test_router_with_very_many_gateways_asks_a_few_of_each_family(lab: Lab, kernel: RunningKernel) -> None:
+    give_addresses(lab)
+    lab.host.namespace.batch(
+        [
+            "route add default via 198.18.0.1",
+            *(f"route add 198.19.{number}.0/24 via 198.18.0.{number}" for number in range(100, 140)),
+            "route add default via 2001:db8:0:1::1 metric 5",
+        ]
+    )
+    found = gateways(kernel)
+    assert {"198.18.0.1", "2001:db8:0:1::1"} <= found
+    assert len(found) == reachability.GATEWAYS_MAXIMUM + 1
