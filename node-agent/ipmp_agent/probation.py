@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ipmp_agent.daemon import Kernel
-    from ipmp_api.types import NodeGroup
+    from ipmp_api.types import Address, NodeGroup
 
 API_SERVER = "the API server"
 
@@ -241,7 +241,11 @@ class Probation:
 
     async def _worth_asking(self, changes: Iterable[Change]) -> frozenset[str]:
         """The gateways, the pinned targets and the API server. Peers are no measure: they come and go."""
-        asked = set(await self._kernel.gateways())
+        asked: set[Address] = set()
+        try:
+            asked.update(await self._kernel.gateways())
+        except Exception:
+            log.exception("could not read the gateways: nobody asks them about this change")
         for change in changes:
             asked.update(change.wanted.policies.targets.addresses)
         # Every link has link-local addresses: that one answers says nothing of routes.
