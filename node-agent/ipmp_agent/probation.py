@@ -53,7 +53,7 @@ class Probation:
         self._loop = asyncio.get_running_loop()
         self._watching = asyncio.Event()  # there is something to look at
         self._asking: asyncio.Future[bool | None] | None = None
-        self._refusals = list(saved.refusals)
+        self._refusals = list(saved.refusals) if enabled else []
         self._aftermaths: dict[int, Aftermath] = {}  # by identity of the refusal
         self._tried: dict[str, int] = {}  # trials so far of a group that is tried again
         self._record: SavedTrial | None = None

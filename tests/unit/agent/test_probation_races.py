@@ -6,16 +6,35 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.agent.building import node_group
-from tests.unit.agent.test_probation import node, view, want
+from ipmp_agent import state
+from tests.unit.agent.building import Rig, node_group
+from tests.unit.agent.test_probation import GATEWAY, node, undo, view, want
 
 if TYPE_CHECKING:
-    pass
+    from ipmp_agent.state import State
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
 ONE, TWO = node_group("one", interfaces=("nic0",)), node_group("two", interfaces=("nic1",))
 MENDED = node_group(addresses=("198.18.0.109/24",))
+
+
+def left_behind(rig: Rig) -> State:
+    """What an agent that is killed now leaves on disk."""
+    return state.parse(state.dump(rig.saved[-1], "boot"), "boot")
+
+
+async def test_agent_without_trials_refuses_nothing_that_an_earlier_one_refused() -> None:
+    async with node() as rig:
+        await want(rig, node_group())
+        await undo(rig)
+        left = left_behind(rig)
+    rig = Rig(left)
+    rig.kernel.routers = frozenset({GATEWAY})
+    assert await rig.apply(*left.wanted())
+    assert view(rig).configuration == node_group()
+    assert view(rig).undone == ""
+    rig.plane.stop()
 
 
 async def test_routes_that_cannot_be_read_do_not_stop_the_agent() -> None:
