@@ -81,9 +81,9 @@ class State:
     refusals: tuple[Refusal, ...] = ()
 
     def wanted(self) -> tuple[NodeGroup, ...]:
-        """The configurations as they were wanted, also where another one is in force."""
+        """The configurations as they were wanted, also where another one is in force, or none yet."""
         refused = {name: change.wanted for refusal in self.refusals for name, change in refusal.changes.items()}
-        return tuple(refused.get(name, group.configuration) for name, group in self.groups.items())
+        return tuple(({name: group.configuration for name, group in self.groups.items()} | refused).values())
 
 
 def this_boot() -> str | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ipmp_agent import state
+from ipmp_agent.core import timers
+from ipmp_api.types import Mode
 from tests.unit.agent.building import Rig, node_group
 from tests.unit.agent.test_probation import GATEWAY, node, undo, view, want
 
@@ -22,6 +25,21 @@ MENDED = node_group(addresses=("198.18.0.109/24",))
 def left_behind(rig: Rig) -> State:
     """What an agent that is killed now leaves on disk."""
     return state.parse(state.dump(rig.saved[-1], "boot"), "boot")
+
+
+async def test_killed_between_withdrawal_and_observation_the_refusal_is_not_forgotten() -> None:
+    async with node() as rig:
+        await want(rig, ONE)
+        await asyncio.sleep(2 * timers.TRIAL)
+        await want(rig, ONE, TWO)
+        rig.kernel.faults["configure"] = [OSError(5, "killed here")] * 1000
+        await undo(rig)
+        left = left_behind(rig)
+        assert "two" not in left.groups
+    async with node(left) as rig:
+        await want(rig, *left.wanted())  # no API server yet
+        await want(rig, ONE, TWO)
+        assert view(rig, "two").configuration.policies.mode is Mode.OBSERVE
 
 
 async def test_agent_without_trials_refuses_nothing_that_an_earlier_one_refused() -> None:
