@@ -74,7 +74,9 @@ class Configurator:
         while True:
             await self._news.wait()
             self._news.clear()
-            if await self._apply(self._wanted or {}):
+            if self._wanted is None:
+                continue  # a verdict over what an earlier agent left: nobody has said yet what is to be
+            if await self._apply(self._wanted):
                 self._retry = RETRY_MINIMUM
             elif not self._news.is_set():
                 loop.call_later(self._retry, self._news.set)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from ipmp_agent import state
 from ipmp_agent.core import timers
 from ipmp_api.types import Mode
 from tests.unit.agent.building import Rig, node_group
-from tests.unit.agent.test_probation import GATEWAY, node, undo, view, want
+from tests.unit.agent.test_probation import GATEWAY, calls, node, undo, view, want
 
 if TYPE_CHECKING:
     from ipmp_agent.state import State
@@ -25,6 +26,18 @@ MENDED = node_group(addresses=("198.18.0.109/24",))
 def left_behind(rig: Rig) -> State:
     """What an agent that is killed now leaves on disk."""
     return state.parse(state.dump(rig.saved[-1], "boot"), "boot")
+
+
+async def test_verdict_that_comes_before_any_configuration_withdraws_nothing() -> None:
+    async with node() as rig:
+        await want(rig, node_group())
+        left = left_behind(rig)
+    assert left.trial is not None
+    async with node(replace(left, trial=replace(left.trial, attempts=timers.TRIALS))) as rig:
+        await asyncio.sleep(60)
+        assert calls(rig, "withdraw", "restore") == []
+        await want(rig, *left.wanted())
+        assert view(rig).configuration.policies.mode is Mode.OBSERVE
 
 
 async def test_killed_between_withdrawal_and_observation_the_refusal_is_not_forgotten() -> None:
