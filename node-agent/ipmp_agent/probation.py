@@ -104,7 +104,8 @@ class Probation:
     def permitted(self, wanted: Mapping[str, NodeGroup]) -> dict[str, NodeGroup]:
         """What is to be applied of what is wanted: what was refused is replaced by what was there before."""
         for refusal in tuple(self._refusals):
-            if not all(_is_same(change.wanted, wanted.get(name)) for name, change in refusal.changes.items()):
+            stands = all(_is_same(change.wanted, wanted.get(name)) for name, change in refusal.changes.items())
+            if not stands or _is_taken(refusal, wanted):
                 log.info("not refused any more, for there is a new configuration: %s", _listed(refusal.changes))
                 self._permit(refusal)
         return {name: self._instead(name, configuration) for name, configuration in wanted.items()}
@@ -287,3 +288,15 @@ def _is_same(one: NodeGroup, other: NodeGroup | None) -> bool:
 def _listed(names: Iterable[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
+def _is_taken(refusal: Refusal, wanted: Mapping[str, NodeGroup]) -> bool:
+    """Whether another group wants what a group that goes back would take."""
+    back = [_claims(change.before) for change in refusal.changes.values() if change.before is not None]
+    others = [_claims(configuration) for name, configuration in wanted.items() if name not in refusal.changes]
+    return any(not mine.isdisjoint(theirs) for mine in back for theirs in others)
+
+
+def _claims(configuration: NodeGroup) -> set[object]:
+    """What only one group of a node may have."""
+    return {member.key for member in configuration.members} | {a.address.ip for a in configuration.data_addresses}
+
+

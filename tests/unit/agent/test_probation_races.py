@@ -75,3 +75,17 @@ async def test_routes_that_cannot_be_read_do_not_stop_the_agent() -> None:
         assert view(rig).configuration == node_group()
         await want(rig, MENDED)
         assert view(rig).on_trial
+
+
+async def test_new_group_that_takes_a_member_of_what_was_there_before_ends_the_refusal() -> None:
+    both = node_group("one", addresses=("198.18.0.100/24",))
+    async with node() as rig:
+        await want(rig, both)
+        await asyncio.sleep(2 * timers.TRIAL)
+        await want(rig, ONE)
+        await undo(rig)
+        assert view(rig, "one").configuration == both
+        await want(rig, ONE, TWO)
+        assert view(rig, "one").configuration == ONE
+        assert view(rig, "two").configuration == TWO
+        assert view(rig, "one").on_trial
