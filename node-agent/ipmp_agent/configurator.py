@@ -86,6 +86,9 @@ class Configurator:
         """Bring every group where it should be; False when one of them must be tried again."""
         plane = self._plane
         wanted = self._probation.permitted(wanted)
+        # What stays as an earlier agent left it is taken over at once: nobody need be asked about it.
+        same = [n for n, new in wanted.items() if n not in plane.groups and self._current(n) == new]
+        done = {name: await self._attempt(name, wanted[name]) for name in same}
         if await self._probation.begin([Change(new, self._current(name)) for name, new in wanted.items()]):
             self._keep_in_mind()
             await plane.secure()
@@ -94,20 +97,19 @@ class Configurator:
         # What a group set that could not be withdrawn must not be noted as what the host had.
         theirs = [current for name in stuck if (current := self._current(name)) is not None]
         taken = {member.key for configuration in theirs for member in configuration.members}
-        done = [
-            taken.isdisjoint(member.key for member in configuration.members)
-            and await self._attempt(name, configuration)
-            for name, configuration in wanted.items()
-        ]
-        succeeded = not stuck and all(done)
-        if succeeded:
+        for name, configuration in wanted.items():
+            if name not in done:
+                free = taken.isdisjoint(member.key for member in configuration.members)
+                done[name] = free and await self._attempt(name, configuration)
+        failed = {*stuck, *(name for name, succeeded in done.items() if not succeeded)}
+        if not failed:
             self._probation.applied(wanted)
         self._keep_in_mind()
         self._mark()
         plane.configured = True
         plane.measurements.configured_at = plane.publish().time
         self.applied.set()
-        return succeeded
+        return not failed
 
     def _current(self, name: str) -> NodeGroup | None:
         """What a group was configured by last, in this process or the one before."""

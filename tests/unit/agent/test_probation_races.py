@@ -89,3 +89,13 @@ async def test_new_group_that_takes_a_member_of_what_was_there_before_ends_the_r
         assert view(rig, "one").configuration == ONE
         assert view(rig, "two").configuration == TWO
         assert view(rig, "one").on_trial
+
+
+async def test_unchanged_group_is_taken_over_before_anybody_is_asked_about_another() -> None:
+    async with node() as rig:
+        await want(rig, ONE)
+        await asyncio.sleep(2 * timers.TRIAL)
+        left = left_behind(rig)
+    async with node(left) as rig:
+        await want(rig, ONE, TWO)
+        assert calls(rig, "configure", "gateways")[:2] == [("configure", "one"), ("gateways", "")]
