@@ -102,8 +102,7 @@ class Configurator:
                 free = taken.isdisjoint(member.key for member in configuration.members)
                 done[name] = free and await self._attempt(name, configuration)
         failed = {*stuck, *(name for name, succeeded in done.items() if not succeeded)}
-        if not failed:
-            self._probation.applied(wanted)
+        self._probation.applied(wanted, failed)
         self._keep_in_mind()
         self._mark()
         plane.configured = True

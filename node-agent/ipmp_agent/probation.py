@@ -21,7 +21,7 @@ from ipmp_agent.state import Change, Refusal, SavedTrial, State
 from ipmp_api.types import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from ipmp_agent.daemon import Kernel
     from ipmp_api.types import Address, NodeGroup
@@ -58,12 +58,14 @@ class Probation:
         self._tried: dict[str, int] = {}  # trials so far of a group that is tried again
         self._record: SavedTrial | None = None
         self._trial: Trial | None = None
+        self._unapplied = False  # the kernel is not yet as all that is on trial would have it
         if enabled and saved.trial is not None:
             self._resume(saved.trial)
 
     def _resume(self, cut_short: SavedTrial) -> None:
         self._record = replace(cut_short, attempts=cut_short.attempts + 1)
         self._trial = Trial(frozenset(cut_short.reached), self._loop.time())
+        self._unapplied = True
         self._watching.set()
 
     # --- what others ask
@@ -144,6 +146,7 @@ class Probation:
         known = self._record.changes
         tried = {name: replace(c, before=known[name].before) if name in known else c for name, c in tried.items()}
         self._record = replace(self._record, changes={**known, **tried})
+        self._unapplied = True
         self._watching.set()
         return True
 
@@ -154,24 +157,35 @@ class Probation:
             return False
         return not _is_same(wanted, change.before)
 
-    def applied(self, wanted: Mapping[str, NodeGroup]) -> None:
-        """Start the clocks: this is what the kernel is like now."""
+    def applied(self, wanted: Mapping[str, NodeGroup], failed: Collection[str]) -> None:
+        """Start the clocks: this is what the kernel is like now, but for the groups that failed."""
         now = self._loop.time()
         if self._record is not None and self._trial is not None:
-            self._trial.applied(now)
             # Who was deleted, observes only, or was changed back by hand has nothing on trial any more.
             changes = {
                 name: change
                 for name, change in self._record.changes.items()
                 if _is_same(change.wanted, wanted.get(name)) and not _is_same(change.wanted, change.before)
             }
-            self._record = replace(self._record, changes=changes)
+            if changes != self._record.changes:
+                self._record = replace(self._record, changes=changes)
             if not changes:
                 self._record = self._trial = None
+            elif self._unapplied and changes.keys().isdisjoint(failed):
+                self._unapplied = False
+                self._trial.applied(now)
+                self._record = replace(self._record)  # a look under way began before
+        in_force = {name: configuration for name, configuration in wanted.items() if name not in failed}
         for refusal in self._refusals:
-            if not refusal.final and id(refusal) not in self._aftermaths:
+            if not refusal.final and id(refusal) not in self._aftermaths and self._is_undone(refusal, in_force):
                 self._aftermaths[id(refusal)] = Aftermath(frozenset(refusal.lost), now)
                 self._watching.set()
+
+    def _is_undone(self, refusal: Refusal, in_force: Mapping[str, NodeGroup]) -> bool:
+        """Whether nothing of refused changes is in the kernel any more: they may be refused while it is at work."""
+        return all(
+            _is_same(self._instead(name, change.wanted), in_force.get(name)) for name, change in refusal.changes.items()
+        )
 
     # --- verdicts
 
@@ -202,13 +216,15 @@ class Probation:
         if record.attempts > timers.TRIALS:
             return Verdict.LOST, self._refuse(record, frozenset())
         answered = await self._look(trial.before)
-        if answered is None or self._trial is not trial or self._record is None:
-            return Verdict.OPEN, None
+        if answered is None or self._record is not record:
+            return Verdict.OPEN, None  # another change came meanwhile: the look says nothing of it
         verdict = trial.looked(answered, self._loop.time())
         if verdict is Verdict.LOST:
-            return verdict, self._refuse(self._record, trial.lost)
+            return verdict, self._refuse(record, trial.lost)
+        if verdict is Verdict.KEPT and self._unapplied:
+            return Verdict.OPEN, None
         if verdict is Verdict.KEPT:
-            log.info("kept, since everything still answers: the change of %s", _listed(self._record.changes))
+            log.info("kept, since everything still answers: the change of %s", _listed(record.changes))
             self._record = self._trial = None
         return verdict, None
 
@@ -285,9 +301,6 @@ def _is_same(one: NodeGroup, other: NodeGroup | None) -> bool:
     return other is not None and replace(one, peers=()) == replace(other, peers=())
 
 
-def _listed(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 def _is_taken(refusal: Refusal, wanted: Mapping[str, NodeGroup]) -> bool:
     """Whether another group wants what a group that goes back would take."""
     back = [_claims(change.before) for change in refusal.changes.values() if change.before is not None]
@@ -300,3 +313,6 @@ def _claims(configuration: NodeGroup) -> set[object]:
     return {member.key for member in configuration.members} | {a.address.ip for a in configuration.data_addresses}
 
 
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

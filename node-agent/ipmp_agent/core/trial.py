@@ -42,8 +42,9 @@ class Trial:
         self._silent = dict.fromkeys(before, 0)  # looks in a row without an answer
 
     def applied(self, now: float) -> None:
-        """The change has been carried out, or another one that joined it."""
+        """The change has been carried out, or another one that joined it: it may be what mends the silence."""
         self._until = now + timers.TRIAL
+        self._silent = dict.fromkeys(self.before, 0)
 
     def looked(self, answered: frozenset[str], now: float) -> Verdict:
         """Take what answered in one look."""

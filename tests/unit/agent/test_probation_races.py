@@ -12,10 +12,14 @@ from ipmp_agent import state
 from ipmp_agent.core import timers
 from ipmp_api.types import Mode
 from tests.unit.agent.building import Rig, node_group
-from tests.unit.agent.test_probation import GATEWAY, calls, node, undo, view, want
+from tests.unit.agent.test_probation import GATEWAY, TARGET, calls, node, told, undo, view, want
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from ipmp_agent.state import State
+    from ipmp_api.types import NodeGroup
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
@@ -23,9 +27,114 @@ ONE, TWO = node_group("one", interfaces=("nic0",)), node_group("two", interfaces
 MENDED = node_group(addresses=("198.18.0.109/24",))
 
 
+def slow(rig: Rig, seconds: Mapping[str, float]) -> None:
+    """Have the kernel take its time for the configuration of some groups."""
+    configure = rig.kernel.configure
+
+    async def later(group: NodeGroup, *arguments: Any) -> None:
+        await asyncio.sleep(seconds.get(group.group_name, 0.0))
+        await configure(group, *arguments)
+
+    rig.kernel.configure = later  # type: ignore[method-assign]
+
+
+def refuse(rig: Rig, name: str) -> None:
+    """Have the kernel refuse every configuration of a group."""
+    configure = rig.kernel.configure
+
+    async def refusing(group: NodeGroup, *arguments: Any) -> None:
+        if group.group_name == name:
+            raise OSError(22, "no")
+        await configure(group, *arguments)
+
+    rig.kernel.configure = refusing  # type: ignore[method-assign]
+
+
 def left_behind(rig: Rig) -> State:
     """What an agent that is killed now leaves on disk."""
     return state.parse(state.dump(rig.saved[-1], "boot"), "boot")
+
+
+async def test_change_that_joins_a_trial_is_not_kept_before_it_is_carried_out() -> None:
+    async with node() as rig:
+        await want(rig, ONE)
+        slow(rig, {"two": 4.0})
+        await asyncio.sleep(timers.TRIAL - 1)
+        await want(rig, ONE, TWO)
+        await asyncio.sleep(5)
+        assert view(rig, "two").on_trial
+        await undo(rig)
+        assert sorted(told(rig)) == ["one", "two"]
+
+
+async def test_correction_during_a_trial_is_not_blamed_for_what_it_corrects() -> None:
+    async with node() as rig:
+        await want(rig, node_group())
+        rig.kernel.silent = {GATEWAY}
+        await asyncio.sleep(timers.TRIAL_LOOK * 2.25)  # two looks have heard nobody
+        await want(rig, MENDED)
+        await asyncio.sleep(timers.TRIAL_LOOK)  # the NIC comes up
+        rig.kernel.silent = set()
+        await asyncio.sleep(2 * timers.TRIAL)
+        assert told(rig) == []
+        assert view(rig).configuration == MENDED
+
+
+async def test_news_that_change_nothing_do_not_prolong_a_trial() -> None:
+    async with node() as rig:
+        await want(rig, node_group())
+        for number in range(1, 8):
+            await asyncio.sleep(timers.TRIAL_LOOK)
+            await want(rig, replace(node_group(), peers=(TARGET + number,)))
+        assert not view(rig).on_trial
+
+
+async def test_blame_is_looked_for_from_when_a_slow_kernel_has_undone_the_change() -> None:
+    async with node() as rig:
+        await want(rig, node_group())
+        await asyncio.sleep(2 * timers.TRIAL)
+        await want(rig, MENDED)
+        slow(rig, {"lab": 2 * timers.TRIAL})
+        rig.kernel.silent = {GATEWAY}
+        await asyncio.sleep(1)
+        await want(rig, node_group(addresses=("198.18.0.110/24",)))  # refused while it is carried out
+        await asyncio.sleep(4 * timers.TRIAL)
+        assert view(rig).configuration == node_group()
+        rig.kernel.silent = set()
+        await asyncio.sleep(timers.TRIAL)
+        (refusal,) = rig.saved[-1].refusals
+        assert refusal.final
+
+
+async def test_group_that_the_kernel_refuses_for_ever_does_not_keep_another_from_a_second_trial() -> None:
+    observing = replace(TWO, policies=replace(TWO.policies, mode=Mode.OBSERVE))
+    async with node() as rig:
+        refuse(rig, "two")
+        await want(rig, ONE, observing)
+        await undo(rig, back=False)
+        await asyncio.sleep(60)
+        assert view(rig, "one").undone
+        rig.kernel.silent = set()
+        await asyncio.sleep(timers.TRIAL)
+        assert view(rig, "one").configuration == ONE
+
+
+async def test_what_the_kernel_takes_late_is_on_trial_from_then() -> None:
+    async with node() as rig:
+        configure, busy = rig.kernel.configure, [OSError(16, "busy")] * 4
+
+        async def refusing(*arguments: Any) -> None:
+            await configure(*arguments)
+            if busy:
+                raise busy.pop()
+
+        rig.kernel.configure = refusing  # type: ignore[method-assign]
+        await want(rig, node_group())
+        await asyncio.sleep(17)
+        assert view(rig).configuration == node_group()
+        assert view(rig).on_trial
+        await undo(rig)
+        assert told(rig) == ["lab"]
 
 
 async def test_verdict_that_comes_before_any_configuration_withdraws_nothing() -> None:
