@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -59,6 +60,9 @@ class Probation:
         self._record: SavedTrial | None = None
         self._trial: Trial | None = None
         self._unapplied = False  # the kernel is not yet as all that is on trial would have it
+        in_force = {name: group.configuration for name, group in saved.groups.items()}
+        # Undone in an earlier life: nobody knows for how long what was lost was away after it.
+        self._look_for_blame([r for r in self._refusals if self._is_undone(r, in_force)], since=-math.inf)
         if enabled and saved.trial is not None:
             self._resume(saved.trial)
 
@@ -176,9 +180,12 @@ class Probation:
                 self._trial.applied(now)
                 self._record = replace(self._record)  # a look under way began before
         in_force = {name: configuration for name, configuration in wanted.items() if name not in failed}
-        for refusal in self._refusals:
-            if not refusal.final and id(refusal) not in self._aftermaths and self._is_undone(refusal, in_force):
-                self._aftermaths[id(refusal)] = Aftermath(frozenset(refusal.lost), now)
+        self._look_for_blame([r for r in self._refusals if self._is_undone(r, in_force)], since=now)
+
+    def _look_for_blame(self, undone: Iterable[Refusal], since: float) -> None:
+        for refusal in undone:
+            if not refusal.final and id(refusal) not in self._aftermaths:
+                self._aftermaths[id(refusal)] = Aftermath(frozenset(refusal.lost), since)
                 self._watching.set()
 
     def _is_undone(self, refusal: Refusal, in_force: Mapping[str, NodeGroup]) -> bool:

@@ -208,3 +208,18 @@ async def test_unchanged_group_is_taken_over_before_anybody_is_asked_about_anoth
     async with node(left) as rig:
         await want(rig, ONE, TWO)
         assert calls(rig, "configure", "gateways")[:2] == [("configure", "one"), ("gateways", "")]
+
+
+async def test_agent_that_finds_a_change_undone_cannot_tell_who_was_to_blame_and_tries_again() -> None:
+    async with node() as rig:
+        await want(rig, node_group())
+        await undo(rig, back=False)
+        await asyncio.sleep(2 * timers.TRIAL)
+        left = left_behind(rig)
+    async with node(left) as rig:
+        await want(rig, node_group())
+        await asyncio.sleep(2 * timers.TRIAL_LOOK)
+        assert view(rig).configuration.policies.mode is Mode.MANAGE
+        await undo(rig)
+        (refusal,) = rig.saved[-1].refusals
+        assert (refusal.attempts, refusal.final) == (2, True)
