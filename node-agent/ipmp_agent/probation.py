@@ -114,7 +114,9 @@ class Probation:
             if not stands or _is_taken(refusal, wanted):
                 log.info("not refused any more, for there is a new configuration: %s", _listed(refusal.changes))
                 self._permit(refusal)
-        return {name: self._instead(name, configuration) for name, configuration in wanted.items()}
+        instead = {name: self._instead(name, configuration) for name, configuration in wanted.items()}
+        # Of two groups with one member the first has it: who went back to it before who only observes it.
+        return dict(sorted(instead.items(), key=lambda item: item[1].policies.mode is Mode.OBSERVE))
 
     def _permit(self, refusal: Refusal) -> None:
         self._refusals.remove(refusal)

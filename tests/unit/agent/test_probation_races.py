@@ -223,3 +223,18 @@ async def test_agent_that_finds_a_change_undone_cannot_tell_who_was_to_blame_and
         await undo(rig)
         (refusal,) = rig.saved[-1].refusals
         assert (refusal.attempts, refusal.final) == (2, True)
+
+
+async def test_group_that_went_back_to_a_member_has_it_before_the_one_that_only_observes_it() -> None:
+    before = node_group("other", addresses=("198.18.0.100/24",))
+    after, new = replace(before, members=ONE.members), node_group("new", interfaces=("nic1",), addresses=())
+    async with node() as rig:
+        await want(rig, before)
+        await asyncio.sleep(2 * timers.TRIAL)
+        await want(rig, new, after)
+        await undo(rig)
+        assert sorted(told(rig)) == ["new", "other"]
+        left = left_behind(rig)
+    async with node(left) as rig:
+        await want(rig, new, after)
+        assert calls(rig, "configure") == [("configure", "other"), ("configure", "new")]
