@@ -131,7 +131,7 @@ class Probation:
             return replace(wanted, policies=replace(wanted.policies, mode=Mode.OBSERVE))
         return replace(before, peers=wanted.peers)
 
-    async def begin(self, changes: Iterable[Change]) -> bool:
+    async def begin(self, changes: Collection[Change]) -> bool:
         """Ask who answers, before these changes are carried out. A change that joins others shares their trial.
 
         Returns:
@@ -149,6 +149,12 @@ class Probation:
             self._trial = Trial(reached, self._loop.time())
             attempts = 1 + max(self._tried.pop(name, 0) for name in tried)
             self._record = SavedTrial({}, tuple(sorted(reached)), attempts)
+        elif self._trial is not None and (more := _pinned(tried.values()) - self._trial.before):
+            trial, reached = self._trial, await self._look(more)
+            if self._trial is not trial:
+                return await self.begin(changes)  # that trial has ended meanwhile
+            trial.joined(reached or frozenset())
+            self._record = replace(self._record, reached=tuple(sorted(trial.before)))
         known = self._record.changes
         tried = {name: replace(c, before=known[name].before) if name in known else c for name, c in tried.items()}
         self._record = replace(self._record, changes={**known, **tried})
@@ -272,10 +278,7 @@ class Probation:
             asked.update(await self._kernel.gateways())
         except Exception:
             log.exception("could not read the gateways: nobody asks them about this change")
-        for change in changes:
-            asked.update(change.wanted.policies.targets.addresses)
-        # Every link has link-local addresses: that one answers says nothing of routes.
-        return frozenset({API_SERVER} | {str(address) for address in asked if not address.is_link_local})
+        return frozenset({API_SERVER}) | _names(asked) | _pinned(changes)
 
     async def _look(self, names: frozenset[str]) -> frozenset[str] | None:
         """Who of these answers now; None if we could not ask, for that is nobody's silence."""
@@ -296,6 +299,16 @@ class Probation:
             self._asking = asyncio.ensure_future(self._api_server())
         done, _ = await asyncio.wait((self._asking,), timeout=API_PATIENCE)
         return bool(done) and bool(self._asking.result())
+
+
+def _pinned(changes: Iterable[Change]) -> frozenset[str]:
+    """The targets that people named for these groups."""
+    return _names(address for change in changes for address in change.wanted.policies.targets.addresses)
+
+
+def _names(addresses: Iterable[Address]) -> frozenset[str]:
+    """Without those that every link may have: that one answers says nothing of routes."""
+    return frozenset(str(address) for address in addresses if not address.is_link_local)
 
 
 def _managed(change: Change) -> Change:

@@ -41,6 +41,11 @@ class Trial:
         self._until = now + timers.TRIAL
         self._silent = dict.fromkeys(before, 0)  # looks in a row without an answer
 
+    def joined(self, reached: frozenset[str]) -> None:
+        """Another change comes: this answered before it, too."""
+        self.before |= reached
+        self._silent = dict.fromkeys(self.before, 0) | self._silent
+
     def applied(self, now: float) -> None:
         """The change has been carried out, or another one that joined it: it may be what mends the silence."""
         self._until = now + timers.TRIAL

@@ -238,3 +238,31 @@ async def test_group_that_went_back_to_a_member_has_it_before_the_one_that_only_
     async with node(left) as rig:
         await want(rig, new, after)
         assert calls(rig, "configure") == [("configure", "other"), ("configure", "new")]
+
+
+async def test_targets_of_a_group_that_joins_a_trial_are_missed_too() -> None:
+    async with node() as rig:
+        await want(rig, ONE)
+        await want(rig, ONE, node_group("two", interfaces=("nic1",), targets=(str(TARGET),)))
+        rig.kernel.silent = {TARGET}
+        await asyncio.sleep(timers.TRIAL)
+        assert sorted(told(rig)) == ["one", "two"]
+        assert str(TARGET) in view(rig, "two").undone
+
+
+async def test_trial_that_ends_while_a_joining_group_asks_leaves_it_one_of_its_own() -> None:
+    async with node() as rig:
+        await want(rig, ONE)
+        await asyncio.sleep(timers.TRIAL - 0.6)
+        answering = rig.kernel.answering
+
+        async def late(targets: Any) -> Any:
+            if TARGET in targets:
+                await asyncio.sleep(timers.TRIAL_LOOK / 2)  # the last look at the first group comes meanwhile
+            return await answering(targets)
+
+        rig.kernel.answering = late  # type: ignore[method-assign]
+        await want(rig, ONE, node_group("two", interfaces=("nic1",), targets=(str(TARGET),)))
+        await asyncio.sleep(2 * timers.TRIAL_LOOK)
+        assert not view(rig, "one").on_trial
+        assert view(rig, "two").on_trial
