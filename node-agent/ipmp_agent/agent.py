@@ -9,10 +9,12 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import ipmp_agent
 from ipmp_agent import state
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from ipmp_agent.measurements import Measurements
     from ipmp_agent.state import State
     from ipmp_api.types import NodeGroup
+
+T = TypeVar("T")
 
 SWITCH_INTERVAL = 0.0005
 """Seconds after which another thread yields to the data plane. CPython's 5 ms would be half of a failover."""
@@ -155,7 +159,7 @@ class Agent:
         )
 
         async def api_server_answers() -> bool | None:
-            return await asyncio.to_thread(self._source.api_server_answers)
+            return await aside(self._source.api_server_answers)
 
         probation = Probation(plane.kernel, api_server_answers, saved, enabled=options.trials)
         return plane, Configurator(plane, saved, probation)
@@ -201,6 +205,29 @@ class Agent:
         fault = results[0]
         if isinstance(fault, Exception):
             raise fault
+
+
+async def aside(function: Callable[[], T]) -> T:
+    """Call a function that may hang in a thread that nobody waits for at the end, as those of an executor are."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(outcome: Callable[[], None]) -> None:
+        if not future.done():
+            outcome()
+
+    def run() -> None:
+        try:
+            result = function()
+        except Exception as error:  # noqa: BLE001 - it belongs to who asked
+            outcome = partial(future.set_exception, error)
+        else:
+            outcome = partial(future.set_result, result)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, outcome)
+
+    threading.Thread(target=run, name="aside", daemon=True).start()
+    return await future
 
 
 def _hand_over(plane: DataPlane, configurator: Configurator, groups: tuple[NodeGroup, ...]) -> None:

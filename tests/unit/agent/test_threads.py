@@ -1,0 +1,59 @@
+"""Work that may hang is done aside: it holds up neither the data plane nor its end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from ipmp_agent.agent import aside
+
+
+def test_what_is_done_aside_says_what_came_of_it() -> None:
+    assert asyncio.run(aside(lambda: 7)) == 7
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(aside(lambda: 1 // 0))
+
+
+def test_agent_ends_while_a_question_still_hangs() -> None:
+    released, entered = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        entered.set()
+        released.wait(30)
+
+    async def work() -> None:
+        asking = asyncio.ensure_future(aside(hang))
+        assert await asyncio.to_thread(entered.wait, 10)
+        asking.cancel()
+
+    ended = threading.Thread(target=lambda: asyncio.run(work()), daemon=True)
+    ended.start()
+    try:
+        ended.join(10)
+        assert not ended.is_alive()
+    finally:
+        released.set()
+
+
+def test_answer_that_comes_after_the_end_disturbs_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+    released, answered = threading.Event(), threading.Event()
+
+    def late() -> None:
+        released.wait(30)
+        answered.set()
+
+    async def work() -> None:
+        asking = asyncio.ensure_future(aside(late))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+
+    asyncio.run(work())
+    before = set(threading.enumerate())
+    released.set()
+    assert answered.wait(10)
+    for thread in before - {threading.current_thread()}:
+        if thread.name == "aside":
+            thread.join(10)
+    assert "Traceback" not in capfd.readouterr().err
