@@ -207,6 +207,7 @@ class Configurator:
                 self._plane.tell(name, notice)
         self._mark()
         self._plane.publish()
+        self._retry = RETRY_MINIMUM
         self._news.set()
 
     def _mark(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipmp_agent import state
+from ipmp_agent.configurator import RETRY_MINIMUM
 from ipmp_agent.core import timers
 from ipmp_api.types import Mode
 from tests.unit.agent.building import Rig, node_group
@@ -266,3 +267,21 @@ async def test_trial_that_ends_while_a_joining_group_asks_leaves_it_one_of_its_o
         await asyncio.sleep(2 * timers.TRIAL_LOOK)
         assert not view(rig, "one").on_trial
         assert view(rig, "two").on_trial
+
+
+async def test_undoing_that_fails_is_tried_again_soon_whatever_else_fails_for_long() -> None:
+    observing = replace(TWO, policies=replace(TWO.policies, mode=Mode.OBSERVE))
+    async with node() as rig:
+        refuse(rig, "two")
+        await want(rig, ONE, observing)
+        await asyncio.sleep(3 * timers.TRIAL_LOOK)
+        withdraw, times = rig.kernel.withdraw, []
+
+        async def noting(group: str, *, restore: bool = False) -> None:
+            times.append(asyncio.get_running_loop().time())
+            await withdraw(group, restore=restore)
+
+        rig.kernel.withdraw = noting  # type: ignore[method-assign]
+        rig.kernel.faults["restore"] = [OSError(16, "busy")]
+        await undo(rig)
+        assert times[1] - times[0] < 1.5 * RETRY_MINIMUM
