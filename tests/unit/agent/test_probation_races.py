@@ -285,3 +285,19 @@ async def test_undoing_that_fails_is_tried_again_soon_whatever_else_fails_for_lo
         rig.kernel.faults["restore"] = [OSError(16, "busy")]
         await undo(rig)
         assert times[1] - times[0] < 1.5 * RETRY_MINIMUM
+
+
+async def test_trial_asks_the_api_server_eight_times_at_most() -> None:
+    async with node() as rig:
+        slow(rig, {"lab": 0.5})
+        asked = []
+
+        async def ask() -> bool:
+            asked.append(asyncio.get_running_loop().time())
+            return True
+
+        rig.configurator._probation._api_server = ask
+        await want(rig, node_group())
+        await asyncio.sleep(60)
+        assert not view(rig).on_trial
+        assert len(asked) == 8

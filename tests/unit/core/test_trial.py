@@ -56,6 +56,25 @@ def test_time_counts_from_when_the_change_was_carried_out_and_silence_from_befor
     assert looks(hanging, NOBODY, NOBODY, NOBODY)[-1] is Verdict.LOST
 
 
+def test_change_that_joins_answers_for_its_own_silence_only_once_it_is_carried_out() -> None:
+    trial = Trial(GATEWAY, now=0.0)
+    assert looks(trial, NOBODY, NOBODY) == [Verdict.OPEN, Verdict.OPEN]
+    trial.applied(3.0)
+    assert looks(trial, NOBODY, NOBODY, NOBODY, now=4.0) == [Verdict.OPEN, Verdict.OPEN, Verdict.LOST]
+
+
+def test_what_answered_before_a_change_that_joins_is_missed_and_older_silence_still_counts() -> None:
+    trial = Trial(GATEWAY, now=0.0)
+    looks(trial, NOBODY, NOBODY)
+    trial.joined(frozenset({"target"}))
+    assert trial.before == BOTH
+    assert looks(trial, NOBODY) == [Verdict.LOST]
+    assert trial.lost == GATEWAY
+    trial.applied(3.0)
+    assert looks(trial, GATEWAY, GATEWAY, GATEWAY)[-1] is Verdict.LOST
+    assert trial.lost == {"target"}
+
+
 def test_one_look_after_a_long_stop_is_no_verdict() -> None:
     trial = Trial(GATEWAY, now=0.0)
     assert trial.looked(GATEWAY, 1.0) is Verdict.OPEN
