@@ -324,15 +324,11 @@ def _is_same(one: NodeGroup, other: NodeGroup | None) -> bool:
 
 
 def _is_taken(refusal: Refusal, wanted: Mapping[str, NodeGroup]) -> bool:
-    """Whether another group wants what a group that goes back would take."""
-    back = [_claims(change.before) for change in refusal.changes.values() if change.before is not None]
-    others = [_claims(configuration) for name, configuration in wanted.items() if name not in refusal.changes]
-    return any(not mine.isdisjoint(theirs) for mine in back for theirs in others)
-
-
-def _claims(configuration: NodeGroup) -> set[object]:
-    """What only one group of a node may have."""
-    return {member.key for member in configuration.members} | {a.address.ip for a in configuration.data_addresses}
+    """Whether another group wants a member that a group would go back to."""
+    back = {m.key for change in refusal.changes.values() if change.before for m in change.before.members}
+    others = [each for name, each in wanted.items() if name not in refusal.changes]
+    managing = [each for each in others if each.policies.mode is Mode.MANAGE]
+    return any(member.key in back for each in managing for member in each.members)
 
 
 def _listed(names: Iterable[str]) -> str:

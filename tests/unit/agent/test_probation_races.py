@@ -301,3 +301,14 @@ async def test_trial_asks_the_api_server_eight_times_at_most() -> None:
         await asyncio.sleep(60)
         assert not view(rig).on_trial
         assert len(asked) == 8
+
+
+async def test_group_that_only_observes_a_member_does_not_keep_another_from_going_back_to_it() -> None:
+    both = node_group("one", addresses=("198.18.0.100/24",))
+    async with node() as rig:
+        await want(rig, both)
+        await asyncio.sleep(2 * timers.TRIAL)
+        await want(rig, ONE, replace(TWO, policies=replace(TWO.policies, mode=Mode.OBSERVE)))
+        await undo(rig)
+        assert told(rig) == ["one"]
+        assert view(rig, "one").configuration == both
