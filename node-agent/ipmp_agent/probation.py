@@ -95,7 +95,7 @@ class Probation:
         if refusal.lost:
             why = f"before its change {_listed(refusal.lost)} answered this node, and not after it"
         else:
-            why = f"the agent ended {timers.TRIALS} times before its change had proven itself"
+            why = f"its change had {timers.TRIALS} trials, and the agent ended before the last of them did"
         if others := [name for name in refusal.changes if name != group]:
             why += f" (changed together with {_listed(others)})"
         now = "nothing of it is in the kernel, it only observes" if self.lets_go(group) else "the change is undone"

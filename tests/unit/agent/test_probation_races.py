@@ -312,3 +312,19 @@ async def test_group_that_only_observes_a_member_does_not_keep_another_from_goin
         await undo(rig)
         assert told(rig) == ["one"]
         assert view(rig, "one").configuration == both
+
+
+async def test_agent_that_ends_during_the_last_of_three_trials_does_not_say_that_it_ended_three_times() -> None:
+    async with node() as rig:
+        await want(rig, node_group())
+        for _ in range(timers.TRIALS - 1):
+            await undo(rig, back=False)
+            await asyncio.sleep(2 * timers.TRIAL)
+            rig.kernel.silent = set()
+            await asyncio.sleep(timers.TRIAL_LOOK + 0.1)
+        assert view(rig).on_trial
+        left = left_behind(rig)
+    async with node(left) as rig:
+        await want(rig, node_group())
+        await asyncio.sleep(1)
+        assert "had 3 trials, and the agent ended before the last of them did" in view(rig).undone
