@@ -191,7 +191,7 @@ class Configurator:
             saved = self._saved[name]
             await plane.kernel.configure(saved.configuration, saved.kernel, plane.secure)
         self._keep_in_mind()  # killed here, the next agent finishes it
-        await plane.kernel.withdraw(name, restore=self._probation.lets_go(name))
+        await plane.kernel.withdraw(name, restore=self._probation.restores(name))
         del self._saved[name]
         log.info("withdrawn from the kernel", extra={"group": name})
 

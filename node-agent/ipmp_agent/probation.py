@@ -87,6 +87,11 @@ class Probation:
         refusal = self._refusal(group)
         return refusal is not None and refusal.changes[group].before is None
 
+    def restores(self, group: str) -> bool:
+        """Whether a group that goes puts everything back whatever its policy says, for it never proved itself."""
+        change = self._record.changes.get(group) if self._record is not None else None
+        return self.lets_go(group) or (change is not None and change.before is None)
+
     def complaint(self, group: str) -> str:
         """Why a group is not as it is wanted; empty if it is."""
         refusal = self._refusal(group)

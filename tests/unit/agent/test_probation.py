@@ -137,6 +137,17 @@ async def test_new_group_is_taken_out_whatever_its_deletion_policy_says() -> Non
         assert calls(rig, "restore", "withdraw") == [("restore", "lab")]
 
 
+@pytest.mark.parametrize(("seconds", "how"), [(1.0, "restore"), (2 * timers.TRIAL, "withdraw")])
+async def test_group_that_is_deleted_before_it_proved_itself_puts_everything_back(seconds: float, how: str) -> None:
+    retaining = node_group()
+    retaining = replace(retaining, policies=replace(retaining.policies, deletion_policy=DeletionPolicy.RETAIN))
+    async with node() as rig:
+        await want(rig, retaining)
+        await asyncio.sleep(seconds)
+        await want(rig)
+        assert calls(rig, "restore", "withdraw") == [(how, "lab")]
+
+
 async def test_change_that_costs_the_gateway_is_undone_to_the_configuration_before() -> None:
     before, after = node_group(), node_group(addresses=("198.18.0.100/24",))
     async with node() as rig:
