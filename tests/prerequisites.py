@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -41,11 +42,15 @@ LADDERS = {
 NETWORK_MANAGER = Path("/etc/systemd/system/NetworkManager.service")
 
 
+ELSEWHERE_ABSENT = {"user-mode-linux"} if platform.machine() not in {"x86_64", "i686"} else set()
+"""Packages that Debian has for x86 alone."""
+
+
 def missing_packages(wanted: dict[str, str]) -> list[str]:
     """Those of `wanted` that are not installed."""
     query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *wanted]
     listed = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-    present = {line.split()[0] for line in listed.splitlines() if line.endswith(" installed")}
+    present = ELSEWHERE_ABSENT | {line.split()[0] for line in listed.splitlines() if line.endswith(" installed")}
     return [package for package in wanted if package not in present]
 
 

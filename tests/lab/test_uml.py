@@ -13,6 +13,10 @@ import pytest
 
 from tests.lab import uml, wait_for
 
+pytestmark = pytest.mark.skipif(
+    platform.machine() not in {"x86_64", "i686"}, reason="Debian has the user-mode kernel for x86 alone"
+)
+
 
 def test_command_runs_under_another_kernel_and_its_output_and_code_come_back(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
