@@ -296,12 +296,7 @@ class Group:
         return [found for body in bodies if (found := addresses.decode(body)) is not None]
 
     async def _routes(self) -> list[Route]:
-        bodies = [
-            body
-            for family in (socket.AF_INET, socket.AF_INET6)
-            for body in await self._host.dumper.dump(netlink.RTM_GETROUTE, routes.get_request(family))
-        ]
-        return await self._table.read(bodies)
+        return await self._host.main_table(self._table)
 
     async def _byways(self) -> list[Route]:
         request = routes.get_request(socket.AF_INET, routes.RT_TABLE_DEFAULT)

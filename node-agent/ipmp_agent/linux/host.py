@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import errno
 import logging
+import socket
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import Family
-from ipmp_agent.linux import frames
+from ipmp_agent.linux import frames, netlink, routes
 from ipmp_agent.linux.announce import Announcer
 from ipmp_agent.linux.conflicts import ConflictChecks
 from ipmp_agent.linux.ethtool import Ethtool
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.frames import Transitive
     from ipmp_agent.linux.members import Member
     from ipmp_agent.linux.netlink import Failure
+    from ipmp_agent.linux.routes import Route, Table
     from ipmp_api.types import Address
 
 log = logging.getLogger(__name__)
@@ -110,6 +112,15 @@ class Host:
     def owns(self, address: Address) -> bool:
         """Whether this is a test address of a member."""
         return any(port.prober.test_address(Family(address.version)) == address for port in self.ports.values())
+
+    async def main_table(self, table: Table) -> list[Route]:
+        """The unicast routes of the main table, both families. Raises OSError where it never holds still."""
+        bodies = [
+            body
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for body in await self.dumper.dump(netlink.RTM_GETROUTE, routes.get_request(family))
+        ]
+        return await table.read(bodies)
 
     def send(self, requests: Sequence[bytes], *, expected: frozenset[int] = frozenset()) -> list[Failure]:
         """Send a batch; refusals nobody expects are logged and counted.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import timers
@@ -143,12 +142,7 @@ class Kernel:
 
     async def gateways(self) -> frozenset[Address]:
         """The gateways of the host's own routes: a few of them, where it has very many."""
-        bodies = [
-            body
-            for family in (socket.AF_INET, socket.AF_INET6)
-            for body in await self._host.dumper.dump(netlink.RTM_GETROUTE, routes.get_request(family))
-        ]
-        return reachability.gateways(await routes.Table().read(bodies))
+        return reachability.gateways(await self._host.main_table(routes.Table()))
 
     async def answering(self, targets: Iterable[Address]) -> frozenset[Address]:
         """Who of these answers this host by its ordinary routes, within a second.
