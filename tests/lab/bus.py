@@ -79,6 +79,40 @@ class Bus:
         return ["nsenter", f"--target={self._pid}", "--mount", "--uts"]
 
 
+class Daemon:
+    """A network daemon on a bus of its own, from entry to exit."""
+
+    def __init__(self, host: Host, files: Mapping[str, str], prepare: str) -> None:
+        self._bus = Bus(host, files, prepare)
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._bus)
+            stack.callback(self.stop)
+            self.start()
+            self.configured()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self) -> None:
+        """Start the daemon, and wait until it answers."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End the daemon as a service ends it."""
+        if self._daemon is not None:
+            end(self._daemon)
+            self._daemon = None
+
+    def configured(self) -> None:
+        """Wait until it has done what its files say."""
+        raise NotImplementedError
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     """End a daemon as a service ends it, and by force if that takes too long."""
     process.terminate()

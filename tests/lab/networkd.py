@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from tests.lab.bus import PATIENCE, Bus, end
+from tests.lab.bus import PATIENCE, Daemon
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping
 
     from tests.lab.topology import Host
@@ -26,7 +24,7 @@ chown -R systemd-network:systemd-network /run/systemd/netif
 """
 
 
-class Networkd:
+class Networkd(Daemon):
     """The daemon, from entry to exit.
 
     Args:
@@ -35,32 +33,13 @@ class Networkd:
     """
 
     def __init__(self, host: Host, files: Mapping[str, str]) -> None:
-        self._bus = Bus(host, files, PREPARE)
-        self._daemon: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._bus)
-            stack.callback(self.stop)
-            self.start()
-            self.configured()
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        super().__init__(host, files, PREPARE)
 
     def start(self) -> None:
         """Start the daemon, and wait until it answers."""
         environment = {**os.environ, "container": "lab", "SYSTEMD_LOG_TARGET": "console"}
         self._daemon = self._bus.start([DAEMON], environment)
         wait_for(self._states, bool, deadline=PATIENCE, what="networkd")
-
-    def stop(self) -> None:
-        """End the daemon as a service ends it."""
-        if self._daemon is not None:
-            end(self._daemon)
-            self._daemon = None
 
     def configured(self) -> None:
         """Wait until every interface that it has a file for is configured, for which it needs a carrier."""

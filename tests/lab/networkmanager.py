@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from tests.lab.bus import PATIENCE, Bus, end
+from tests.lab.bus import PATIENCE, Daemon
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping
 
     from tests.lab.topology import Host
@@ -37,7 +35,7 @@ no-auto-default=*
 """
 
 
-class NetworkManager:
+class NetworkManager(Daemon):
     """The daemon, from entry to exit.
 
     Args:
@@ -47,32 +45,13 @@ class NetworkManager:
     """
 
     def __init__(self, host: Host, files: Mapping[str, str], activated: tuple[str, ...] = ()) -> None:
-        self._bus = Bus(host, {"NetworkManager.conf": CONFIGURATION, **files}, PREPARE)
+        super().__init__(host, {"NetworkManager.conf": CONFIGURATION, **files}, PREPARE)
         self._activated = activated
-        self._daemon: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._bus)
-            stack.callback(self.stop)
-            self.start()
-            self.configured()
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def start(self) -> None:
         """Start the daemon, and wait until it has looked at every interface."""
         self._daemon = self._bus.start(["NetworkManager", "--no-daemon"], os.environ)
         wait_for(self._is_up, bool, deadline=2 * PATIENCE, what="NetworkManager")
-
-    def stop(self) -> None:
-        """End the daemon as a service ends it."""
-        if self._daemon is not None:
-            end(self._daemon)
-            self._daemon = None
 
     def configured(self) -> None:
         """Wait until every connection that is to be active is."""
