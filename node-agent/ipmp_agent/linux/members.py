@@ -36,6 +36,7 @@ class Member:
     up: bool | None = None  # the link; None: the driver does not report
     refusal: Reason | None = None
     told: InterfaceFound | None = None
+    sought: bool = False  # among all interfaces there are, once
     leaving: bool = False  # no member any more; followed until its interface is as it was before
 
     @property
@@ -140,6 +141,7 @@ class Members:
                 self._candidates[link.index] = link
         self._find_by_bus_address(whole)
         for member in self:
+            member.sought = True
             self._resolve(member)
 
     def _may_match(self, body: bytes) -> bool:
@@ -175,7 +177,8 @@ class Members:
             if index not in self._candidates:
                 return
         for member in self:
-            if member.link is None or member.link.index == index:
+            # A new one waits for the resync: who is told first must not hang on which interface happened to speak.
+            if member.sought and (member.link is None or member.link.index == index):
                 self._resolve(member)
 
     def differs(self) -> bool:

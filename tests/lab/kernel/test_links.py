@@ -231,6 +231,32 @@ def test_two_members_that_match_one_interface_do_not_share_it(lab: Lab, kernel: 
     assert (told["nic0"].refusal, told[mac].refusal) == (None, Reason.INTERFACE_CONFLICT)
 
 
+@pytest.mark.parametrize("speaker", ["nic0", "nic1"])
+def test_members_are_told_in_the_order_of_the_configuration_whoever_speaks_first(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch, speaker: str
+) -> None:
+    host = lab.host.namespace
+    configuration = node_group("nic1", "nic0", Member(InterfaceMatch(mac_address=lab.host.nic("nic1").mac)))
+    dumper = kernel.kernel._host.dumper
+    dump = dumper.dump
+
+    async def interrupted(kind: int, request: bytes) -> list[bytes]:
+        bodies = await dump(kind, request)
+        if kind == netlink.RTM_GETLINK:
+            host.ip("link", "set", speaker, "alias", "heard before the dump")
+            kernel.kernel.drain()
+        return bodies
+
+    monkeypatch.setattr(dumper, "dump", interrupted)
+    told = [e for e in kernel.configure(configuration) if isinstance(e, InterfaceFound)]
+    by_mac = configuration.members[2].key
+    assert [(e.interface, e.refusal) for e in told] == [
+        ("nic1", None),
+        ("nic0", None),
+        (by_mac, Reason.INTERFACE_CONFLICT),
+    ]
+
+
 def test_lost_notifications_are_made_up_for(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(node_group())
     host = lab.host.namespace
