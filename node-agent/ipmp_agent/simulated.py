@@ -253,6 +253,14 @@ class VirtualNode:
             for event in self.appearance(key):
                 self.tell(event)
 
+    def wear(self, key: str, other: str) -> None:
+        """An interface is given the MAC address that another was made with; the same one: its own again."""
+        nic = self.network.nics[key]
+        nic.mac = mac(list(self.network.nics).index(other))
+        if nic.present and any(member.key == key for member in self.configuration.members):
+            for event in self.appearance(key):
+                self.tell(event)
+
     def offline(self, key: str, *, force: bool = False) -> None:
         """Somebody asks for an interface to be taken out of use."""
         self.tell(events.OfflineRequested(key, force))

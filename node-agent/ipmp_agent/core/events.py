@@ -191,6 +191,7 @@ class SavedInterface:
     offline: bool  # because somebody asked the agent
     reason: Reason | None = None
     heeded: bool = False  # offline because spec.offline asks for it
+    twin: bool = False  # offline because another member has its MAC address
 
 
 @dataclass(frozen=True, slots=True)

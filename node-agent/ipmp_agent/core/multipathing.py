@@ -112,6 +112,7 @@ class Multipathing:
                 offline=Reason.OFFLINE in interface.offline_reasons,
                 reason=interface.cause,
                 heeded=Reason.CONFIGURED in interface.offline_reasons,
+                twin=Reason.DUPLICATE_MAC in interface.offline_reasons,
             )
             for interface in self._interfaces.values()
             if interface.present or Reason.OFFLINE in interface.offline_reasons
@@ -203,6 +204,7 @@ class Multipathing:
                 self._interfaces[key].offline_reasons.add(Reason.OFFLINE)
         self._saved.clear()
         if first_time:
+            self._offline.part_twins(now)
             self._recovery.begin(now, self._detection.time.value)
         self._detection.review_all(now)
         self._note_use(group.settle(self._members))
@@ -261,7 +263,7 @@ class Multipathing:
             interface.inactive = saved.inactive if saved else interface.role is Role.STANDBY
 
     def _mac_changed(self, interface: Interface, now: float) -> None:
-        if not interface.offline and group.mac_holder(interface, self._members):
+        if self._read and not interface.offline and group.mac_holder(interface, self._members):
             self.tell(
                 Reason.DUPLICATE_MAC,
                 f"{interface.name} now has the MAC address of another member and is taken offline",
@@ -341,8 +343,10 @@ class Multipathing:
     # --- the way down: state, use, placement, outbound ---
 
     def _settle(self, now: float) -> None:
-        self._offline.release_twins(now)
-        refused = self._offline.heed_configuration(now) if self._read else {}
+        refused: consistency.Findings = {}
+        if self._read:
+            self._offline.release_twins(now)
+            refused = self._offline.heed_configuration(now)
         self._detection.release_last_link(now)
         self._detection.arrange_transitive(now)
         active = self._order_active()

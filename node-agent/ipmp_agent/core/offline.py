@@ -125,14 +125,29 @@ class Offline:
         heeded = saved.heeded if saved else late and group.may_go_offline(interface, self._members)
         if heeded and self._asked(interface):
             interface.offline_reasons.add(Reason.CONFIGURED)
-        if group.mac_holder(interface, self._members):
-            interface.offline_reasons.add(Reason.DUPLICATE_MAC)
-            self._group.tell(
-                Reason.DUPLICATE_MAC,
-                f"{interface.name} has the MAC address of another member and is taken offline: give it its own",
-                interface,
-                Severity.ERROR,
-            )
+        if (saved and saved.twin) or (late and group.mac_holder(interface, self._members)):
+            self._add_twin(interface)
+
+    def part_twins(self, now: float) -> None:
+        """All members have been found: of those with one MAC address leave one online.
+
+        In whatever order they were found, it is the one that an earlier run left online, else the first of the
+        configuration.
+        """
+        for interface in reversed(self._members):
+            if not interface.offline and group.mac_holder(interface, self._members):
+                self._add_twin(interface)
+                self._detection.go_offline(interface, Reason.DUPLICATE_MAC, now)
+                interface.inactive = False
+
+    def _add_twin(self, interface: Interface) -> None:
+        interface.offline_reasons.add(Reason.DUPLICATE_MAC)
+        self._group.tell(
+            Reason.DUPLICATE_MAC,
+            f"{interface.name} has the MAC address of another member and is taken offline: give it its own",
+            interface,
+            Severity.ERROR,
+        )
 
     # --- there and back ---
 

@@ -231,15 +231,9 @@ def test_person_and_spec_must_both_let_go() -> None:
 # --- duplicate MAC
 
 
-def same_mac(node: VirtualNode, key: str, number: int) -> None:
-    nic = node.network.nics[key]
-    nic.mac = mac(number)
-    node.handle(events.InterfaceFound(key, key, nic.index, nic.mac, link=True))
-
-
 def test_member_that_gets_the_mac_of_another_goes_offline_and_comes_back() -> None:
     node = group_of(3)
-    same_mac(node, "nic1", 0)
+    node.wear("nic1", "nic0")
     interface = node.interface("nic1")
     assert (interface.offline, interface.flags[6]) == (True, "h")
     assert node.active == ["nic0", "nic2"]
@@ -247,7 +241,7 @@ def test_member_that_gets_the_mac_of_another_goes_offline_and_comes_back() -> No
     node.online("nic1")
     assert node.interface("nic1").offline, "cannot be brought online by hand"
     assert "unique" in node.told(Reason.DUPLICATE_MAC)[-1]
-    same_mac(node, "nic1", 1)
+    node.wear("nic1", "nic1")
     assert node.active == ["nic0", "nic1", "nic2"]
 
 
@@ -259,9 +253,58 @@ def test_of_two_members_with_one_mac_at_the_start_the_second_is_offline() -> Non
     assert node.interface("nic1").flags == "------h"
 
 
+def test_which_of_two_twins_is_online_does_not_hang_on_who_was_found_first() -> None:
+    node = VirtualNode(node_group(3, **UNPROBED))  # type: ignore[arg-type]
+    node.network.nics["nic1"].mac = mac(0)
+    node.network.nics = dict(sorted(node.network.nics.items(), reverse=True))
+    node.start()
+    assert node.active == ["nic0", "nic2"]
+    assert node.interface("nic1").flags == "------h"
+    assert node.told(Reason.DUPLICATE_MAC)[0].startswith("nic1 has the MAC address")
+
+
+def test_a_member_that_comes_later_takes_nothing_from_its_twin() -> None:
+    node = group_of(3)
+    node.remove("nic0")
+    node.wear("nic1", "nic0")
+    node.add("nic0")
+    assert node.active == ["nic1", "nic2"]
+
+
+def test_a_restart_changes_nothing_between_twins() -> None:
+    node = group_of(3, addresses=3)
+    node.wear("nic1", "nic0")
+    node.offline("nic0")
+    node.online("nic0")
+    assert node.active == ["nic1", "nic2"]
+    before = {address: set(holders) for address, holders in node.kernel.items()}
+    node.moves.clear()
+    node.restart()
+    assert node.active == ["nic1", "nic2"]
+    assert node.kernel == before
+    assert node.moves == []
+    node.remove("nic1")
+    assert node.active == ["nic0", "nic2"]
+
+
+def test_twin_whose_other_left_while_no_agent_ran_is_online_at_once() -> None:
+    node = group_of(3, addresses=3)
+    node.wear("nic1", "nic0")
+    node.wear("nic2", "nic0")
+    saved = node.core.saved()
+    assert [one.twin for one in saved] == [False, True, True]
+    node.network.nics["nic0"].present = False
+    for holders in node.kernel.values():
+        holders.discard("nic0")
+    node.restart()
+    assert node.active == ["nic1"]
+    assert node.interface("nic2").flags[6] == "h"
+    assert node.held_by("nic1") == [1, 2, 3]
+
+
 def test_twin_is_brought_online_when_the_other_goes_offline() -> None:
     node = group_of(3)
-    same_mac(node, "nic1", 0)
+    node.wear("nic1", "nic0")
     node.offline("nic0")
     assert node.active == ["nic1", "nic2"]
     node.online("nic0")
@@ -271,15 +314,15 @@ def test_twin_is_brought_online_when_the_other_goes_offline() -> None:
 
 def test_twin_is_brought_online_when_the_other_vanishes() -> None:
     node = group_of(3)
-    same_mac(node, "nic1", 0)
+    node.wear("nic1", "nic0")
     node.remove("nic0")
     assert node.active == ["nic1", "nic2"]
 
 
 def test_all_but_one_of_three_twins_are_offline() -> None:
     node = group_of(3)
-    same_mac(node, "nic1", 0)
-    same_mac(node, "nic2", 0)
+    node.wear("nic1", "nic0")
+    node.wear("nic2", "nic0")
     assert node.active == ["nic0"]
     node.remove("nic0")
     assert node.active == ["nic1"]

@@ -153,6 +153,10 @@ class Group(RuleBasedStateMachine):
     def online(self, key: str) -> None:
         self.node.online(key)
 
+    @rule(key=KEYS, other=KEYS)
+    def wear(self, key: str, other: str) -> None:
+        self.node.wear(key, other)
+
     @rule(key=KEYS)
     def remove(self, key: str) -> None:
         self.node.remove(key)
