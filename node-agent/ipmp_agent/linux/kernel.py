@@ -41,6 +41,8 @@ class Kernel:
         self._groups: dict[str, Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._reading_links = asyncio.Lock()
+        self._link_news: dict[int, bytes | None] | None = None  # by interface, while all are being read; None: it went
 
     async def open(self) -> None:
         """Open every socket in the network namespace of the calling thread, and start listening.
@@ -159,6 +161,7 @@ class Kernel:
 
     def _heard(self, message: Message) -> None:
         if message.kind in (netlink.RTM_NEWLINK, netlink.RTM_DELLINK):
+            self._note_link(message)
             self._members.heard(message.kind, message.body)
             if self._host.tunnels.heard(message.kind, message.body):
                 for group in self._groups.values():
@@ -227,9 +230,22 @@ class Kernel:
             group.reconciler.soon()
 
     async def _resync_links(self) -> None:
-        bodies = await self._host.dumper.dump(netlink.RTM_GETLINK, links.get_request())
-        self._members.resync(bodies)
-        self._host.tunnels.resync(bodies)
+        async with self._reading_links:
+            self._link_news = {}
+            try:
+                dumped = await self._host.dumper.dump(netlink.RTM_GETLINK, links.get_request())
+            finally:
+                news, self._link_news = self._link_news, None
+            # What was heard meanwhile is newer than what was read, or something newer still is on its way.
+            bodies = [body for body in dumped if links.index_of(body) not in news]
+            bodies += [body for body in news.values() if body is not None]
+            self._members.resync(bodies)
+            self._host.tunnels.resync(bodies)
+
+    def _note_link(self, message: Message) -> None:
+        if self._link_news is not None and links.family_of(message.body) == 0:
+            gone = message.kind == netlink.RTM_DELLINK
+            self._link_news[links.index_of(message.body)] = None if gone else message.body
 
     def _run(self, work: Any) -> None:
         task = self._loop.create_task(work)

@@ -179,6 +179,8 @@ class Members:
         for member in self:
             # A new one waits for the resync: who is told first must not hang on which interface happened to speak.
             if member.sought and (member.link is None or member.link.index == index):
+                if member.link is not None and kind == netlink.RTM_NEWLINK:
+                    self._heard_carrier(member, self._candidates[index])
                 self._resolve(member)
 
     def differs(self) -> bool:
@@ -238,16 +240,18 @@ class Members:
             member.up = self._carrier(member, link)
             self._tell(member)
             return
-        # A message that says down is about a moment that was, however short: it is told before asking for now.
-        if not link.carrier and member.up is not False:
-            self.carrier_by_event += 1
-            self._set_up(member, up=False)
         self._tell(member)
         # What the driver does not report is up unless a message said down.
         up = self._carrier(member, link) is not False
         if up != (member.up is not False):
             self.carrier_by_event += 1
             self._set_up(member, up=up)
+
+    def _heard_carrier(self, member: Member, link: Link) -> None:
+        """A message that says down is about a moment that was, however short: it is told before asking for now."""
+        if not link.carrier and member.up is not False:
+            self.carrier_by_event += 1
+            self._set_up(member, up=False)
 
     def _carrier(self, member: Member, link: Link) -> bool | None:
         """Whether the link is up now; None if it is up by default, its driver having nothing to say."""
