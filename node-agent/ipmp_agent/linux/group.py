@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import socket
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipmp_agent.core.actions import Announce, MoveAddresses, SendProbe, SetNominee, SetOutbound
 from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeNotSent
@@ -46,7 +47,20 @@ MEMORY_VERSION = 1
 MEMORY_PAUSE = 1.0
 """Seconds between writings of the memory while routes keep changing."""
 
+READINGS = 3
+"""Times that the kernel is read for one comparison while news of it comes; the next one goes on from there."""
+
 Orders = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce
+
+
+class Found(NamedTuple):
+    """What the kernel has, all of one moment."""
+
+    installed: dict[str, list[InstalledAddress]]  # on the members that are present, by key
+    nexthops: list[Nexthop]
+    table: list[Route]  # main
+    beside: list[Route]  # the table `default`
+    heard_of: int  # changes of routes before that moment
 
 
 def former_members(memory: Mapping[str, Any] | None) -> list[InterfaceMatch]:
@@ -81,6 +95,7 @@ class Group:
         self.reconciler = Reconciler(self.name, self.reconcile)
         self._turn = asyncio.Lock()
         self._orders = 0  # that changed the kernel
+        self._news = 0  # of what a comparison reads
         self._configured = False
         self._secure: Callable[[], Awaitable[None]]
         self._keeping: asyncio.Task[None] | None = None
@@ -123,10 +138,10 @@ class Group:
             obsolete = self._tests.configure(configuration)
             if not self.observing:
                 self._host.send(obsolete)
-            installed = await self._installed()
-            self._tests.read(installed)
-            self._data.find(installed)
-            self._shadows.read(await self._routes())
+            found = await self._read()
+            self._tests.read(found.installed)
+            self._data.find(found.installed)
+            self._shadows.read(found.table)
             self._configured = True
             if not self.observing:
                 # All that follows can be undone by another agent, should this one be killed.
@@ -181,14 +196,8 @@ class Group:
         async with self._turn:
             if not self._configured:
                 return 0
-            while True:
-                orders = self._orders
-                installed = await self._installed()
-                nexthops = await self._nexthops()
-                table = await self._routes()
-                beside = await self._byways()
-                if orders == self._orders:
-                    break  # else what was read first is no longer true
+            installed, nexthops, table, beside, heard_of = await self._read()
+            orders = self._orders
             self._tests.read(installed)
             self._data.find(installed)
             self._shadows.read(table)
@@ -201,7 +210,6 @@ class Group:
             requests += self._tests.differences()
             requests += self._data.differences(installed)
             requests += self._tunnels_differences()
-            heard_of = self._shadows.heard_of
             members = self._surroundings.indexes()
             shadows = self._shadows.differences(table, nexthops, members)
             shadows += byways.differences(beside, self._shadows.prefixes(), members, self._surroundings.up())
@@ -286,6 +294,17 @@ class Group:
 
     # -- what the kernel has -----------------------------------------------------------------------------------------
 
+    async def _read(self) -> Found:
+        """Read everything, again if an order or news makes what was read first untrue."""
+        for reading in itertools.count(1):
+            orders, news, heard_of = self._orders, self._news, self._shadows.heard_of
+            found = Found(
+                await self._installed(), await self._nexthops(), await self._routes(), await self._byways(), heard_of
+            )
+            if orders == self._orders and (news == self._news or reading >= READINGS):
+                break
+        return found
+
     async def _installed(self) -> dict[str, list[InstalledAddress]]:
         """The addresses of every member that is present, by key."""
         present = {m.key: m.index for m in self._members.of(self.name).values() if m.index is not None}
@@ -332,6 +351,7 @@ class Group:
 
     def member_changed(self, member: Member) -> None:
         """Give a member that is present a port to its link, and take it from one that is not."""
+        self._news += 1
         port = self._host.ports.get((self.name, member.key))
         if port is not None and member.index is not None and member.link is not None:
             before = (port.link.index, port.link.name, port.link.mac)
@@ -360,6 +380,7 @@ class Group:
 
     def link_changed(self, member: Member) -> None:
         """Take note that a carrier went or came."""
+        self._news += 1
         if member.up is False and member.link is not None:
             self._shadows.link_lost(member.link.index)
 
@@ -367,6 +388,7 @@ class Group:
         """A route came or went; returns whether the kernel is not as it should be."""
         if self.observing:
             return False
+        self._news += 1
         changed = self._shadows.heard(kind, flags, route)
         if not route.owned:
             self._keep_memory_soon()
@@ -376,6 +398,7 @@ class Group:
 
     def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:
         """An address of a member came or went; returns whether the kernel is not as it should be."""
+        self._news += 1
         missing = self._tests.heard(kind, each, member.key)
         taken = self._data.heard(kind, each, member)
         missing = taken or missing

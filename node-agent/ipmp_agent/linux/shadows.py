@@ -89,6 +89,7 @@ class Shadows:
         self._here: dict[bytes, bool] = {}  # whether the host has a preferred source of a route
         self._doubtful: set[Prefix] = set()  # destinations to be decided on anew
         self._routers: tuple[Address, ...] = ()
+        self._compared = False  # once: till then nobody knows which nexthops an earlier agent left
         self.heard_of = 0
         """Changes of foreign routes that were worked in: requests from before one may be out of date."""
 
@@ -138,6 +139,9 @@ class Shadows:
         self.heard_of += 1
         self._foreign.heard(kind, route)
         self._tell_routers()
+        if not self._compared:
+            self._doubtful.add(destination)
+            return False
         self._plan([destination])
         self._host.send(requests + self._apply([destination]), expected=TRANSIENT)
         return False
@@ -265,6 +269,7 @@ class Shadows:
             indexes: interface indexes of the members.
         """
         stale = self._legs.read({nexthop.identifier: nexthop for nexthop in nexthops}, indexes)
+        self._compared = True
         self._plan_what_changed()
         requests, behind = self._foreign.reorder()
         requests += self._take_over(found, behind, indexes)

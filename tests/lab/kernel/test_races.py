@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged
+from ipmp_agent.core.actions import SetOutbound
+from ipmp_agent.core.events import (
+    AddressAdopted,
+    Family,
+    InterfaceFound,
+    InterfaceVanished,
+    LinkChanged,
+    TestAddressChanged,
+)
 from ipmp_agent.linux import netlink
+from ipmp_api.types import Existing
 from tests.lab import wait_for
-from tests.lab.kernel.running import node_group
+from tests.lab.kernel.running import GROUP, moves, node_group, place, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +27,9 @@ if TYPE_CHECKING:
 
     from tests.lab import Lab
     from tests.lab.kernel.running import RunningKernel
+
+V4, OTHER_V4 = ip_interface("198.18.0.50/24"), ip_interface("198.18.0.51/24")
+BY_GATEWAY = ("via", "198.18.0.1", "dev", "nic0", "onlink")
 
 Meanwhile = "Callable[[RunningKernel, int, Callable[[], object]], None]"
 
@@ -110,3 +123,100 @@ def test_a_tunnel_pinned_elsewhere_during_a_dump_of_all_is_known_to_be(
     resync(kernel)
     (tunnel,) = kernel.call(lambda k: list(k._host.tunnels.found.values()))
     assert tunnel.link == lab.host.nic("nic1").index
+
+
+# -- addresses and routes ---------------------------------------------------------------------------------------------
+
+
+def test_a_link_local_address_that_got_ready_during_a_comparison_is_probed_from(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    host = lab.host.namespace
+    kernel.configure(node_group())
+    kernel.await_event(TestAddressChanged, lambda e: e.interface == "nic0" and e.address is not None)
+    host.ip("-6", "address", "flush", "dev", "nic0", "scope", "link")
+    kernel.await_event(TestAddressChanged, lambda e: e == TestAddressChanged("nic0", Family.IPV6, None))
+    kernel.forget()
+    meanwhile(kernel, netlink.RTM_GETADDR, lambda: host.ip("address", "add", "fe80::99/64", "dev", "nic0", "nodad"))
+    kernel.run(lambda k: k.reconcile(GROUP))
+    told = [e.address for e in kernel.events(TestAddressChanged) if e.interface == "nic0"]
+    assert told == [ip_address("fe80::99")]
+
+
+def test_an_address_that_its_owner_deletes_during_the_first_look_is_not_adopted(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    host = lab.host.namespace
+    host.ip("address", "add", str(V4), "dev", "nic0")
+    meanwhile(kernel, netlink.RTM_GETADDR, lambda: host.ip("address", "del", str(V4), "dev", "nic0"))
+    kernel.configure(node_group(existing=Existing.ADOPT))
+    assert kernel.events(AddressAdopted) == []
+    assert where(lab, V4) == []
+
+
+def shadow(lab: Lab, destination: str) -> list[Any]:
+    return lab.host.namespace.ip_json("route", "show", destination, "table", "main", "protocol", "73")
+
+
+@pytest.fixture
+def carrying(lab: Lab, kernel: RunningKernel) -> RunningKernel:
+    """A group that both members carry for, with a data address on each and a route to shadow."""
+    kernel.configure(node_group(addresses=(V4, OTHER_V4)))
+    place(lab, kernel, V4, on="nic0")
+    place(lab, kernel, OTHER_V4, on="nic1")
+    kernel.perform(SetOutbound(("nic0", "nic1"), ("nic0", "nic1")))
+    for destination in ("198.19.6.0/24", "198.19.7.0/24"):
+        lab.host.namespace.ip("route", "add", destination, *BY_GATEWAY)
+    wait_for(lambda: shadow(lab, "198.19.7.0/24"))
+    kernel.run(lambda k: k.reconcile(GROUP))
+    return kernel
+
+
+def there_and_back(kernel: RunningKernel) -> None:
+    """A failover of nic0 and its failback: what the kernel takes along with the address is put back."""
+    for source, destination in (("nic0", "nic1"), ("nic1", "nic0")):
+        kernel.perform(moves(V4, source=source, destination=destination))
+        kernel.run(lambda k: k.reconcile(GROUP))
+
+
+def test_a_route_that_its_owner_deletes_during_a_comparison_is_not_brought_back_by_a_failback(
+    lab: Lab, carrying: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    host = lab.host.namespace
+    meanwhile(carrying, netlink.RTM_GETROUTE, lambda: host.ip("route", "del", "198.19.7.0/24", "proto", "boot"))
+    carrying.run(lambda k: k.reconcile(GROUP))
+    there_and_back(carrying)
+    assert host.ip_json("route", "show", "198.19.7.0/24") == []
+
+
+def test_a_route_that_comes_during_a_comparison_is_brought_back_by_a_failback(
+    lab: Lab, carrying: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    host = lab.host.namespace
+    meanwhile(carrying, netlink.RTM_GETROUTE, lambda: host.ip("route", "add", "198.19.8.0/24", *BY_GATEWAY))
+    carrying.run(lambda k: k.reconcile(GROUP))
+    there_and_back(carrying)
+    assert [r["protocol"] for r in host.ip_json("route", "show", "198.19.8.0/24")] == ["73", "boot"]
+
+
+@pytest.mark.parametrize("kind", [netlink.RTM_GETLINK, netlink.RTM_GETADDR, netlink.RTM_GETROUTE])
+def test_news_of_a_route_while_an_agent_takes_over_disturbs_no_nexthop_of_the_one_before(
+    lab: Lab,
+    carrying: RunningKernel,
+    start_kernel: Callable[[], RunningKernel],
+    meanwhile: Meanwhile,
+    kind: int,
+) -> None:
+    host = lab.host.namespace
+    memory = carrying.call(lambda k: k.memory(GROUP))
+    carrying.close()
+    before = host.ip_json("nexthop", "show")
+    following = start_kernel()
+    way = ("via", "198.18.0.2", "dev", "nic1", "onlink")
+    meanwhile(following, kind, lambda: host.ip("route", "add", "198.19.8.0/24", *way))
+    following.configure(node_group(addresses=(V4, OTHER_V4)), memory)
+    following.perform(SetOutbound(("nic0", "nic1"), ("nic0", "nic1")))
+    wait_for(lambda: shadow(lab, "198.19.8.0/24"))
+    now = host.ip_json("nexthop", "show")
+    assert [nexthop for nexthop in before if nexthop not in now] == []
+    assert following.call(lambda k: k.counters).get("kernel_refusals", 0) == 0
