@@ -100,12 +100,18 @@ class Kernel:
             secure: has `memory` written to disk. Awaited before the kernel is changed, and whenever there is more that
                 a later agent must know to put everything back; an adopted address is told after that.
         """
-        name = configuration.group_name
-        if name not in self._groups:
-            self._groups[name] = Group(configuration, self._host, self._members, self._sink)
-        self._members.watch(configuration, former_members(memory))
-        await self._resync_links()
-        await self._groups[name].configure(configuration, memory, secure)
+        known = self._groups.get(configuration.group_name)
+        group = known or Group(configuration, self._host, self._members, self._sink)
+        self._groups[group.name] = group
+        try:
+            self._members.watch(configuration, former_members(memory))
+            await self._resync_links()
+            await group.configure(configuration, memory, secure)
+        except BaseException:
+            if known is None:
+                # Who tries again knows nothing of what was told until now.
+                await self._forget(self._groups.pop(group.name))
+            raise
 
     def perform(self, group: str, action: Orders) -> None:
         """Carry out one order now. What goes wrong is told as an event."""
@@ -131,10 +137,16 @@ class Kernel:
             restore: put everything back, whatever the deletion policy says.
         """
         leaving = self._groups.pop(group)
-        await leaving.withdraw(restore=restore)
-        for key in list(self._members.of(group)):
-            leaving.drop_port(key)
-        self._members.forget(group)
+        try:
+            await leaving.withdraw(restore=restore)
+        finally:
+            await self._forget(leaving)
+
+    async def _forget(self, group: Group) -> None:
+        await group.close()
+        for key in list(self._members.of(group.name)):
+            group.drop_port(key)
+        self._members.forget(group.name)
 
     def findings(self, group: str) -> tuple[Finding, ...]:
         """What stands against a group on this host, now."""

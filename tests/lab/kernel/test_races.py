@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import inspect
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
@@ -10,9 +13,11 @@ import pytest
 from ipmp_agent.core.actions import SetOutbound
 from ipmp_agent.core.events import (
     AddressAdopted,
+    AddressFound,
     Family,
     InterfaceFound,
     InterfaceVanished,
+    KernelRead,
     LinkChanged,
     TestAddressChanged,
 )
@@ -38,16 +43,25 @@ Meanwhile = "Callable[[RunningKernel, int, Callable[[], object]], None]"
 def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     """Have something happen, and be heard of, when a table has been dumped and nobody has acted on it yet."""
 
-    def arrange(kernel: RunningKernel, kind: int, work: Callable[[], object], *, heard: bool = True) -> None:
+    def arrange(
+        kernel: RunningKernel,
+        kind: int,
+        work: Callable[[], Any],
+        *,
+        heard: bool = True,
+        due: Callable[[], object] = lambda: True,
+    ) -> None:
         dumper, ahead = kernel.kernel._host.dumper, [work]
         dump = dumper.dump
 
         async def interrupted(wanted: int, request: bytes) -> list[bytes]:
             bodies = await dump(wanted, request)
-            if wanted == kind and ahead:
-                ahead.pop()()
+            if wanted == kind and ahead and due():
+                done = ahead.pop()()
                 if heard:
                     kernel.kernel.drain()
+                if inspect.isawaitable(done):
+                    await done
             return bodies
 
         monkeypatch.setattr(dumper, "dump", interrupted)
@@ -220,3 +234,72 @@ def test_news_of_a_route_while_an_agent_takes_over_disturbs_no_nexthop_of_the_on
     now = host.ip_json("nexthop", "show")
     assert [nexthop for nexthop in before if nexthop not in now] == []
     assert following.call(lambda k: k.counters).get("kernel_refusals", 0) == 0
+
+
+# -- groups that come, change and go -----------------------------------------------------------------------------------
+
+
+def never_still() -> None:
+    raise netlink.InterruptedDumpError(errno.EAGAIN, "the tables never held still")
+
+
+def told_of_all(told: list[Any]) -> bool:
+    """Whether a caller who knows nothing was told everything that there is."""
+    members = {e.interface for e in told if isinstance(e, InterfaceFound)}
+    found = [(e.address, e.interface) for e in told if isinstance(e, AddressFound)]
+    return (members, found, told[-1]) == ({"nic0", "nic1"}, [(V4, "nic0")], KernelRead())
+
+
+@pytest.mark.parametrize("kind", [netlink.RTM_GETNEXTHOP, netlink.RTM_GETROUTE])
+@pytest.mark.parametrize("reading", ["first", "second"])
+def test_what_a_first_configuration_told_before_it_failed_is_told_again(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile, kind: int, reading: str
+) -> None:
+    lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
+
+    def due() -> bool:
+        """Whether it is this reading, and the group itself that reads and not what compares beside it."""
+        group = kernel.kernel._groups[GROUP]
+        return group._configured is (reading == "second") and asyncio.current_task() is not group.reconciler._task
+
+    meanwhile(kernel, kind, never_still, due=due)
+    with pytest.raises(netlink.InterruptedDumpError):
+        kernel.configure(node_group(addresses=(V4,)))
+    assert told_of_all(kernel.configure(node_group(addresses=(V4,))))
+
+
+def test_a_group_wanted_again_after_its_withdrawal_failed_is_told_of_all(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
+    kernel.configure(node_group(addresses=(V4,)))
+    meanwhile(kernel, netlink.RTM_GETROUTE, never_still)
+    with pytest.raises(netlink.InterruptedDumpError):
+        kernel.run(lambda k: k.withdraw(GROUP))
+    assert told_of_all(kernel.configure(node_group(addresses=(V4,))))
+
+
+def test_a_member_that_vanishes_while_addresses_are_read_stops_no_configuration(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    meanwhile(kernel, netlink.RTM_GETADDR, lab.host.nic("nic1").remove)
+    told = kernel.configure(node_group(addresses=(V4,)))
+    assert InterfaceVanished("nic1") in told
+    assert told[-1] == KernelRead()
+    assert kernel.call(lambda k: list(k._host.ports)) == [(GROUP, "nic0")]
+
+
+def test_a_member_replaced_while_addresses_are_read_has_none_of_the_old_one(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    nic = lab.host.nic("nic0")
+    lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
+
+    def replace() -> None:
+        nic.remove()
+        nic.insert(index=77)
+
+    meanwhile(kernel, netlink.RTM_GETADDR, replace)
+    told = kernel.configure(node_group(addresses=(V4,)))
+    assert [e for e in told if isinstance(e, AddressFound)] == []
+    assert kernel.call(lambda k: k._groups[GROUP]._data.placement) == {}
