@@ -280,13 +280,14 @@ class Group:
             if in_use or member.key in self._data.placement.values():
                 continue
             await self._put_back(member)
-            self._members.release(member)
-            self.drop_port(member.key)
+            if member.leaving:
+                self._members.release(member)
+                self.drop_port(member.key)
 
     async def _put_back(self, member: Member) -> None:
-        """Make the interface of a former member what it was."""
-        if member.index is not None:
-            found = await self._on_interface(member.index)
+        """Make the interface of a former member what it was, unless it has gone or is wanted again meanwhile."""
+        found = await self._on_interface(member.index) if member.index is not None else []
+        if member.index is not None and member.leaving:
             requests = [addresses.delete(each.index, each.address) for each in found if each.owned]
             requests += self._settings.restore({member.key: self._link(member)})
             requests += self._shadows.leave(member.index)

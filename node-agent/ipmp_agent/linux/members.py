@@ -98,6 +98,8 @@ class Members:
             members.setdefault(match.key, Member(group, match.key, match))
         wanted = {member.key: member.match for member in configuration.members}
         for key, member in members.items():
+            if member.leaving and key in wanted:
+                member.told = None  # by who has forgotten it
             member.leaving = key not in wanted
         for key, match in wanted.items():
             members.setdefault(key, Member(group, key, match))

@@ -279,6 +279,63 @@ def test_a_group_wanted_again_after_its_withdrawal_failed_is_told_of_all(
     assert told_of_all(kernel.configure(node_group(addresses=(V4,))))
 
 
+def test_a_member_that_had_not_left_yet_is_told_of_when_it_is_wanted_again(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group("nic0", "nic1", addresses=(V4,)))
+    place(lab, kernel, V4, on="nic1")
+    kernel.configure(node_group("nic0", addresses=(V4,)))
+    told = kernel.configure(node_group("nic0", "nic1", addresses=(V4,)))
+    assert [e.interface for e in told if isinstance(e, InterfaceFound)] == ["nic1"]
+
+
+def putting_back(kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    """Whether the group is making an interface again what it was before."""
+    group = kernel.kernel._groups[GROUP]
+    put_back, under_way = group._put_back, []
+
+    async def noted(member: Any) -> None:
+        under_way.append(member.key)
+        await put_back(member)
+
+    monkeypatch.setattr(group, "_put_back", noted)
+    return lambda: under_way
+
+
+def test_a_member_wanted_again_while_it_is_put_back_stays_one(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = node_group("nic0", "nic1", addresses=(V4,))
+    kernel.configure(both)
+    place(lab, kernel, V4, on="nic1")
+    kernel.configure(node_group("nic0", addresses=(V4,)))
+    kernel.forget()
+    configuring = []
+
+    async def want_again() -> None:
+        configuring.append(asyncio.ensure_future(kernel.kernel.configure(both, None)))
+        while kernel.kernel._members.of(GROUP)["nic1"].leaving:
+            await asyncio.sleep(0)
+
+    meanwhile(kernel, netlink.RTM_GETADDR, want_again, due=putting_back(kernel, monkeypatch))
+    kernel.perform(moves(V4, source="nic1", destination="nic0"))
+    wait_for(lambda: configuring)
+    kernel.run(lambda _: configuring[0])
+    assert [e.interface for e in kernel.events(InterfaceFound)] == ["nic1"]
+    assert sorted(kernel.call(lambda k: list(k._members.of(GROUP)))) == ["nic0", "nic1"]
+    assert kernel.call(lambda k: (GROUP, "nic1") in k._host.ports)
+
+
+def test_a_former_member_that_vanishes_while_it_is_put_back_stops_no_withdrawal(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.configure(node_group("nic0", "nic1", addresses=(V4,)))
+    place(lab, kernel, V4, on="nic1")
+    kernel.configure(node_group("nic0", addresses=(V4,)))
+    remove = lab.host.nic("nic1").remove
+    meanwhile(kernel, netlink.RTM_GETADDR, remove, due=putting_back(kernel, monkeypatch))
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert kernel.call(lambda k: list(k._members)) == []
+
+
 def test_a_member_that_vanishes_while_addresses_are_read_stops_no_configuration(
     lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
 ) -> None:
