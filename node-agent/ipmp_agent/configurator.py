@@ -176,7 +176,7 @@ class Configurator:
         plane.submit(group, ConfigurationChanged(configuration))
         if for_kernel:
             group.ready = False
-            await plane.kernel.configure(configuration, plane.kernel.memory(group.name), plane.secure)
+            await plane.kernel.configure(configuration, None, plane.secure)
             group.ready = True
         log.info("configuration changed", extra={"group": group.name})
 

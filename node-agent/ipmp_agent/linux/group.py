@@ -130,7 +130,7 @@ class Group:
             self._configuration = configuration
             self._data.configure(configuration)
             self._pod_egress.configure(configuration.policies.pod_egress)
-            if memory is not None and memory.get("version") == MEMORY_VERSION:
+            if not self._configured and memory is not None and memory.get("version") == MEMORY_VERSION:
                 self._data.remember(memory["addresses"])
                 self._settings.remember(memory["settings"])
                 self._shadows.remember(memory.get("routes", ()))

@@ -96,7 +96,7 @@ class Kernel:
 
         Args:
             configuration: compiled for this node.
-            memory: what `memory` returned in the last run, for a group that is new to this one.
+            memory: what `memory` returned in the last run; heeded for a group that is new to this one.
             secure: has `memory` written to disk. Awaited before the kernel is changed, and whenever there is more that
                 a later agent must know to put everything back; an adopted address is told after that.
         """

@@ -360,3 +360,22 @@ def test_a_member_replaced_while_addresses_are_read_has_none_of_the_old_one(
     told = kernel.configure(node_group(addresses=(V4,)))
     assert [e for e in told if isinstance(e, AddressFound)] == []
     assert kernel.call(lambda k: k._groups[GROUP]._data.placement) == {}
+
+
+def test_a_new_configuration_forgets_nothing_that_happened_since_the_memory_was_taken(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    host = lab.host.namespace
+    tunnel = f"type vxlan id 1 local {V4.ip} remote 198.18.0.201 dev nic0 dstport 8472"
+    host.batch([f"link add vx1 {tunnel}", "link set vx1 up"])
+    kernel.configure(node_group(addresses=(V4,)))
+    place(lab, kernel, V4, on="nic0")
+    memory = kernel.call(lambda k: k.memory(GROUP))
+    meanwhile(
+        kernel,
+        netlink.RTM_GETLINK,
+        lambda: kernel.kernel.perform(GROUP, moves(V4, source="nic0", destination="nic1")),
+    )
+    kernel.configure(node_group(addresses=(V4, OTHER_V4)), memory)
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert "dev nic0" in host.run("ip", "-d", "link", "show", "vx1")
