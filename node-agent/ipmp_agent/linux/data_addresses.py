@@ -317,6 +317,10 @@ class DataAddresses:
         """Whether the host had an address of this IP version on a member."""
         return any(home == key and address.version == version for address, (home, _) in self._foreign.items())
 
+    def adopts(self, address: InterfaceAddress) -> bool:
+        """Whether an address that the host had is taken care of."""
+        return address in self._adopted
+
     def origins(self) -> tuple[set[str], set[Address]]:
         """The members that had addresses before this group, and these."""
         return {home for home, _ in self._foreign.values()}, {address.ip for address in self._foreign}

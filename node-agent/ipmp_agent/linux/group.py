@@ -100,7 +100,7 @@ class Group:
         self._secure: Callable[[], Awaitable[None]]
         self._keeping: asyncio.Task[None] | None = None
         self._kept: list[bytes] = []  # routes that the memory holds
-        self._untold: list[Event] = []  # until the memory is safe
+        self._untold: list[AddressAdopted] = []  # until the memory is safe
         self._data = DataAddresses(self.name, host, members, self._tell_safely, self._addresses_changed)
         self._tests = TestAddresses(self.name, host, members, self._sink)
         self._settings = InterfaceSettings(host.counters)
@@ -174,7 +174,8 @@ class Group:
         self._kept = self._shadows.at_stake()
         await self._secure()
         for event in untold:
-            self._sink(event)
+            if self._data.adopts(event.address):
+                self._sink(event)
 
     def _keep_memory_soon(self) -> None:
         if self._keeping is None and not self.observing and self._data.adoption.enabled:

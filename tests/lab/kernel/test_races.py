@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from ipmp_agent.core.actions import SetOutbound
 from ipmp_agent.core.events import (
     AddressAdopted,
     AddressFound,
+    AddressRefused,
+    AddressReleased,
     Family,
     InterfaceFound,
     InterfaceVanished,
@@ -21,8 +24,9 @@ from ipmp_agent.core.events import (
     LinkChanged,
     TestAddressChanged,
 )
+from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import netlink
-from ipmp_api.types import Existing
+from ipmp_api.types import Existing, InterfaceMatch, Member
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, moves, node_group, place, where
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ipmp_agent.linux.kernel import Kernel
     from tests.lab import Lab
     from tests.lab.kernel.running import RunningKernel
 
@@ -352,11 +357,11 @@ def test_a_member_replaced_while_addresses_are_read_has_none_of_the_old_one(
     nic = lab.host.nic("nic0")
     lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
 
-    def replace() -> None:
+    def exchange() -> None:
         nic.remove()
         nic.insert(index=77)
 
-    meanwhile(kernel, netlink.RTM_GETADDR, replace)
+    meanwhile(kernel, netlink.RTM_GETADDR, exchange)
     told = kernel.configure(node_group(addresses=(V4,)))
     assert [e for e in told if isinstance(e, AddressFound)] == []
     assert kernel.call(lambda k: k._groups[GROUP]._data.placement) == {}
@@ -379,3 +384,48 @@ def test_a_new_configuration_forgets_nothing_that_happened_since_the_memory_was_
     kernel.configure(node_group(addresses=(V4, OTHER_V4)), memory)
     kernel.run(lambda k: k.withdraw(GROUP))
     assert "dev nic0" in host.run("ip", "-d", "link", "show", "vx1")
+
+
+def test_routes_to_be_put_back_are_remembered_once_however_often_the_configuration_changes(
+    lab: Lab, carrying: RunningKernel
+) -> None:
+    carrying.perform(moves(V4, source="nic0", destination="nic1"))
+    carrying.run(lambda k: k.reconcile(GROUP))
+    once = carrying.call(lambda k: k.memory(GROUP)["routes"])
+    assert [route["missing"] for route in once] == [True, True]
+    for count in range(3):
+        memory = carrying.call(lambda k: k.memory(GROUP))
+        carrying.configure(node_group(addresses=(V4, OTHER_V4), pod_egress=(), failback=bool(count % 2)), memory)
+    assert carrying.call(lambda k: k.memory(GROUP)["routes"]) == once
+
+
+# -- addresses that come and go ----------------------------------------------------------------------------------------
+
+
+def test_an_adopted_address_that_is_let_go_before_it_was_told_is_not_told_after(
+    lab: Lab, kernel: RunningKernel
+) -> None:
+    host = lab.host.namespace
+    disk = asyncio.Event()
+
+    async def secure() -> None:
+        await disk.wait()
+
+    adopting = node_group(existing=Existing.ADOPT)
+    kernel.call(lambda _: disk.set())
+    kernel.run(lambda k: k.configure(adopting, None, secure))
+    kernel.call(lambda _: disk.clear())
+    host.ip("address", "add", str(V4), "dev", "nic0")
+    wait_for(lambda: kernel.call(lambda k: k._groups[GROUP]._data.is_data(V4.ip)))
+    host.ip("address", "change", str(V4), "dev", "nic0", "valid_lft", "1000", "preferred_lft", "1000")
+    wait_for(lambda: kernel.call(lambda k: not k._groups[GROUP]._data.is_data(V4.ip)))
+    kernel.call(lambda _: disk.set())
+    wait_for(lambda: kernel.call(lambda k: k._groups[GROUP]._keeping is None), deadline=10)
+    assert kernel.events(AddressReleased)
+    assert kernel.events(AddressAdopted) == []
+
+
+# -- what fails --------------------------------------------------------------------------------------------------------
+
+
+# -- two groups --------------------------------------------------------------------------------------------------------
