@@ -272,6 +272,12 @@ class DataAddresses:
         if port is not None:
             self._host.checks.start(address, port.wire, lambda mac: self._checked(address, mac))
 
+    def check_again(self, key: str) -> None:
+        """A member has another way to its link: nobody hears the questions that were under way."""
+        for address, destination in self.placement.items():
+            if destination == key and address in self._host.checks:
+                self._check(address)
+
     def _checked(self, address: InterfaceAddress, mac: bytes | None) -> None:
         key = self.placement.get(address)
         if key is None:
@@ -281,6 +287,8 @@ class DataAddresses:
             return
         requests = self._add(address, key)
         failures = self._host.send(requests)
+        if failures and failures[0].error == errno.ENODEV:
+            return  # the member is gone, and the core is about to learn it
         if failures:
             self._refuse(address, Reason.KERNEL_REFUSED, str(failures[0]))
         elif requests:

@@ -425,6 +425,36 @@ def test_an_adopted_address_that_is_let_go_before_it_was_told_is_not_told_after(
     assert kernel.events(AddressAdopted) == []
 
 
+def test_an_address_whose_member_vanishes_at_the_end_of_its_check_is_not_refused(
+    lab: Lab, kernel: RunningKernel
+) -> None:
+    kernel.configure(node_group(addresses=(V4,)))
+
+    def check(facade: Kernel) -> None:
+        facade.perform(GROUP, moves(V4, source=None, destination="nic0"))
+        lab.host.nic("nic0").remove()
+        facade._host.checks._end(V4.ip).done(None)
+
+    kernel.call(check)
+    kernel.await_event(InterfaceVanished)
+    assert kernel.events(AddressRefused) == []
+
+
+def test_a_check_goes_on_when_its_member_is_renamed(lab: Lab, kernel: RunningKernel) -> None:
+    nic = lab.host.nic("nic0")
+    lab.peer(0).namespace.ip("address", "add", str(V4), "dev", "eth0")
+    kernel.configure(node_group(Member(InterfaceMatch(mac_address=nic.mac)), "nic1", addresses=(V4,)))
+
+    def check(facade: Kernel) -> None:
+        facade.perform(GROUP, moves(V4, source=None, destination=nic.mac))
+        nic.rename("uplink7")
+        facade.drain()
+
+    kernel.call(check)
+    assert kernel.await_event(AddressRefused).reason is Reason.ADDRESS_CONFLICT
+    assert where(lab, V4) == []
+
+
 # -- what fails --------------------------------------------------------------------------------------------------------
 
 
