@@ -13,6 +13,7 @@ from ipmp_agent.linux.group import Group, Orders, former_members
 from ipmp_agent.linux.host import Host
 from ipmp_agent.linux.members import Member, Members
 from ipmp_agent.linux.monitor import Monitor
+from ipmp_agent.linux.reconcile import RETRY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -268,3 +269,5 @@ class Kernel:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("comparing with the kernel failed; it is tried again", exc_info=error)
+            self._timers["reconcile"].cancel()
+            self._timers["reconcile"] = self._loop.call_later(RETRY, self._reconcile_periodically)

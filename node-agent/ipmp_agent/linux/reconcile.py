@@ -25,6 +25,9 @@ PATIENCE = 3
 A change that takes two repairs within timers.REPAIR_FOREIGN counts as one.
 """
 
+RETRY = 1.0
+"""Seconds until a comparison that failed is made again."""
+
 LONGEST_WAIT = 10.0
 """Seconds between repairs of what somebody keeps undoing."""
 
@@ -110,7 +113,13 @@ class Reconciler:
 
     async def _run(self) -> None:
         suspicious, self._suspicious = self._suspicious, False
-        repaired = await self._compare()
+        try:
+            repaired = await self._compare()
+        except Exception:
+            log.exception("%s: comparing with the kernel failed; it is tried again", self._group)
+            self._suspicious = self._suspicious or suspicious
+            self._schedule(RETRY)
+            return
         if suspicious and repaired:
             self.foreign_changes += 1
             self._count_repair(self._loop.time())
@@ -123,7 +132,5 @@ class Reconciler:
         if not self._in_two_parts:
             self._repairs.append(now)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, _: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s: comparing with the kernel failed; it is tried again", self._group, exc_info=error)

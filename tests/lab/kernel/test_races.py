@@ -458,4 +458,41 @@ def test_a_check_goes_on_when_its_member_is_renamed(lab: Lab, kernel: RunningKer
 # -- what fails --------------------------------------------------------------------------------------------------------
 
 
+def test_a_comparison_that_failed_is_made_again_before_the_regular_one(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    kernel.configure(node_group(addresses=(V4,)))
+    place(lab, kernel, V4, on="nic0")
+    kernel.run(lambda k: k.reconcile(GROUP))
+    failed = []
+
+    def fail() -> None:
+        failed.append(True)
+        never_still()
+
+    kernel.call(lambda k: k._timers["reconcile"].cancel())
+    meanwhile(kernel, netlink.RTM_GETNEXTHOP, fail)
+    lab.host.namespace.ip("address", "del", str(V4), "dev", "nic0")
+    wait_for(lambda: where(lab, V4), lambda holders: holders == ["nic0"], what="the address, put back")
+    assert failed
+
+
+def test_lost_notifications_are_made_up_for_although_the_first_dump_fails(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    kernel.configure(node_group())
+    host = lab.host.namespace
+
+    def starve(facade: Kernel) -> None:
+        """Hear nothing while more happens than the socket can hold."""
+        facade._timers["reconcile"].cancel()
+        facade._monitor._socket.setsockopt(1, 8, 2048)  # SO_RCVBUF
+        host.batch([f"address add 198.18.9.{i}/32 dev nic1" for i in range(1, 200)])
+        host.ip("link", "set", "nic0", "address", "02:00:00:00:99:02")
+
+    meanwhile(kernel, netlink.RTM_GETLINK, never_still)
+    kernel.call(starve)
+    kernel.await_event(InterfaceFound, lambda e: e.mac == "02:00:00:00:99:02")
+
+
 # -- two groups --------------------------------------------------------------------------------------------------------

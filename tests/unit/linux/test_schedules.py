@@ -15,7 +15,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import conflicts, frames
 from ipmp_agent.linux.announce import BURST, Announcer
 from ipmp_agent.linux.conflicts import ConflictChecks
-from ipmp_agent.linux.reconcile import LONGEST_WAIT, PATIENCE, Reconciler
+from ipmp_agent.linux.reconcile import LONGEST_WAIT, PATIENCE, RETRY, Reconciler
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
@@ -240,15 +240,24 @@ async def test_requests_while_a_comparison_runs_are_one_more_comparison() -> Non
     assert count == 2
 
 
-async def test_a_comparison_that_fails_is_followed_by_the_next(caplog: pytest.LogCaptureFixture) -> None:
-    async def failing() -> int:
-        raise OSError(105, "No buffer space available")
+async def test_a_comparison_that_fails_is_made_again_and_knows_what_it_was_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ahead = [OSError(105, "No buffer space available")] * 2
+    at: list[float] = []
 
-    reconciler = Reconciler("data", failing)
-    for _ in range(2):
-        reconciler.soon()
-        await asyncio.sleep(1)
+    async def compare() -> int:
+        at.append(asyncio.get_running_loop().time())
+        if ahead:
+            raise ahead.pop()
+        return 1
+
+    reconciler = Reconciler("data", compare)
+    reconciler.changed()
+    await asyncio.sleep(10 * RETRY)
+    assert [round(when, 3) for when in at] == [0, RETRY, 2 * RETRY]
     assert len([r for r in caplog.records if "tried again" in r.message]) == 2
+    assert reconciler.foreign_changes == 1
 
 
 async def test_a_closed_reconciler_compares_no_more() -> None:
