@@ -60,6 +60,7 @@ class Kernel:
 
     async def close(self) -> None:
         """Close every socket; the kernel stays as it is."""
+        self._monitor.close()
         for timer in self._timers.values():
             timer.cancel()
         for task in list(self._tasks):
@@ -68,7 +69,6 @@ class Kernel:
         for group in self._groups.values():
             await group.close()
         self._carrier_poll.close()
-        self._monitor.close()
         self._host.close()
 
     @property

@@ -495,4 +495,31 @@ def test_lost_notifications_are_made_up_for_although_the_first_dump_fails(
     kernel.await_event(InterfaceFound, lambda e: e.mac == "02:00:00:00:99:02")
 
 
+def test_news_while_groups_are_closed_has_nobody_write_any_more(lab: Lab, kernel: RunningKernel) -> None:
+    host = lab.host.namespace
+    written: list[str] = []
+
+    async def secure() -> None:
+        written.append("memory")
+
+    one = replace(node_group("nic0", existing=Existing.ADOPT), group_name="one")
+    two = replace(node_group("nic1", existing=Existing.ADOPT), group_name="two")
+    host.ip("address", "add", str(V4), "dev", "nic0")
+    for group in (one, two):
+        kernel.run(lambda k, group=group: k.configure(group, None, secure))
+    wait_for(lambda: kernel.call(lambda k: [g for g in k._groups.values() if g._keeping]), lambda keeping: not keeping)
+    written.clear()
+    closing = kernel.kernel._groups["two"].close
+
+    async def interrupted() -> None:
+        host.ip("route", "add", "198.19.7.0/24", *BY_GATEWAY)
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        await closing()
+
+    kernel.kernel._groups["two"].close = interrupted
+    kernel.close()
+    assert written == []
+
+
 # -- two groups --------------------------------------------------------------------------------------------------------
