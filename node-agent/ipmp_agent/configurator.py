@@ -147,9 +147,10 @@ class Configurator:
         group = plane.add(configuration, saved.history if saved else ())
 
         async def secure() -> None:
-            before = saved or SavedGroup(configuration)
-            self._saved[name] = replace(before, configuration=configuration, kernel=plane.kernel.memory(name))
-            self._keep_in_mind()
+            if group.held is not None:
+                before = saved or SavedGroup(configuration)
+                self._saved[name] = replace(before, configuration=configuration, kernel=plane.kernel.memory(name))
+                self._keep_in_mind()
             await plane.secure()
 
         try:

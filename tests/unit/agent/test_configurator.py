@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,11 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import GroupState, InterfaceWord
 from ipmp_agent.state import State
 from tests.unit.agent.building import Rig, ScriptedCore, node_group
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ipmp_api.types import NodeGroup
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
@@ -296,6 +302,22 @@ async def test_memory_is_saved_before_a_group_changes_the_kernel() -> None:
     await rig.apply(node_group())
     assert saved
     assert all(saved)
+
+
+async def test_memory_that_is_saved_later_does_not_make_a_running_group_one_to_be_taken_over() -> None:
+    rig = Rig()
+    later = []
+    configure = rig.kernel.configure
+
+    async def noted(group: NodeGroup, memory: object, secure: Callable[[], Awaitable[None]]) -> None:
+        later.append(secure)
+        await configure(group, memory, secure)  # type: ignore[arg-type]
+
+    rig.kernel.configure = noted  # type: ignore[assignment]
+    await rig.apply(node_group())
+    await later[0]()  # a route of the host came, and is kept in memory
+    assert rig.saved[-1].groups["lab"].interfaces
+    assert rig.plane.publish().pending == ()
 
 
 async def test_a_disk_that_hangs_stops_no_group(caplog: pytest.LogCaptureFixture) -> None:
