@@ -168,6 +168,7 @@ class DataPlane:
         self._queue: deque[tuple[RunningGroup, Event, float]] = deque()
         self._turning = False
         self._turn_scheduled = False
+        self._stopped = False  # what happens while the kernel's side is being closed is the next agent's business
         self._timer: asyncio.TimerHandle | None = None
         self._save_timer: asyncio.TimerHandle | None = None
         self._refresh_timer: asyncio.TimerHandle | None = None
@@ -227,6 +228,8 @@ class DataPlane:
     def _turn(self) -> None:
         """Handle what is queued, tick who is due, and show what changed."""
         self._turn_scheduled = False
+        if self._stopped:
+            return
         self._turning = True
         self._told.clear()
         try:
@@ -428,5 +431,6 @@ class DataPlane:
             if timer is not None:
                 timer.cancel()
         self._timer = self._refresh_timer = None
-        if self.configured:
+        if self.configured or self._save_timer is not None:
             self.save_now()
+        self._stopped = True

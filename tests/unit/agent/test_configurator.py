@@ -196,6 +196,26 @@ async def test_stop_before_anything_was_applied_keeps_the_old_state() -> None:
     assert again.saved == []
 
 
+async def test_stop_right_after_the_first_of_two_groups_was_taken_over_saves_it() -> None:
+    rig = Rig()
+    two, arrived = node_group("two", interfaces=("b0", "b1"), addresses=()), asyncio.Event()
+    configure = rig.kernel.configure
+
+    async def slow(group: NodeGroup, *rest: object) -> None:
+        if group is two:
+            arrived.set()
+            await asyncio.sleep(3600)
+        await configure(group, *rest)  # type: ignore[arg-type]
+
+    rig.kernel.configure = slow  # type: ignore[method-assign]
+    applying = asyncio.create_task(rig.apply(node_group(), two))
+    await arrived.wait()
+    applying.cancel()
+    await asyncio.wait((applying,))
+    rig.plane.stop()
+    assert [member.interface for member in rig.saved[-1].groups["lab"].interfaces] == ["nic0", "nic1"]
+
+
 async def test_stop_while_a_group_is_being_taken_over_keeps_what_was_saved_of_it() -> None:
     first = Rig()
     await first.apply(node_group(), node_group("b", interfaces=("b0", "b1"), addresses=()))

@@ -285,6 +285,18 @@ async def test_stop_in_a_batch_lets_it_finish_and_saves_it() -> None:
     assert core.asked == []
 
 
+async def test_what_happens_while_the_kernel_is_being_closed_moves_nothing_that_nobody_saves() -> None:
+    rig, core = await scripted()
+    core.on_event = lambda _: [MOVE]
+    rig.kernel.sink("lab", DOWN)  # has not had its turn yet
+    rig.plane.stop()
+    rig.kernel.sink("lab", DOWN)
+    await asyncio.sleep(1)
+    assert rig.kernel.performed == []
+    await rig.plane.secure()  # as a group that is being closed may still ask for
+    assert [saved.groups["lab"].kernel for saved in rig.saved[-2:]] == [{"holders": {}}] * 2
+
+
 async def test_call_runs_in_the_loop_and_brings_back_result_or_error() -> None:
     rig, _ = await scripted()
     assert await asyncio.wrap_future(rig.plane.call(lambda: 42)) == 42
