@@ -172,13 +172,17 @@ class Configurator:
             return
         plane = self._plane
         group.measurements.watch(member.key for member in configuration.members)
-        group.configuration = configuration
         for_kernel = replace(configuration, offline=()) != replace(before, offline=()) or not group.ready
-        plane.submit(group, ConfigurationChanged(configuration))
+        # Before the kernel's side manages the group it carries out no order, and none is given twice.
+        group.configuration = _observing(configuration) if before.policies.mode is Mode.OBSERVE else configuration
+        plane.submit(group, ConfigurationChanged(group.configuration))
         if for_kernel:
             group.ready = False
             await plane.kernel.configure(configuration, None, plane.secure)
             group.ready = True
+        if group.configuration != configuration:
+            group.configuration = configuration
+            plane.submit(group, ConfigurationChanged(configuration))
         log.info("configuration changed", extra={"group": group.name})
 
     async def _withdraw(self, name: str) -> None:
@@ -282,6 +286,10 @@ class Configurator:
     @staticmethod
     def _is_offline(running: RunningGroup, key: str) -> bool:
         return any(member.offline for member in running.core.snapshot().interfaces if member.interface == key)
+
+
+def _observing(configuration: NodeGroup) -> NodeGroup:
+    return replace(configuration, policies=replace(configuration.policies, mode=Mode.OBSERVE))
 
 
 def _refusal(running: RunningGroup, member: InterfaceSnapshot, told: tuple[Occurrence, ...]) -> str:

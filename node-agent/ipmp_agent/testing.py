@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ipmp_agent.core.actions import MoveAddresses
+from ipmp_agent.core.actions import MoveAddresses, SendProbe
 from ipmp_agent.core.events import AddressFound, InterfaceFound, KernelRead
+from ipmp_api.types import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -122,7 +123,9 @@ class FakeKernel:
         self.sink(name, KernelRead())
 
     def perform(self, group: str, action: Action) -> None:
-        """Carry out one order."""
+        """Carry out one order, in mode Observe probes only."""
+        if self.groups[group].configuration.policies.mode is Mode.OBSERVE and not isinstance(action, SendProbe):
+            return
         self.refuse(group, action)
         if isinstance(action, MoveAddresses):
             holders = self.groups[group].holders

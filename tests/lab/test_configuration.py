@@ -184,6 +184,16 @@ def test_observe_reports_and_changes_nothing(lab: Lab) -> None:
         invariants.as_it_was_found(before, agent.dump())
 
 
+def test_a_group_that_only_observed_manages_when_it_is_told_to(lab: Lab) -> None:
+    with Agent(lab, usual_group(lab, mode="Observe")) as agent:
+        agent.wait_for(lambda s: group_view(s).state == "ok", what="ok")
+        agent.write(usual_group(lab))
+        agent.reload()
+        agent.wait_for(lambda s: set(group_view(s).addresses.values()) == {"nic0", "nic1"}, what="addresses in use")
+        wait_for(lambda: [lab.host.holders(a) for a in (V4, V6)], lambda seen: all(len(nics) == 1 for nics in seen))
+        wait_for(lambda: lab.host.namespace.run("ip", "nexthop", "show"), bool)
+
+
 def test_metrics_tell_the_failure() -> None:
     with Scene(watched=(V4,)) as scene:
         assert "ipmp_build_info" in scene.agent.metrics()

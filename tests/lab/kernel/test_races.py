@@ -1,4 +1,4 @@
-"""What happens between two awaits: news that is handled while a table is being read, and who must not be misled by it."""
+"""What happens between two awaits: news that is handled while a table is being read, and must not be undone by it."""
 
 from __future__ import annotations
 
@@ -317,8 +317,8 @@ def test_a_member_wanted_again_while_it_is_put_back_stays_one(
 
     async def want_again() -> None:
         configuring.append(asyncio.ensure_future(kernel.kernel.configure(both, None)))
-        while kernel.kernel._members.of(GROUP)["nic1"].leaving:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not kernel.kernel._members.of(GROUP)["nic1"].leaving
 
     meanwhile(kernel, netlink.RTM_GETADDR, want_again, due=putting_back(kernel, monkeypatch))
     kernel.perform(moves(V4, source="nic1", destination="nic0"))

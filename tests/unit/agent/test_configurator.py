@@ -14,6 +14,7 @@ from ipmp_agent.core.events import KernelRead, LinkChanged, StateRestored
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import GroupState, InterfaceWord
 from ipmp_agent.state import State
+from ipmp_api.types import Mode
 from tests.unit.agent.building import Rig, ScriptedCore, node_group
 
 if TYPE_CHECKING:
@@ -71,6 +72,21 @@ async def test_failure_during_a_change_of_configuration_is_not_held_up() -> None
     assert rig.holders == {"198.18.0.100": "nic1"}
     leave.set()
     assert await changing
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_group_that_only_observed_has_its_orders_carried_out_when_it_is_to_manage(fails: bool) -> None:
+    manage = node_group(interfaces=("nic0", "nic1", "nic2"), addresses=("198.18.0.100/24", "198.18.0.101/24"))
+    rig = Rig()
+    observe = node_group()
+    await rig.apply(replace(observe, policies=replace(observe.policies, mode=Mode.OBSERVE)))
+    if fails:
+        rig.kernel.faults["configure"] = [OSError(11, "dump interrupted 5 times")]
+        assert not await rig.apply(manage)
+    assert await rig.apply(manage)
+    assert rig.holders == BOTH
+    assert rig.kernel.orders(SetOutbound)[-1].ipv4 == ("nic0", "nic1", "nic2")
+    assert rig.plane.groups["lab"].configuration == manage
 
 
 async def test_removed_address_leaves_and_the_other_stays_where_it_is() -> None:
