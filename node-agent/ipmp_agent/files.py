@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 from ipmp_api.compile import compile_for_file
@@ -105,6 +106,7 @@ class FileSource:
         self._node_name = node_name
         self._first = read(paths, node_name)
         self._want: Callable[[tuple[NodeGroup, ...]], None] | None = None
+        self._reloading = threading.Lock()
 
     def start(self, want: Callable[[tuple[NodeGroup, ...]], None], saved: State) -> None:
         """Hand over what was read; what was saved is older."""
@@ -114,13 +116,14 @@ class FileSource:
 
     def reload(self) -> None:
         """Read again; keep what there is if anything is wrong."""
-        try:
-            groups = read(self._paths, self._node_name)
-        except BadInputError as error:
-            log.error("not reloaded, everything stays as it is: %s", "; ".join(error.problems))  # noqa: TRY400 - no fault of ours
-            return
-        if self._want:
-            self._want(groups)
+        with self._reloading:  # of two at once the later one read what is true
+            try:
+                groups = read(self._paths, self._node_name)
+            except BadInputError as error:
+                log.error("not reloaded, everything stays as it is: %s", "; ".join(error.problems))  # noqa: TRY400 - no fault of ours
+                return
+            if self._want:
+                self._want(groups)
         log.info("reloaded: %d groups", len(groups))
 
     def api_server_answers(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from ipmp_agent.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from ipmp_api.types import NodeGroup
 
@@ -106,6 +108,35 @@ def test_reload_hands_over_the_new_and_keeps_the_old_when_it_is_wrong(
     path.write_text(group("lab", "nic0", "nic2"))
     source.reload()
     assert [m.key for m in handed[1][0].members] == ["nic0", "nic2"]
+
+
+def test_of_two_reloads_at_once_the_later_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(group())
+    source = FileSource((path,), "node1")
+    handed: list[tuple[NodeGroup, ...]] = []
+    source.start(handed.append, State())
+    has_read, go_on, slowly = threading.Event(), threading.Event(), [True]
+
+    def slow(*arguments: Any) -> tuple[NodeGroup, ...]:
+        found = read(*arguments)
+        if slowly:
+            slowly.clear()
+            has_read.set()
+            assert go_on.wait(10)
+        return found
+
+    monkeypatch.setattr("ipmp_agent.files.read", slow)
+    reloads = [threading.Thread(target=source.reload) for _ in range(2)]
+    reloads[0].start()
+    assert has_read.wait(10)
+    path.write_text(group("lab", "nic0", "nic2"))
+    reloads[1].start()
+    reloads[1].join(0.1)  # it may wait for the first one
+    go_on.set()
+    for reload in reloads:
+        reload.join(10)
+    assert [m.key for m in handed[-1][0].members] == ["nic0", "nic2"]
 
 
 def test_check_says_ok_or_every_fault_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
