@@ -66,11 +66,16 @@ class TestAddresses:
 
     def _remove(self, key: str, known: _Member) -> list[bytes]:
         self._cancel(known)
-        index = self._members.of(self._group)[key].index
+        index = self._index(key)
         if known.wanted is None or index is None:
             return []
         installed = known.present.pop(known.wanted.ip, None)
         return [addresses.delete(index, installed.address)] if installed is not None and installed.owned else []
+
+    def _index(self, key: str) -> int | None:
+        """Interface index of a member; one that left may be forgotten before the new configuration is taken."""
+        member = self._members.of(self._group).get(key)
+        return member.index if member is not None else None
 
     def _cancel(self, known: _Member) -> None:
         if known.checking and known.wanted is not None:
@@ -129,7 +134,7 @@ class TestAddresses:
         """Requests that put the members right; an address that was never there is checked for a duplicate first."""
         requests = self._superfluous()
         for key, known in self._by_member.items():
-            index = self._members.of(self._group)[key].index
+            index = self._index(key)
             if index is None or known.wanted is None or known.wanted.ip in known.present or known.checking:
                 continue
             if known.had:
@@ -148,7 +153,7 @@ class TestAddresses:
 
     def _checked(self, key: str, known: _Member, mac: bytes | None) -> None:
         known.checking = False
-        index = self._members.of(self._group)[key].index
+        index = self._index(key)
         known.duplicate = mac is not None
         if index is None or known.wanted is None or known.duplicate:
             self._tell(key, known)  # the next reconcile asks again

@@ -523,3 +523,68 @@ def test_news_while_groups_are_closed_has_nobody_write_any_more(lab: Lab, kernel
 
 
 # -- two groups --------------------------------------------------------------------------------------------------------
+
+
+def test_a_former_member_dismissed_before_its_configuration_is_taken_spoils_no_comparison(
+    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+) -> None:
+    kernel.configure(node_group("nic0", "nic1", addresses=(V4,)))
+
+    async def compare() -> None:
+        for _ in range(2):
+            await kernel.kernel.reconcile(GROUP)
+
+    meanwhile(kernel, netlink.RTM_GETLINK, compare)
+    kernel.configure(node_group("nic0", addresses=(V4,)))
+    assert kernel.call(lambda k: list(k._members.of(GROUP))) == ["nic0"]
+
+
+@pytest.mark.parametrize("lab", [{"nics": ("nic0", "nic1", "nic2", "nic3")}], indirect=True)
+def test_two_groups_are_configured_at_once_while_one_has_failovers(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = lab.host.namespace
+    one = replace(node_group("nic0", "nic1", addresses=(V4,)), group_name="one")
+    two = replace(node_group("nic2", "nic3", addresses=(OTHER_V4,)), group_name="two")
+    host.batch([f"address add {OTHER_V4} dev nic2", "route add default via 198.18.0.1 dev nic2"])
+    kernel.configure(one)
+    kernel.call(lambda k: k.perform("one", moves(V4, source=None, destination="nic0")))
+    wait_for(lambda: where(lab, V4), lambda holders: holders == ["nic0"])
+    dumper, ways = kernel.kernel._host.dumper, [("nic0", "nic1"), ("nic1", "nic0")] * 6
+    dump = dumper.dump
+
+    async def failing_over(kind: int, request: bytes) -> list[bytes]:
+        bodies = await dump(kind, request)
+        if ways:
+            source, destination = ways.pop(0)
+            for order in (
+                moves(V4, source=source, destination=destination),
+                SetOutbound((destination,), (destination,)),
+            ):
+                kernel.kernel.perform("one", order)
+            assert where(lab, V4) == [destination], "it waited for something"
+            kernel.kernel.drain()
+        return bodies
+
+    monkeypatch.setattr(dumper, "dump", failing_over)
+    changed = replace(one, policies=replace(one.policies, failback=False))
+
+    async def configure_both(facade: Kernel) -> None:
+        await asyncio.gather(facade.configure(changed, None), facade.configure(two, None))
+
+    kernel.run(configure_both)
+    assert ways == []
+    assert (where(lab, V4), where(lab, OTHER_V4)) == (["nic0"], ["nic2"])
+    told = [heard.event for heard in kernel.heard if heard.group == "two"]
+    assert [e.interface for e in told if isinstance(e, InterfaceFound)] == ["nic2", "nic3"]
+    assert [e.interface for e in told if isinstance(e, AddressFound)] == ["nic2"]
+    kernel.call(lambda k: k.perform("two", SetOutbound(("nic2", "nic3"), ("nic2", "nic3"))))
+
+    async def compare(facade: Kernel) -> list[int]:
+        return [await facade._groups[name].reconcile() for name in ("one", "two", "one", "two")]
+
+    assert kernel.run(compare)[2:] == [0, 0], "what is in the kernel is what is wanted"
+    assert (where(lab, V4), where(lab, OTHER_V4)) == (["nic0"], ["nic2"])
+    (default,) = shadow(lab, "default")
+    assert default["dev"] == "nic2"
+    assert kernel.call(lambda k: k.counters).get("kernel_refusals", 0) == 0
