@@ -198,6 +198,8 @@ class DataAddresses:
         deletes: list[bytes] = []
         for move in moves:
             address = move.address
+            if move.source is not None and move.destination is not None and address not in self.placement:
+                continue  # let go or refused in this very moment, and the core is about to learn it
             self._host.checks.cancel(address)
             self._forget_retry(address)
             if move.destination is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent.core.actions import SetOutbound
+from ipmp_agent.core.actions import Announce, SetOutbound
 from ipmp_agent.core.events import (
     AddressAdopted,
     AddressFound,
@@ -423,6 +423,34 @@ def test_an_adopted_address_that_is_let_go_before_it_was_told_is_not_told_after(
     wait_for(lambda: kernel.call(lambda k: k._groups[GROUP]._keeping is None), deadline=10)
     assert kernel.events(AddressReleased)
     assert kernel.events(AddressAdopted) == []
+
+
+def test_an_order_that_crosses_the_release_of_an_address_moves_nothing(lab: Lab, kernel: RunningKernel) -> None:
+    host = lab.host.namespace
+    host.ip("address", "add", str(V4), "dev", "nic0")
+    kernel.configure(node_group(existing=Existing.ADOPT))
+    host.ip("address", "change", str(V4), "dev", "nic0", "valid_lft", "1000", "preferred_lft", "1000")
+    kernel.await_event(AddressReleased)
+    kernel.perform(moves(V4, source="nic0", destination="nic1"), Announce("nic1", (V4,)))
+    kernel.call(lambda k: [check.done(None) for check in [k._host.checks._end(V4.ip)] if check is not None])
+    assert where(lab, V4) == ["nic0"]
+    assert kernel.call(lambda k: k._groups[GROUP]._data.placement) == {}
+
+
+def test_an_order_that_crosses_the_refusal_of_an_address_has_it_tried_again_all_the_same(
+    lab: Lab, kernel: RunningKernel
+) -> None:
+    lab.peer(0).namespace.ip("address", "add", str(V4), "dev", "eth0")
+    kernel.configure(node_group(addresses=(V4,)))
+    kernel.perform(moves(V4, source=None, destination="nic0"))
+    kernel.await_event(AddressRefused)
+
+    def cross(facade: Kernel) -> tuple[Any, Any]:
+        facade.perform(GROUP, moves(V4, source="nic0", destination="nic1"))
+        data = facade._groups[GROUP]._data
+        return dict(data.placement), list(data._retries)
+
+    assert kernel.call(cross) == ({}, [V4])
 
 
 def test_an_address_whose_member_vanishes_at_the_end_of_its_check_is_not_refused(
