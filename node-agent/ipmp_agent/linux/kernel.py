@@ -162,9 +162,10 @@ class Kernel:
     async def answering(self, targets: Iterable[Address]) -> frozenset[Address]:
         """Who of these answers this host by its ordinary routes, within a second.
 
-        One whose address is on this host now answers nobody: its owner cannot be reached.
+        One whose address is on this host, before or after, answers nobody: its owner cannot be reached.
         """
-        return await reachability.answering(target for target in targets if not self._is_local(target))
+        heard = await reachability.answering(target for target in targets if not self._is_local(target))
+        return frozenset(target for target in heard if not self._is_local(target))
 
     def _is_local(self, address: Address) -> bool:
         answer = self._host.channel.ask(netlink.message(netlink.RTM_GETROUTE, 0, routes.lookup_request(address)))

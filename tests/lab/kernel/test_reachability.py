@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux import reachability
 
 if TYPE_CHECKING:
+    from ipmp_agent.linux.kernel import Kernel
+    from ipmp_api.types import Address
     from tests.lab import Lab
     from tests.lab.kernel.running import RunningKernel
 
@@ -47,6 +50,20 @@ def test_one_who_answers_arp_and_no_echo_does_not_count(lab: Lab, kernel: Runnin
 def test_address_that_has_become_our_own_is_not_somebody_who_answers(lab: Lab, kernel: RunningKernel) -> None:
     give_addresses(lab)
     assert answering(kernel, "198.18.0.11", "2001:db8:0:1::11", lab.peer(0).ipv4) == {lab.peer(0).ipv4}
+
+
+def test_address_that_becomes_our_own_while_it_is_asked_is_not_somebody_who_answers(
+    lab: Lab, kernel: RunningKernel
+) -> None:
+    give_addresses(lab)
+
+    async def look(facade: Kernel) -> frozenset[Address]:
+        asking = asyncio.ensure_future(facade.answering({ip_address(SILENT)}))
+        await asyncio.sleep(0)
+        lab.host.namespace.ip("address", "add", f"{SILENT}/24", "dev", "nic1")
+        return await asking
+
+    assert kernel.run(look) == frozenset()
 
 
 def test_gateways_are_those_of_the_hosts_own_routes_without_the_link_local_ones(
