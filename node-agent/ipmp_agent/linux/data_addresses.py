@@ -275,9 +275,9 @@ class DataAddresses:
             self._host.checks.start(address, port.wire, lambda mac: self._checked(address, mac))
 
     def check_again(self, key: str) -> None:
-        """A member has another way to its link: nobody hears the questions that were under way."""
+        """A member has a new way to its link: checks could not begin without, and nobody hears those under way."""
         for address, destination in self.placement.items():
-            if destination == key and address in self._host.checks:
+            if destination == key and address not in self.held:
                 self._check(address)
 
     def _checked(self, address: InterfaceAddress, mac: bytes | None) -> None:

@@ -483,6 +483,26 @@ def test_a_check_goes_on_when_its_member_is_renamed(lab: Lab, kernel: RunningKer
     assert where(lab, V4) == []
 
 
+def test_an_address_placed_on_a_member_without_access_to_its_link_comes_with_the_access(
+    lab: Lab, kernel: RunningKernel
+) -> None:
+    nic = lab.host.nic("nic0")
+    kernel.configure(node_group(Member(InterfaceMatch(mac_address=nic.mac)), "nic1", addresses=(V4,)))
+
+    def place_between_two_names(facade: Kernel) -> None:
+        nic.rename("first")
+        nic.rename("second")
+        while facade._members.of(GROUP)[nic.mac].link.name != "first":
+            for message in netlink.read(facade._monitor._socket):
+                facade._heard(message)
+        assert (GROUP, nic.mac) not in facade._host.ports
+        facade.perform(GROUP, moves(V4, source=None, destination=nic.mac))
+        facade.drain()
+
+    kernel.call(place_between_two_names)
+    wait_for(lambda: where(lab, V4), lambda holders: holders == ["second"])
+
+
 # -- what fails --------------------------------------------------------------------------------------------------------
 
 
