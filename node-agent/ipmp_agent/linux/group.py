@@ -369,6 +369,7 @@ class Group:
             # It vanished or was renamed again between the message and now: the next message tells.
             log.warning("%s: no access to its link: %s", member.key, error)
             return
+        self._tests.regained(member.key)
         self._data.check_again(member.key)
         # Neighbours know these addresses by another MAC address.
         self._data.announce(member.key, [a for a, key in self._data.placement.items() if key == member.key])

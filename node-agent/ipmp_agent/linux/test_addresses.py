@@ -83,13 +83,23 @@ class TestAddresses:
         known.checking = False
 
     def lost(self, key: str) -> None:
-        """A member vanished with its addresses; the core learns it from the vanishing itself."""
+        """A member lost its sockets, and if it vanished its addresses: the core learns that from the vanishing."""
         known = self._by_member.get(key)
-        if known is not None:
-            self._cancel(known)
+        if known is None:
+            return
+        self._cancel(known)
+        if self._index(key) is None:
             known.present.clear()
             known.told.clear()
             known.had = False
+
+    def regained(self, key: str) -> None:
+        """A member has new sockets: it is probed from the same addresses, if they are there still."""
+        known = self._by_member.get(key, _Member())
+        for family, (address, duplicate) in known.told.items():
+            if address is not None and not duplicate and not self._use(key, family, address):
+                known.told[family] = (None, False)
+                self._sink(TestAddressChanged(key, family, None))
 
     def read(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
         """Take what is on the members now, by key, as the whole truth."""
@@ -186,16 +196,21 @@ class TestAddresses:
             told = known.told.get(family)
             if (address, duplicate) == (told or (None, False)):
                 continue
-            port = self._host.ports.get((self._group, key))
-            if port is None:
-                continue
-            try:
-                port.prober.use_test_address(family, None if duplicate else address)
-            except OSError as error:
-                log.warning("%s: cannot probe from %s: %s", key, address, error)
-                continue
-            known.told[family] = (address, duplicate)
-            self._sink(TestAddressChanged(key, family, address, duplicate=duplicate))
+            if self._use(key, family, None if duplicate else address):
+                known.told[family] = (address, duplicate)
+                self._sink(TestAddressChanged(key, family, address, duplicate=duplicate))
+
+    def _use(self, key: str, family: Family, address: Address | None) -> bool:
+        """Have a member probe from an address; returns whether it can."""
+        port = self._host.ports.get((self._group, key))
+        if port is None:
+            return False
+        try:
+            port.prober.use_test_address(family, address)
+        except OSError as error:
+            log.warning("%s: cannot probe from %s: %s", key, address, error)
+            return False
+        return True
 
     def _choose(self, family: Family, known: _Member) -> tuple[Address | None, bool]:
         if family is Family.IPV4:

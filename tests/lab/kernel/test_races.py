@@ -503,6 +503,34 @@ def test_an_address_placed_on_a_member_without_access_to_its_link_comes_with_the
     wait_for(lambda: where(lab, V4), lambda holders: holders == ["second"])
 
 
+def test_a_member_is_probed_without_a_pause_when_its_mac_address_changes(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(node_group())
+    local = kernel.await_event(TestAddressChanged, lambda e: e.interface == "nic0" and e.address is not None).address
+
+    def change(facade: Kernel) -> Any:
+        lab.host.namespace.ip("link", "set", "nic0", "address", "02:00:00:00:99:04")
+        facade.drain()
+        port = facade._host.ports[GROUP, "nic0"]
+        return port.link.mac, port.prober.test_address(Family.IPV6)
+
+    assert kernel.call(change) == ("02:00:00:00:99:04", local)
+
+
+def test_a_test_address_that_goes_with_a_change_of_mac_address_is_told_gone(lab: Lab, kernel: RunningKernel) -> None:
+    host = lab.host.namespace
+    kernel.configure(node_group())
+    kernel.await_event(TestAddressChanged, lambda e: e.interface == "nic0" and e.address is not None)
+    kernel.forget()
+
+    def change(facade: Kernel) -> None:
+        host.ip("link", "set", "nic0", "address", "02:00:00:00:99:04")
+        host.ip("-6", "address", "flush", "dev", "nic0", "scope", "link")
+        facade.drain()
+
+    kernel.call(change)
+    kernel.await_event(TestAddressChanged, lambda e: e == TestAddressChanged("nic0", Family.IPV6, None))
+
+
 # -- what fails --------------------------------------------------------------------------------------------------------
 
 
