@@ -274,8 +274,13 @@ class DataAddresses:
         if port is not None:
             self._host.checks.start(address, port.wire, lambda mac: self._checked(address, mac))
 
+    def rest(self) -> None:
+        """Finish no check: what would follow is not to be done now."""
+        for address in self.placement.keys() - self.held:
+            self._host.checks.cancel(address)
+
     def check_again(self, key: str) -> None:
-        """A member has a new way to its link: checks could not begin without, and nobody hears those under way."""
+        """Begin the checks that rested or could not begin, and those whose questions nobody answers any more."""
         for address, destination in self.placement.items():
             if destination == key and address not in self.held:
                 self._check(address)

@@ -127,7 +127,7 @@ class Group:
         """Take a configuration; before this returns, everything that is present has been told."""
         self._secure = secure
         async with self._turn:
-            self._configuration = configuration
+            observed, self._configuration = self.observing, configuration
             self._data.configure(configuration)
             self._pod_egress.configure(configuration.policies.pod_egress)
             if not self._configured and memory is not None and memory.get("version") == MEMORY_VERSION:
@@ -136,8 +136,13 @@ class Group:
                 self._shadows.remember(memory.get("routes", ()))
                 self._tunnels.remember(memory.get("tunnels", ()))
             obsolete = self._tests.configure(configuration)
-            if not self.observing:
+            if self.observing:
+                self._data.rest()
+                self._tests.rest()
+            else:
                 self._host.send(obsolete)
+                for key in self._members.of(self.name) if observed else ():
+                    self._data.check_again(key)
             found = await self._read()
             self._tests.read(found.installed)
             self._data.find(found.installed)
@@ -370,7 +375,8 @@ class Group:
             log.warning("%s: no access to its link: %s", member.key, error)
             return
         self._tests.regained(member.key)
-        self._data.check_again(member.key)
+        if not self.observing:
+            self._data.check_again(member.key)
         # Neighbours know these addresses by another MAC address.
         self._data.announce(member.key, [a for a, key in self._data.placement.items() if key == member.key])
 

@@ -82,6 +82,11 @@ class TestAddresses:
             self._host.checks.cancel(known.wanted)
         known.checking = False
 
+    def rest(self) -> None:
+        """Finish no check: what would follow is not to be done now."""
+        for known in self._by_member.values():
+            self._cancel(known)
+
     def lost(self, key: str) -> None:
         """A member lost its sockets, and if it vanished its addresses: the core learns that from the vanishing."""
         known = self._by_member.get(key)

@@ -26,7 +26,7 @@ from ipmp_agent.core.events import (
 )
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux import netlink
-from ipmp_api.types import Existing, InterfaceMatch, Member
+from ipmp_api.types import Existing, InterfaceMatch, Member, Mode
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, moves, node_group, place, where
 
@@ -529,6 +529,24 @@ def test_a_test_address_that_goes_with_a_change_of_mac_address_is_told_gone(lab:
 
     kernel.call(change)
     kernel.await_event(TestAddressChanged, lambda e: e == TestAddressChanged("nic0", Family.IPV6, None))
+
+
+def test_a_group_that_is_to_observe_finishes_no_check_before_it_manages_again(lab: Lab, kernel: RunningKernel) -> None:
+    tested = Member(InterfaceMatch(name="nic0"), test_ipv4=ip_interface("198.18.0.101/24"))
+    manage = node_group(tested, "nic1", addresses=(V4,))
+    observe = replace(manage, policies=replace(manage.policies, mode=Mode.OBSERVE))
+
+    async def stop_checking(facade: Kernel) -> list[bool]:
+        await facade.configure(manage, None)
+        facade.perform(GROUP, moves(V4, source=None, destination="nic1"))
+        checks = facade._host.checks
+        assert all(address in checks for address in (V4, tested.test_ipv4)), "both are being checked"
+        await facade.configure(observe, None)
+        return [address in checks for address in (V4, tested.test_ipv4)]
+
+    assert kernel.run(stop_checking) == [False, False]
+    kernel.configure(manage)
+    wait_for(lambda: [where(lab, a) for a in (V4, tested.test_ipv4)], lambda seen: seen == [["nic1"], ["nic0"]])
 
 
 # -- what fails --------------------------------------------------------------------------------------------------------
