@@ -73,13 +73,13 @@ class Kernel:
 
     @property
     def counters(self) -> dict[str, int]:
-        """What happened so far, by name."""
+        """What happened so far, by name. May be called in another thread."""
         return {
             **self._host.counters,
             "netlink_overruns": self._monitor.overruns,
             "carrier_by_poll": self._members.carrier_by_poll,
             "carrier_by_event": self._members.carrier_by_event,
-            "foreign_changes": sum(group.reconciler.foreign_changes for group in self._groups.values()),
+            "foreign_changes": sum(group.reconciler.foreign_changes for group in tuple(self._groups.values())),
         }
 
     # -- groups ------------------------------------------------------------------------------------------------------

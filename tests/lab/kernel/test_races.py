@@ -633,6 +633,22 @@ def test_a_former_member_dismissed_before_its_configuration_is_taken_spoils_no_c
     assert kernel.call(lambda k: list(k._members.of(GROUP))) == ["nic0"]
 
 
+def test_counters_are_read_in_a_thread_while_the_loop_forgets_a_group(lab: Lab, kernel: RunningKernel) -> None:
+    for name, nic in (("one", "nic0"), ("two", "nic1")):
+        kernel.configure(replace(node_group(nic), group_name=name))
+    reconciler = kernel.kernel._groups["one"].reconciler
+
+    class Read(type(reconciler)):  # type: ignore[misc]
+        @property
+        def foreign_changes(self) -> int:
+            """The loop has its turn just when this is read."""
+            kernel.run(lambda k: k.withdraw("two"))
+            return 3
+
+    reconciler.__class__ = Read
+    assert kernel.kernel.counters["foreign_changes"] == 3
+
+
 @pytest.mark.parametrize("lab", [{"nics": ("nic0", "nic1", "nic2", "nic3")}], indirect=True)
 def test_two_groups_are_configured_at_once_while_one_has_failovers(
     lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
