@@ -308,7 +308,7 @@ class DataPlane:
 
     def _close_probe(self, group: RunningGroup, probe: ProbeClosed) -> None:
         group.measurements.probe_closed(probe.interface, answered=probe.rtt is not None)
-        for watcher in self.watchers:
+        for watcher in tuple(self.watchers):  # the control thread adds and removes them
             watcher(group.name, probe)
 
     def _notice_trouble(self, group: RunningGroup) -> None:

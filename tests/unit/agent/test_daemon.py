@@ -242,6 +242,16 @@ async def test_probes_are_counted_and_shown_to_watchers() -> None:
     assert len(rig.watcher.publications) == before, "a probe alone is no news"
 
 
+async def test_somebody_who_begins_to_watch_probes_stops_no_failover() -> None:
+    rig, core = await scripted()
+    lost = ProbeClosed("nic0", Family.IPV4, TARGET, 7, 1.0, None, None, 0.0, 0.0)
+    # Watchers come from the thread of the control socket: here between two of a batch.
+    rig.plane.watchers.add(lambda _group, _probe: rig.plane.watchers.add(rig.watcher.watch))
+    core.on_event = lambda _: [lost, MOVE]
+    rig.plane.submit(group_of(rig), ANSWER)
+    assert rig.kernel.orders(MoveAddresses) == [MOVE]
+
+
 async def test_state_is_saved_after_a_change_and_a_burst_is_saved_once() -> None:
     rig, core = await scripted()
     await asyncio.sleep(1)
