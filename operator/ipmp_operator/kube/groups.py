@@ -19,7 +19,7 @@ class GroupCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._groups: dict[str, GroupObject] = {}  # by uid
+        self._groups: dict[str, GroupObject] = {}  # by name: never two of one name, whose plans would be for one node group
         self._versions: dict[str, int] = {}  # by uid: the newest resource version seen, also of deleted groups
         self._listed = False
 
@@ -36,7 +36,7 @@ class GroupCache:
     def get(self, name: str) -> GroupObject | None:
         """Return one group."""
         with self._lock:
-            return next((group for group in self._groups.values() if group.name == name), None)
+            return self._groups.get(name)
 
     def observe(self, kind: str | None, obj: Object) -> bool:
         """Take in an event; tell whether anything changed. `kind` is None for an object from a first list."""
@@ -60,16 +60,21 @@ class GroupCache:
 
     def _take(self, obj: Object, *, deleted: bool) -> bool:
         metadata = obj["metadata"]
-        uid, version = metadata["uid"], int(metadata["resourceVersion"])
+        name, uid, version = metadata["name"], metadata["uid"], int(metadata["resourceVersion"])
         if version <= self._versions.get(uid, -1):
             return False  # a list and a watch overtake each other
         self._versions[uid] = version
+        old = self._groups.get(name)
+        if old is not None and old.uid != uid and version < self._versions[old.uid]:
+            return False  # of a namesake that went before this one came
         new = None if deleted else read_group(obj)
         if new is None:
             return self._drop(uid)
-        old = self._groups.get(uid)
-        self._groups[uid] = new
+        self._groups[name] = new
         return new != old
 
     def _drop(self, uid: str) -> bool:
-        return self._groups.pop(uid, None) is not None
+        names = [group.name for group in self._groups.values() if group.uid == uid]
+        for name in names:
+            del self._groups[name]
+        return bool(names)

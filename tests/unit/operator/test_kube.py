@@ -191,6 +191,14 @@ class TestGroupCache:
         cache.observe("DELETED", group_object(version=7))
         assert [one.uid for one in cache.snapshot()] == ["u2"]
 
+    def test_namesake_takes_the_place_of_a_group_whose_deletion_nobody_told(self) -> None:
+        cache = GroupCache()
+        cache.observe("ADDED", group_object(version=5))
+        assert cache.observe("ADDED", group_object(uid="u2", version=8))
+        assert [one.uid for one in cache.snapshot()] == ["u2"], "a plan for both would give every node new addresses"
+        assert not cache.observe("MODIFIED", group_object(version=6)), "an event of before"
+        assert [one.uid for one in cache.snapshot()] == ["u2"]
+
     def test_event_that_changes_nothing_is_no_change(self) -> None:
         cache = GroupCache()
         assert cache.observe("ADDED", group_object(version=5))
