@@ -185,9 +185,9 @@ class ApiServer:
         headers = {"Accept": accept, "User-Agent": FIELD_MANAGER}
         if body is not None:
             headers["Content-Type"] = content_type
-        headers.update(_credentials(self._configuration))  # asked each time: projected tokens rotate
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:
+            headers.update(_credentials(self._configuration))  # asked each time: projected tokens rotate
             response: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
                 method,
                 url,
@@ -200,7 +200,7 @@ class ApiServer:
             if response.status < HTTPStatus.BAD_REQUEST:
                 return response
             text = response.data.decode(errors="replace")
-        except (HTTPError, OSError) as error:
+        except (HTTPError, OSError, config.ConfigException) as error:
             raise ApiError(0, "Unreachable", str(error)) from error
         raise _error(response.status, text, response.headers.get("Retry-After"))
 

@@ -19,7 +19,7 @@ class GroupCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._groups: dict[str, GroupObject] = {}  # by name: never two of one name, whose plans would be for one node group
+        self._groups: dict[str, GroupObject] = {}  # by name: a plan for two namesakes would be no plan
         self._versions: dict[str, int] = {}  # by uid: the newest resource version seen, also of deleted groups
         self._listed = False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ipmp_operator.kube.client import ApiError
@@ -23,6 +24,8 @@ V = TypeVar("V")
 log = logging.getLogger(__name__)
 
 _WATCH_SECONDS = (240, 300)  # a range, so that the watches of many caches do not end together
+# A watch that ends sooner with nothing to say is a failure, not an invitation to a busy loop.
+_SHORTEST_WATCH_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.5, 8.0)
 
 
@@ -114,7 +117,7 @@ class Reflector(Generic[K, V]):
 
     def _watch(self, version: str) -> str:
         """Follow the collection from a version on; return the version reached."""
-        start = version
+        start, began = version, time.monotonic()
         events = self._api.watch(
             self._path,
             self._query,
@@ -133,6 +136,8 @@ class Reflector(Generic[K, V]):
             # That a version is too old says that the server is there again.
             progress = error.gone or version != start
             raise _Interrupted("" if error.gone else version, error.retry_after, progress) from error
+        if version == start and time.monotonic() - began < _SHORTEST_WATCH_SECONDS:
+            raise _Interrupted(version, None) from ApiError(0, "WatchEnded", "the server ends every watch at once")
         return version
 
     def _observe(self, kind: str, obj: Object) -> None:
