@@ -1,7 +1,8 @@
 """Who gets which address: stable, lowest free first, never one address twice.
 
 The allocations in force are the ones in the node groups themselves; there is no other record. An address that is given
-back rests before another node may have it, because neighbours and switches remember where it was. Nothing is ever taken
+back rests before another node may have it, because neighbours and switches remember where it was; and one that an agent
+reports on an interface, though its node group does not name it any more, is still in use there. Nothing is ever taken
 from a node to satisfy another: an exhausted pool leaves nodes without, and they are counted.
 """
 
@@ -84,14 +85,16 @@ def allocate(
     claims: Sequence[Claim],
     held: Mapping[Address, Holder],
     resting: Mapping[Address, Rest],
-    reserved: Container[Address] = frozenset(),
+    reported: Mapping[Address, Holder],
+    reserved: Container[Address],
 ) -> Allocations:
     """Give every claim its addresses; claims come in order of precedence (older group first).
 
     `held` names the addresses that any node group still holds, wanted or not. Rests that are over must not be in
-    `resting`. No pool gives an address that is `reserved`. Linear in claims and addresses.
+    `resting`. No pool gives an address that is `reserved`, nor one that another's agent has `reported` on an interface.
+    Linear in claims and addresses.
     """
-    return _Allocator(held, resting, reserved).run(claims)
+    return _Allocator(held, resting, reported, reserved).run(claims)
 
 
 @dataclass(slots=True)
@@ -106,9 +109,14 @@ class _Draft:
 
 class _Allocator:
     def __init__(
-        self, held: Mapping[Address, Holder], resting: Mapping[Address, Rest], reserved: Container[Address]
+        self,
+        held: Mapping[Address, Holder],
+        resting: Mapping[Address, Rest],
+        reported: Mapping[Address, Holder],
+        reserved: Container[Address],
     ) -> None:
         self._held = held
+        self._reported = reported
         self._reserved = reserved
         self._resting = resting
         self._given: dict[Address, Holder] = {}
@@ -188,7 +196,8 @@ class _Allocator:
 
     def _take(self, pool: Pool, holder: Holder) -> Address | None:
         cursor = self._cursor(pool)
-        own = (a for a in self._rested.get(holder, ()) if cursor.covers(a) and self._free(a))
+        rested = (a for a in self._rested.get(holder, ()) if self._reported.get(a, holder) == holder)
+        own = (a for a in rested if cursor.covers(a) and self._free(a))
         address = next(own, None) or cursor.next_free(self)
         if address is not None:
             self._given[address] = holder
@@ -199,7 +208,7 @@ class _Allocator:
 
     def available(self, address: Address) -> bool:
         """Tell whether anybody may have the address."""
-        return self._free(address) and address not in self._resting
+        return self._free(address) and address not in self._resting and address not in self._reported
 
     def _cursor(self, pool: Pool) -> _Cursor:
         cursor = self._cursors.get(id(pool))

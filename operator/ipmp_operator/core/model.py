@@ -52,6 +52,7 @@ class NodeGroupStatus:
     withdrawn: bool = False
     interfaces: tuple[InterfaceStatus, ...] = ()
     unavailable_addresses: int = 0
+    present: tuple[Address, ...] = ()  # data and test addresses that are on an interface, wanted or not
 
 
 @dataclass(frozen=True, slots=True)

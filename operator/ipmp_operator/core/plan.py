@@ -92,7 +92,8 @@ def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAW_SECONDS)
     resting = _resting(memory, held, view.now)
     claims = list(_claims(groups, members, going, view, memory))
     reserved = frozenset(address for group in groups for address in assigned_addresses(group))
-    allocations = allocate(claims, held, resting, reserved)
+    reported = {address: holder for holder, seen in view.observed.items() for address in seen.status.present}
+    allocations = allocate(claims, held, resting, reported, reserved)
     desired = _compile(groups, members, allocations, view)
 
     owned = {group.name for group in groups}

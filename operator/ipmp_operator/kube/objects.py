@@ -113,10 +113,14 @@ def read_node_group(obj: Object) -> tuple[Holder, Observed]:
 def _held(spec: Object) -> Iterator[Address]:
     texts = [entry.get("address") for entry in spec.get("dataAddresses") or ()]
     texts += [entry.get("testAddressIPv4") for entry in spec.get("interfaces") or ()]
+    return _addresses(texts)
+
+
+def _addresses(texts: Iterable[str | None]) -> Iterator[Address]:
     for text in texts:
         if text:
             try:
-                yield parse_interface_address(text).ip
+                yield parse_interface_address(text.partition("%")[0]).ip
             except ValueError:  # the schema lets no such text in; nobody can hold what is no address
                 continue
 
@@ -131,7 +135,14 @@ def _read_status(status: Object) -> NodeGroupStatus:
         withdrawn=(conditions.get("Withdrawn") or {}).get("status") == "True",
         interfaces=tuple(_read_interface(i) for i in status.get("interfaces") or ()),
         unavailable_addresses=sum(a.get("state") == "down" for a in status.get("addresses") or ()),
+        present=tuple(_present(status)),
     )
+
+
+def _present(status: Object) -> Iterator[Address]:
+    texts = [entry.get("address") for entry in status.get("addresses") or () if entry.get("interface")]
+    texts += [text for interface in status.get("interfaces") or () for text in interface.get("testAddresses") or ()]
+    return (address for address in _addresses(texts) if not address.is_link_local)
 
 
 def _read_interface(interface: Object) -> InterfaceStatus:
@@ -144,11 +155,7 @@ def _read_interface(interface: Object) -> InterfaceStatus:
 
 
 def _link_local(texts: Iterable[str]) -> Iterator[IPv6Address]:
-    for text in texts:
-        try:
-            address = parse_interface_address(text.partition("%")[0]).ip
-        except ValueError:
-            continue
+    for address in _addresses(texts):
         if isinstance(address, IPv6Address) and address.is_link_local:
             yield address
 

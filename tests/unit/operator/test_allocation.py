@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given, settings
@@ -248,6 +249,46 @@ def test_unreadable_node_group_holds_its_addresses(world: World) -> None:
     world.add_nodes([Node("a")])
     planned = world.step(write=False)
     assert str(planned.desired[Holder("data", "a")].data_addresses[0].address.ip) == "198.18.0.2"
+
+
+class TestReported:
+    """An address that an agent reports on an interface, though its node group does not name it any more."""
+
+    @pytest.fixture
+    def world(self, world: World) -> World:
+        """The agent of n0000 keeps to the configuration before, for the new one cut its node off."""
+        world.add_nodes(nodes(1))
+        world.settle()
+        self.report(world, "198.18.0.1")
+        world.groups = [group(dataAddresses=pools(pool(ranges="198.18.7.1-198.18.7.9")))]
+        world.settle()
+        assert world.data() == {"n0000": ("198.18.7.1",)}
+        world.groups.append(group("other", interfaces=[{"name": "eth3"}], dataAddresses=pools(pool())))
+        return world
+
+    def report(self, world: World, *addresses: str) -> None:
+        here = Holder("data", "n0000")
+        status = replace(world.there[here].status, present=tuple(map(ip_address, addresses)))
+        world.there[here] = replace(world.there[here], status=status)
+
+    @pytest.mark.parametrize("restarts", [False, True])
+    def test_is_given_to_nobody_else(self, world: World, *, restarts: bool) -> None:
+        world.now += 400
+        if restarts:
+            world.restart()
+        world.settle()
+        assert world.data("other") == {"n0000": ("198.18.0.2",)}
+
+    def test_is_given_once_the_agent_reports_it_no_more(self, world: World) -> None:
+        world.now += 400
+        self.report(world, "198.18.7.1")
+        world.settle()
+        assert world.data("other") == {"n0000": ("198.18.0.1",)}
+
+    def test_goes_back_to_who_reports_it(self, world: World) -> None:
+        world.groups = [group(dataAddresses=pools(pool()))]
+        world.settle()
+        assert world.data() == {"n0000": ("198.18.0.1",)}
 
 
 NAMES = st.sampled_from([f"m{number}" for number in range(12)])

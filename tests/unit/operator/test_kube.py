@@ -69,13 +69,16 @@ def test_unreadable_node_group_still_holds_its_addresses() -> None:
 def test_report_of_an_agent_is_read() -> None:
     interfaces = [
         {"name": "eth1", "macAddress": "52:54:00:00:00:01", "state": "failed", "testAddresses": ["198.18.1.1/24"]},
-        {"name": "eth2", "state": "ok", "testAddresses": ["198.18.1.2/24", "fe80::2%eth2"]},
+        {"name": "eth2", "state": "ok", "testAddresses": ["198.18.1.2", "fe80::2%eth2", "no address"]},
     ]
     status = {
         "state": "degraded",
         "observedGeneration": 2,
         "interfaces": interfaces,
-        "addresses": [{"address": "198.18.0.1", "state": "up"}, {"address": "198.18.0.2", "state": "down"}],
+        "addresses": [
+            {"address": "198.18.0.1/24", "state": "up", "interface": "eth2"},
+            {"address": "198.18.0.2/24", "state": "down"},
+        ],
         "conditions": [
             {"type": "Degraded", "status": "True", "reason": "LinkDown"},
             {"type": "Withdrawn", "status": "False", "reason": "Present"},
@@ -89,6 +92,7 @@ def test_report_of_an_agent_is_read() -> None:
         ("eth2", False, ip_address("fe80::2")),
     ]
     assert said.unavailable_addresses == 1
+    assert list(map(str, said.present)) == ["198.18.0.1", "198.18.1.1", "198.18.1.2"]
 
 
 def test_name_of_a_node_that_no_label_can_hold_goes_without_the_label() -> None:
