@@ -42,6 +42,18 @@ def test_chart_and_group_work_on_an_older_kubernetes_and_leave_nothing(tools: Pa
         older.remove()
 
 
+def test_helm_test_succeeds_without_a_group_and_with_agents_and_leaves_nothing(installed: Cluster) -> None:
+    def run() -> str:
+        return installed.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "1m", "--logs")
+
+    assert "the release works" in run()
+    with Applied(installed, "data"):
+        wait_group_ready(installed, "data")
+        assert "the release works" in run()
+    left = installed.get("pods,serviceaccounts,roles,rolebindings", "--namespace", NAMESPACE)
+    assert [one["metadata"]["name"] for one in left if one["metadata"]["name"].endswith("-test")] == []
+
+
 def test_every_object_of_the_chart_is_accepted_without_a_warning(cluster: Cluster) -> None:
     place = ("--namespace", NAMESPACE, "--skip-tests")
     rendered = cluster.helm("template", RELEASE, str(CHART), *place)
