@@ -48,6 +48,26 @@ def daemonset(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("word", ["123", "true", "null", "1e3"])
+def test_words_that_yaml_takes_for_something_else_stay_words(tools: Path, word: str) -> None:
+    command = [str(tools / "helm"), "template", word, str(CHART), "--namespace", word, "--set-string"]
+    chosen = f"nameOverride={word},agent.priorityClassName={word},agent.stateDir=/var/lib/a #b"
+    done = subprocess.run([*command, chosen], capture_output=True, text=True, check=True)
+    parts = [part for part in yaml.safe_load_all(done.stdout) if part and part["kind"] != "CustomResourceDefinition"]
+    agents = daemonset(parts)
+    for metadata in (part["metadata"] for part in [*parts, agents]):
+        assert metadata.get("namespace") in {None, word, "default"}
+        assert {type(value) for value in metadata["labels"].values()} == {str}
+    for role in (part for part in parts if part["kind"].endswith("RoleBinding")):
+        assert {subject["namespace"] for subject in role["subjects"]} == {word}
+    assert only(parts, "Pod")["spec"]["containers"][0]["command"][-2:] == [word, word]
+    pod = agents["spec"]["template"]["spec"]
+    assert pod["priorityClassName"] == word
+    assert "--state-dir=/var/lib/a #b" in pod["containers"][0]["command"]
+    assert pod["volumes"][0]["hostPath"]["path"] == "/var/lib/a #b"
+    assert pod["containers"][0]["volumeMounts"][0]["mountPath"] == "/var/lib/a #b"
+
+
 def test_lint_is_clean(tools: Path) -> None:
     done = subprocess.run(
         [str(tools / "helm"), "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False

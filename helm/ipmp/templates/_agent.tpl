@@ -5,7 +5,7 @@ apiVersion: apps/v1
 kind: DaemonSet
 metadata:
   name: {{ include "ipmp.fullname" . }}-agent
-  namespace: {{ .Release.Namespace }}
+  namespace: {{ .Release.Namespace | quote }}
   labels:
     {{- include "ipmp.selectorLabels" $component | nindent 4 }}
     app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -37,7 +37,7 @@ spec:
       hostNetwork: true
       dnsPolicy: ClusterFirstWithHostNet
       {{- with .Values.agent.priorityClassName }}
-      priorityClassName: {{ . }}
+      priorityClassName: {{ . | quote }}
       {{- end }}
       terminationGracePeriodSeconds: {{ .Values.agent.terminationGracePeriodSeconds }}
       nodeSelector:
@@ -56,8 +56,8 @@ spec:
           command:
             - ipmp-agent
             - run
-            - --state-dir={{ .Values.agent.stateDir }}
-            - --runtime-dir={{ .Values.agent.runtimeDir }}
+            - {{ printf "--state-dir=%s" .Values.agent.stateDir | quote }}
+            - {{ printf "--runtime-dir=%s" .Values.agent.runtimeDir | quote }}
             - --metrics-address={{ if contains ":" .Values.agent.metrics.host }}[{{ .Values.agent.metrics.host }}]{{ else }}{{ .Values.agent.metrics.host }}{{ end }}:{{ .Values.agent.metrics.port }}
             {{- if not .Values.agent.trials }}
             - --no-trial
@@ -111,16 +111,16 @@ spec:
               add: [NET_ADMIN, NET_RAW]
           volumeMounts:
             - name: state
-              mountPath: {{ .Values.agent.stateDir }}
+              mountPath: {{ .Values.agent.stateDir | quote }}
             - name: runtime
-              mountPath: {{ .Values.agent.runtimeDir }}
+              mountPath: {{ .Values.agent.runtimeDir | quote }}
       volumes:
         - name: state
           hostPath:
-            path: {{ .Values.agent.stateDir }}
+            path: {{ .Values.agent.stateDir | quote }}
             type: DirectoryOrCreate
         - name: runtime
           hostPath:
-            path: {{ .Values.agent.runtimeDir }}
+            path: {{ .Values.agent.runtimeDir | quote }}
             type: DirectoryOrCreate
 {{- end }}

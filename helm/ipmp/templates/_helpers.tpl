@@ -18,8 +18,8 @@
 
 {{/* Selectors are immutable: these labels never change. Argument: dict "root" . "component" NAME */}}
 {{- define "ipmp.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "ipmp.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "ipmp.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -27,8 +27,8 @@ app.kubernetes.io/component: {{ .component }}
 {{ include "ipmp.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: ipmp
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{- define "ipmp.apiServerEnv" -}}
