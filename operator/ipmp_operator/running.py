@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from kubernetes.config import ConfigException
 
+from ipmp_api.types import API_GROUP, GROUP_PLURAL
 from ipmp_operator.handlers import GroupWatch
 from ipmp_operator.health import HealthServer
 from ipmp_operator.kube.client import ApiError, ApiServer
 from ipmp_operator.kube.daemonset import TemplateError, load_template
 from ipmp_operator.kube.lease import LeaderLease
+from ipmp_operator.kube.objects import API
 from ipmp_operator.reconciler import Reconciler
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ class _Operator:
         self._leads = True
         try:
             self._reconciler.start(self._owner())
+            self._await_groups()
             self._watch.run()
         except StartError:
             raise
@@ -131,6 +134,20 @@ class _Operator:
             else:
                 return {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": uid}
         return None
+
+    def _await_groups(self) -> None:
+        """Wait until the API server tells of groups: kopf asks once, and never watches what was not there then."""
+        while not self._stop.is_set() and not self._groups_are_served():
+            self._stop.wait(_RETRY_SECONDS)
+
+    def _groups_are_served(self) -> bool:
+        try:
+            if all(group["name"] != API_GROUP for group in self._api.get("/apis")["groups"]):
+                return False
+            return any(kind["name"] == GROUP_PLURAL for kind in self._api.get(f"/apis/{API}")["resources"])
+        except ApiError as error:
+            log.warning("asking for the API of the groups: %s", error)
+            return False
 
     def _may_write(self) -> bool:
         return self._leads and (self._lease is None or self._lease.held)

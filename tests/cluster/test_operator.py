@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ipmp_operator.reconciler import RESYNC_SECONDS
 from tests.cluster.cluster import Cluster, condition
 from tests.cluster.controlplane import API_SERVER
 from tests.cluster.operating import OperatorProcess, operating, prepare, report, withdraw
-from tests.cluster.product import NAMESPACE, RELEASE
+from tests.cluster.product import CHART, NAMESPACE, RELEASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -396,6 +397,25 @@ def test_five_hundred_nodes_are_served_and_then_left_alone(tools: Path) -> None:
                 lambda: operator.metric(STEPS), lambda now: None not in {now, done} and now > done, what="another pass"
             )
             assert versions == cluster.kubectl("get", "ipmpnodegroups", "-o", VERSIONS), "nothing is written again"
+
+
+def test_definitions_that_come_after_the_operator_are_watched_like_any(cluster: Cluster) -> None:
+    definitions = ("crd", "ipmpgroups.ipmp.dev", "ipmpnodegroups.ipmp.dev")
+    soon = RESYNC_SECONDS / 2  # the list that makes up for a watch is not what brings them
+    cluster.kubectl("delete", *definitions)
+    operator = OperatorProcess(cluster).start()
+    try:
+        cluster.wait(lambda: "page not found" in operator.said(), what="the operator misses them")
+        cluster.kubectl("apply", "--server-side", "-f", str((CHART / "files/crds").resolve()))
+        cluster.kubectl("wait", "--for=condition=Established", *definitions, "--timeout=30s")
+        operator.wait_leading()
+        cluster.apply(group())
+        cluster.wait(lambda: len(data(cluster)), lambda count: count == FAKES, what="node groups", deadline=soon)
+    except BaseException:
+        print(operator.said())
+        raise
+    finally:
+        operator.stop()
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ class ApiServer:
             )
             if response.status < HTTPStatus.BAD_REQUEST:
                 return response
-            text = response.data.decode(errors="replace")
+            text = response.data.decode(errors="replace").strip()
         except (HTTPError, OSError, config.ConfigException) as error:
             raise ApiError(0, "Unreachable", str(error)) from error
         raise _error(response.status, text, response.headers.get("Retry-After"))
