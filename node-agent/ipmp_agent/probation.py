@@ -67,8 +67,11 @@ class Probation:
             self._resume(saved.trial)
 
     def _resume(self, cut_short: SavedTrial) -> None:
-        self._record = replace(cut_short, attempts=cut_short.attempts + 1)
-        self._trial = Trial(frozenset(cut_short.reached), self._loop.time())
+        now = self._loop.time()
+        # After a reboot links come up, and switches wait before they forward: that silence is not the change's.
+        patience = now + timers.QUIET_PERIOD if cut_short.rebooted else now
+        self._record = replace(cut_short, attempts=cut_short.attempts + 1, rebooted=False)
+        self._trial = Trial(frozenset(cut_short.reached), now, patience)
         self._unapplied = True
         self._watching.set()
 
@@ -235,12 +238,14 @@ class Probation:
             return Verdict.OPEN, None
         if record.attempts > timers.TRIALS:
             return Verdict.LOST, self._refuse(record, frozenset())
-        answered = await self._look(trial.before)
-        if answered is None or self._record is not record:
-            return Verdict.OPEN, None  # another change came meanwhile: the look says nothing of it
-        verdict = trial.looked(answered, self._loop.time())
+        asked = trial.before
+        answered = await self._look(asked)
+        if answered is None or self._trial is not trial or self._record is None:
+            return Verdict.OPEN, None
+        now = self._loop.time()
+        verdict = trial.looked(answered, now) if self._record is record else trial.overtaken(asked, answered, now)
         if verdict is Verdict.LOST:
-            return verdict, self._refuse(record, trial.lost)
+            return verdict, self._refuse(self._record, trial.lost)
         if verdict is Verdict.KEPT and self._unapplied:
             return Verdict.OPEN, None
         if verdict is Verdict.KEPT:

@@ -60,6 +60,7 @@ class SavedTrial:
     changes: dict[str, Change]  # by group
     reached: tuple[str, ...]  # who answered before them
     attempts: int  # trials of them, with this one
+    rebooted: bool = False  # the host was started anew meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ def parse(text: str, boot: str | None) -> State:
     if None not in (written, boot) and written != boot:
         log.info("the host was started anew since the state file was written: what its kernel had is forgotten")
         state = replace(state, groups={name: replace(group, kernel=None) for name, group in state.groups.items()})
+        if state.trial is not None:
+            state = replace(state, trial=replace(state.trial, rebooted=True))
     return state
 
 

@@ -98,6 +98,9 @@ TRIAL_LOOK = 2.0
 TRIAL_LOOKS = 3
 """Looks in a row without an answer, after which something is lost."""
 
+TRIAL_LOOKS_AT_MOST = 6
+"""The same, whatever changes joined the trial meanwhile: as many looks as a trial has."""
+
 TRIALS = 3
 """Times that one change is tried, if others were to blame for what it was undone for, or its trial was cut short."""
 

@@ -5,6 +5,7 @@ What answers has a name here and nothing more. A look is one attempt to hear fro
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 from ipmp_agent.core import timers
@@ -34,17 +35,22 @@ class Trial:
     Args:
         before: what answered before the change.
         now: monotonic seconds, before anything was changed.
+        patience: until then, silence says nothing of what has not answered yet in this trial.
     """
 
-    def __init__(self, before: frozenset[str], now: float) -> None:
+    def __init__(self, before: frozenset[str], now: float, patience: float = -math.inf) -> None:
         self.before = before
         self._until = now + timers.TRIAL
+        self._patience = patience
         self._silent = dict.fromkeys(before, 0)  # looks in a row without an answer
+        self._away = dict.fromkeys(before, 0)  # the same, whatever was carried out meanwhile
+        self._heard: set[str] = set()
 
     def joined(self, reached: frozenset[str]) -> None:
         """Another change comes: this answered before it, too."""
         self.before |= reached
         self._silent = dict.fromkeys(self.before, 0) | self._silent
+        self._away = dict.fromkeys(self.before, 0) | self._away
 
     def applied(self, now: float) -> None:
         """The change has been carried out, or another one that joined it: it may be what mends the silence."""
@@ -53,18 +59,26 @@ class Trial:
 
     def looked(self, answered: frozenset[str], now: float) -> Verdict:
         """Take what answered in one look."""
-        for name in self._silent:
-            self._silent[name] = 0 if name in answered else self._silent[name] + 1
-        if self.lost:
+        self._count(self._silent, self.before, answered, now)
+        if self.overtaken(self.before, answered, now) is Verdict.LOST:
             return Verdict.LOST
-        if now < self._until or any(self._silent.values()):
-            return Verdict.OPEN
-        return Verdict.KEPT
+        return Verdict.KEPT if now >= self._until and self.before <= answered else Verdict.OPEN
+
+    def overtaken(self, asked: frozenset[str], answered: frozenset[str], now: float) -> Verdict:
+        """Take a look during which another change came: it says nothing of that one, but silence goes on."""
+        self._count(self._away, asked, answered, now)
+        return Verdict.LOST if self.lost else Verdict.OPEN
+
+    def _count(self, silence: dict[str, int], asked: frozenset[str], answered: frozenset[str], now: float) -> None:
+        self._heard |= answered
+        for name in asked if now >= self._patience else asked & self._heard:
+            silence[name] = 0 if name in answered else silence[name] + 1
 
     @property
     def lost(self) -> frozenset[str]:
         """What answered before and is silent now."""
-        return frozenset(name for name, looks in self._silent.items() if looks >= timers.TRIAL_LOOKS)
+        silent = {name for name, looks in self._silent.items() if looks >= timers.TRIAL_LOOKS}
+        return frozenset(silent | {name for name, looks in self._away.items() if looks >= timers.TRIAL_LOOKS_AT_MOST})
 
 
 class Aftermath:

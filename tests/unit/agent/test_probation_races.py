@@ -51,9 +51,9 @@ def refuse(rig: Rig, name: str) -> None:
     rig.kernel.configure = refusing  # type: ignore[method-assign]
 
 
-def left_behind(rig: Rig) -> State:
-    """What an agent that is killed now leaves on disk."""
-    return state.parse(state.dump(rig.saved[-1], "boot"), "boot")
+def left_behind(rig: Rig, boot: str = "boot") -> State:
+    """What an agent that is killed now leaves on disk, for one that is started in this boot of the host."""
+    return state.parse(state.dump(rig.saved[-1], "boot"), boot)
 
 
 async def test_change_that_joins_a_trial_is_not_kept_before_it_is_carried_out() -> None:
@@ -79,6 +79,53 @@ async def test_correction_during_a_trial_is_not_blamed_for_what_it_corrects() ->
         await asyncio.sleep(2 * timers.TRIAL)
         assert told(rig) == []
         assert view(rig).configuration == MENDED
+
+
+@pytest.mark.parametrize("seconds", [0.7, 1.0, 4.0, 5.5])
+async def test_corrections_without_end_do_not_put_off_the_undoing(seconds: float) -> None:
+    async with node() as rig:
+        await want(rig, node_group())
+        await asyncio.sleep(2 * timers.TRIAL)
+        await want(rig, MENDED)
+        rig.kernel.silent = {GATEWAY}
+        for number in range(round(2 * timers.TRIAL / seconds)):
+            rig.configurator.want([node_group(addresses=(f"198.18.0.{110 + number}/24",))])
+            await asyncio.sleep(seconds)
+            if told(rig):
+                break
+        assert told(rig) == ["lab"]
+        await asyncio.sleep(1)
+        assert view(rig).configuration == node_group()
+
+
+async def test_slow_network_after_a_reboot_is_not_blamed_on_a_change_whose_trial_it_cut_short() -> None:
+    async with node() as rig:
+        await want(rig, node_group())
+        left = left_behind(rig, "another boot")
+    async with node(left) as rig:
+        rig.kernel.silent = {GATEWAY}
+        await want(rig, node_group())
+        await asyncio.sleep(timers.QUIET_PERIOD / 2)
+        assert view(rig).on_trial
+        rig.kernel.silent = set()
+        await asyncio.sleep(2 * timers.TRIAL_LOOK)
+        assert not view(rig).on_trial
+        assert told(rig) == []
+
+
+async def test_change_that_cuts_off_a_node_that_rebooted_meanwhile_is_undone_all_the_same() -> None:
+    async with node() as rig:
+        await want(rig, node_group())
+        left = left_behind(rig, "another boot")
+    async with node(left) as rig:
+        rig.kernel.silent = {GATEWAY}
+        await want(rig, node_group())
+        await asyncio.sleep(timers.QUIET_PERIOD + timers.TRIAL)
+        assert told(rig) == ["lab"]
+        rig.kernel.silent = set()
+        await asyncio.sleep(2 * timers.TRIAL_LOOK)
+        (refusal,) = rig.saved[-1].refusals
+        assert refusal.final
 
 
 async def test_news_that_change_nothing_do_not_prolong_a_trial() -> None:

@@ -75,6 +75,43 @@ def test_what_answered_before_a_change_that_joins_is_missed_and_older_silence_st
     assert trial.lost == {"target"}
 
 
+def test_who_has_been_silent_for_a_whole_trial_is_lost_whatever_joins_it() -> None:
+    trial = Trial(GATEWAY, now=0.0)
+    verdicts = []
+    for look in range(6):
+        verdicts += looks(trial, NOBODY)
+        trial.applied(timers.TRIAL_LOOK * look)  # another correction, after every look
+    assert verdicts == [Verdict.OPEN] * 5 + [Verdict.LOST]
+    assert trial.lost == GATEWAY
+
+
+def test_look_during_which_a_change_joined_counts_against_those_it_asked_and_for_a_whole_trial_only() -> None:
+    trial = Trial(GATEWAY, now=0.0)
+    for _ in range(5):
+        trial.joined(frozenset({"target"}))
+        assert trial.overtaken(GATEWAY, NOBODY, 0.0) is Verdict.OPEN
+    assert trial.overtaken(GATEWAY, NOBODY, 0.0) is Verdict.LOST
+    assert trial.lost == GATEWAY
+
+
+def test_after_a_reboot_silence_counts_once_the_network_had_its_time() -> None:
+    trial = Trial(GATEWAY, now=0.0, patience=40.0)
+    assert looks(trial, *[NOBODY] * 20) == [Verdict.OPEN] * 20
+    assert looks(trial, NOBODY, NOBODY, NOBODY, now=40.0)[-1] is Verdict.LOST
+
+
+def test_after_a_reboot_silence_counts_from_who_has_answered_since() -> None:
+    trial = Trial(BOTH, now=0.0, patience=40.0)
+    verdicts = looks(trial, NOBODY, GATEWAY, NOBODY, NOBODY, NOBODY)
+    assert verdicts == [Verdict.OPEN] * 4 + [Verdict.LOST]
+    assert trial.lost == GATEWAY
+
+
+def test_after_a_reboot_a_change_is_not_kept_before_everybody_has_answered() -> None:
+    trial = Trial(BOTH, now=0.0, patience=40.0)
+    assert looks(trial, *[GATEWAY] * 6, BOTH) == [Verdict.OPEN] * 6 + [Verdict.KEPT]
+
+
 def test_one_look_after_a_long_stop_is_no_verdict() -> None:
     trial = Trial(GATEWAY, now=0.0)
     assert trial.looked(GATEWAY, 1.0) is Verdict.OPEN
