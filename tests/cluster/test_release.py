@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from tests.cluster.cluster import Cluster, condition
 from tests.cluster.product import CHART, NAMESPACE, RELEASE, Applied, group, install_chart, wait_group_ready
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cluster.image import Image
 
 OLDEST = "1.34"
+OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
+GROUP_CRD = "ipmpgroups.ipmp.dev.yaml"
 
 
 def test_chart_and_group_work_on_an_older_kubernetes_and_leave_nothing(tools: Path, image: Image) -> None:
@@ -40,6 +45,37 @@ def test_chart_and_group_work_on_an_older_kubernetes_and_leave_nothing(tools: Pa
         assert left == []
     finally:
         older.remove()
+
+
+def older_chart(directory: Path) -> Path:
+    """The chart before `agent.trials` and `spec.podEgress` were there."""
+    chart = Path(shutil.copytree(CHART, directory / "ipmp"))
+    definition, values, schema = chart / "files/crds" / GROUP_CRD, chart / "values.yaml", chart / "values.schema.json"
+    crd, defaults, allowed = (yaml.safe_load(file.read_text("utf-8")) for file in (definition, values, schema))
+    del crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["podEgress"]
+    del defaults["agent"]["trials"], allowed["properties"]["agent"]["properties"]["trials"]
+    allowed["properties"]["agent"]["required"].remove("trials")
+    for file, content in ((definition, crd), (values, defaults), (schema, allowed)):
+        file.write_text(json.dumps(content), "utf-8")
+    return chart
+
+
+def test_upgrade_as_documented_keeps_chosen_values_and_brings_new_ones_and_definitions(
+    tools: Path, tmp_path: Path
+) -> None:
+    with Cluster() as cluster:
+        place = (RELEASE, "--namespace", NAMESPACE, "--create-namespace")
+        cluster.helm("install", *place, str(older_chart(tmp_path)), "--set", "image.repository=mirror.test/ipmp")
+        documented = re.search(r"helm upgrade ipmp helm/ipmp (.*)", OPERATIONS.read_text("utf-8"))
+        assert documented
+        cluster.helm("upgrade", RELEASE, str(CHART), *documented[1].replace("VERSION", "2.0.0").split())
+        crd = cluster.get("crd", "ipmpgroups.ipmp.dev")
+        fields = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        assert "podEgress" in fields
+        template = cluster.get("configmap", f"{RELEASE}-agent-template", "--namespace", NAMESPACE)["data"]
+        agent = yaml.safe_load(template["daemonset.yaml"])["spec"]["template"]["spec"]["containers"][0]
+        assert agent["image"] == "mirror.test/ipmp:2.0.0"
+        assert "--no-trial" not in agent["command"], "the default of a value that is new"
 
 
 def test_helm_test_succeeds_without_a_group_and_with_agents_and_leaves_nothing(installed: Cluster) -> None:
