@@ -76,6 +76,7 @@ def test_no_part_of_the_chart_takes_a_value_that_it_does_not_know() -> None:
         ("log.level", "loud"),
         ("agent.metrics.port", 0),
         ("agent.metrics.port", "9471"),
+        ("agent.metrics.host", "198.18.0.1"),  # the kubelet's probes would find nobody at 127.0.0.1
         ("agent.stateDir", "relative"),
         ("agent.maxUnavailable", "110%"),
         ("operator.replicas", -1),
