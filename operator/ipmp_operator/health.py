@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import socketserver
@@ -24,6 +25,17 @@ Check = tuple[bool, str]
 """Whether all is well, and in words."""
 
 
+def _has_ipv6() -> bool:
+    """Whether the kernel has IPv6: some hosts are booted with ipv6.disable=1."""
+    try:
+        socket.socket(socket.AF_INET6).close()
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        return False
+    return True
+
+
 class HealthServer:
     """Serves from daemon threads until closed. Raises OSError where the address cannot be had."""
 
@@ -34,6 +46,9 @@ class HealthServer:
         alive: Callable[[], Check],
         ready: Callable[[], Check],
     ) -> None:
+        if address[0] == "::" and not _has_ipv6():
+            address = ("0.0.0.0", address[1])  # noqa: S104 - as wide as it was asked for
+
         class Handler(BaseHTTPRequestHandler):
             timeout = _CLIENT_SECONDS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TYPE_CHECKING
 
@@ -41,5 +42,21 @@ def test_start_resolves_no_name(
     server, port = start()
     try:
         assert port > 0
+    finally:
+        server.close()
+
+
+def test_operator_listens_everywhere_also_where_the_kernel_has_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutIPv6(socket.socket):
+        def __init__(self, family: int = -1, *arguments: int, **more: int) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *arguments, **more)
+
+    monkeypatch.setattr(socket, "socket", WithoutIPv6)
+    server = OperatorServer(("::", 0), CollectorRegistry(), well, well)
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), 5):
+            pass
     finally:
         server.close()
