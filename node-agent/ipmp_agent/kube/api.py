@@ -50,6 +50,7 @@ KEEPALIVE = [
 their flows and the server resets them unheard. Asked every 10 s, it says so."""
 
 Object = dict[str, Any]
+Body = Object | list[Object] | None
 
 log = logging.getLogger(__name__)
 
@@ -125,10 +126,13 @@ class ApiServer:
         finally:
             response.close()  # never back into the pool: an unfinished stream cannot be used again
 
-    def apply_status(self, path: str, body: Object, manager: str) -> Object:
-        """Server-side apply a status, all of it."""
-        query = {"fieldManager": manager, "force": "true"}
-        return self._json("PATCH", f"{path}/status", query, body=body, kind="application/apply-patch+yaml")
+    def replace_status(self, path: str, uid: str, status: Object, manager: str) -> Object:
+        """Replace the status of exactly this object, and of no later one of its name."""
+        # Server-side apply does not care for the uid in a status.
+        test = {"op": "test", "path": "/metadata/uid", "value": uid}
+        patch: list[Object] = [test, {"op": "add", "path": "/status", "value": status}]
+        query = {"fieldManager": manager}
+        return self._json("PATCH", f"{path}/status", query, body=patch, kind="application/json-patch+json")
 
     def create(self, path: str, body: Object) -> Object:
         """Create an object in a collection."""
@@ -159,7 +163,7 @@ class ApiServer:
         return True
 
     def _json(
-        self, method: str, path: str, query: Mapping[str, str], *, body: Object | None = None, kind: str | None = None
+        self, method: str, path: str, query: Mapping[str, str], *, body: Body = None, kind: str | None = None
     ) -> Object:
         response = self._request(method, path, query, body=body, kind=kind)
         try:
@@ -174,7 +178,7 @@ class ApiServer:
         path: str,
         query: Mapping[str, str],
         *,
-        body: Object | None = None,
+        body: Body = None,
         kind: str | None = None,
         read_timeout: float | None = None,
     ) -> urllib3.BaseHTTPResponse:

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 import ipmp_agent
 from ipmp_agent.kube.api import ApiError
 from ipmp_agent.kube.backoff import Backoff
-from ipmp_agent.kube.events import NOT_FOUND, Events
+from ipmp_agent.kube.events import Events
 from ipmp_agent.kube.watch import PATH
 from ipmp_api.status import Condition, NodeGroupStatus, from_dict, to_dict
-from ipmp_api.types import API_GROUP, API_VERSION, NODE_GROUP_KIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,19 +233,9 @@ class Reporter:
             return
         if now < known.not_before and not self._closing:
             return
-        body = {
-            "apiVersion": f"{API_GROUP}/{API_VERSION}",
-            "kind": NODE_GROUP_KIND,
-            "metadata": {"name": name, "uid": obj["metadata"]["uid"]},
-            "status": wanted,
-        }
         try:
-            self._api.apply_status(f"{PATH}/{name}", body, self._manager)
+            self._api.replace_status(f"{PATH}/{name}", obj["metadata"]["uid"], wanted, self._manager)
         except ApiError as error:
-            if error.status == NOT_FOUND:
-                known.status = wanted  # deleted meanwhile: the watch will say so
-                known.not_before = 0.0
-                return
             known.not_before = now + known.backoff.failure(error.retry_after)
             if known.backoff.first:
                 log.warning("could not write the status of %s (%s): trying on", name, error)

@@ -1,4 +1,4 @@
-"""A small API server over real HTTP: node groups with list and watch, statuses by apply, events; and its faults."""
+"""A small API server over real HTTP: node groups with list and watch, statuses by patch, events; and its faults."""
 
 from __future__ import annotations
 
@@ -159,9 +159,11 @@ class FakeApiServer:
         name = path.removeprefix(GROUPS + "/").removesuffix("/status")
         with self._lock:
             obj = self.objects.get(name)
-            if obj is not None:
-                obj["status"] = body["status"]
-        self._answer(handler, 404 if obj is None else 200, obj or {"message": "not found"})
+            test, add = body
+            same = obj is not None and test == {"op": "test", "path": "/metadata/uid", "value": obj["metadata"]["uid"]}
+            if obj is not None and same:
+                obj["status"] = add["value"]
+        self._answer(handler, 404 if obj is None else 200 if same else 422, obj if same else {"message": "no"})
 
     @staticmethod
     def _answer(handler: BaseHTTPRequestHandler, code: int, body: Any) -> None:

@@ -215,7 +215,7 @@ def test_spec_that_cannot_be_used_leaves_the_last_good_one_and_is_reported(
 # --- status out
 
 
-def test_status_is_applied_once_and_again_only_when_it_changes(
+def test_status_is_written_once_and_again_only_when_it_changes(
     server: FakeApiServer, start: Callable[..., Agent]
 ) -> None:
     server.put(manifest(metadata={"generation": 4}))
@@ -230,12 +230,13 @@ def test_status_is_applied_once_and_again_only_when_it_changes(
     assert len(patches) == 2
     _, path, query, headers, body = patches[0]
     assert path == f"{GROUPS}/lab.node1/status"
-    assert query == {"fieldManager": "ipmp-agent/node1", "force": "true"}
-    assert headers["content-type"] == "application/apply-patch+yaml"
-    assert body["metadata"] == {"name": "lab.node1", "uid": "uid-lab"}
-    assert body["status"]["observedGeneration"] == 4
+    assert query == {"fieldManager": "ipmp-agent/node1"}
+    assert headers["content-type"] == "application/json-patch+json"
+    test, add = body
+    assert test == {"op": "test", "path": "/metadata/uid", "value": "uid-lab"}
+    assert (add["path"], add["value"]["observedGeneration"]) == ("/status", 4)
     first, second = (
-        {c["type"]: c["lastTransitionTime"] for c in patch[4]["status"]["conditions"]} for patch in patches
+        {c["type"]: c["lastTransitionTime"] for c in patch[4][1]["value"]["conditions"]} for patch in patches
     )
     assert second["Ready"] == first["Ready"]
     assert second["Degraded"] == "2023-11-14T22:14:20Z"
@@ -312,19 +313,44 @@ def test_put_off_status_of_a_group_on_its_way_out_is_no_busy_loop(
     until(lambda: agent.reporter._patience() is None)
 
 
-def test_object_deleted_under_the_hand_is_not_written_forever(
+def test_object_deleted_under_the_hand_is_written_until_the_watch_tells_of_it(
     server: FakeApiServer, start: Callable[..., Agent]
 ) -> None:
     server.put(manifest())
     agent = start()
     until(lambda: agent.names == ["lab"] and server.watches)
+    gone = manifest(metadata={"resourceVersion": "200"})
     server.delete("lab.node1", silently=True)
     agent.reporter.published(publication(FINE))
-    until(lambda: server.seen("PATCH"))
+    until(lambda: len(server.seen("PATCH")) > 1)
+    server.send({"type": "DELETED", "object": gone})
+    until(lambda: agent.reporter._patience() is None)
+
+
+def test_status_is_not_written_to_a_later_object_of_the_name(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"] and server.watches)
+    later = manifest(metadata={"uid": "another"})
+    server.objects["lab.node1"] = later  # deleted and created anew, and the watch has yet to tell
     agent.reporter.published(publication(FINE))
-    agent.reporter.occurred(occurrence())
-    until(lambda: server.events)
-    assert len(server.seen("PATCH")) == 1
+    until(lambda: len(server.seen("PATCH")) > 1)
+    assert "status" not in later
+    server.put(later)
+    until(lambda: later.get("status"))
+
+
+def test_status_that_finds_the_api_of_node_groups_away_is_written_later(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    server.faults["PATCH"] = [404]
+    agent.reporter.published(publication(FINE))
+    until(lambda: server.objects["lab.node1"].get("status"))
 
 
 def test_publishing_never_waits_for_a_server_that_hangs(server: FakeApiServer, start: Callable[..., Agent]) -> None:
