@@ -28,6 +28,7 @@ from ipmp_operator.kube.objects import (
     NODE_GROUPS_PATH,
     NODES_PATH,
     group_status,
+    group_status_intent,
     node_group_intent,
     read_agent_pod,
     read_node,
@@ -287,7 +288,7 @@ class Reconciler:
         status = _status_of(obj, planned.rollups[name])
         if status == obj.status:
             return
-        intent = {"apiVersion": API, "kind": GROUP_KIND, "metadata": {"name": name}, "status": status}
+        intent = group_status_intent(obj, status)
         written: list[Object] = []
         _ignore_absent(lambda: written.append(self._api.apply(f"{GROUPS_PATH}/{name}/status", intent)))
         for answer in written:

@@ -7,7 +7,10 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from kubernetes import client, config
 
+from ipmp_operator.kube.client import ApiError, ApiServer
+from ipmp_operator.kube.objects import GROUPS_PATH, group_status_intent, read_group
 from ipmp_operator.reconciler import RESYNC_SECONDS
 from tests.cluster.cluster import Cluster, condition
 from tests.cluster.controlplane import API_SERVER
@@ -180,6 +183,23 @@ def test_addresses_stay_while_nodes_come_and_go_and_operators_change(cluster: Cl
     assert all(last[node] == text for node, text in after.items() if node in last)
     assert len({text for node in last.values() for text in node}) == FAKES
     cluster.kubectl("delete", "node", "fake-0077")
+
+
+def test_status_of_a_group_is_refused_by_a_later_one_of_its_name(cluster: Cluster) -> None:
+    cluster.apply(group())
+    seen = read_group(cluster.get("ipmpgroup", "data"))
+    assert seen is not None
+    cluster.kubectl("delete", "ipmpgroup", "data")
+    cluster.apply(group())
+
+    def write() -> None:
+        configuration = client.Configuration()
+        config.load_kube_config(str(cluster.control.kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
+        api = ApiServer(configuration)
+        api.apply(f"{GROUPS_PATH}/data/status", group_status_intent(seen, {"observedGeneration": 7}))
+
+    with pytest.raises(ApiError, match="Conflict"):
+        cluster.control.namespace.call(write)
 
 
 def test_older_group_keeps_a_contested_interface(cluster: Cluster) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
@@ -50,6 +50,7 @@ class GroupObject:
     group: Group | None
     invalid: str
     status: Object
+    version: str = field(default="", compare=False)  # the resource version
 
 
 def read_group(obj: Object) -> GroupObject | None:
@@ -69,6 +70,7 @@ def read_group(obj: Object) -> GroupObject | None:
         group=group,
         invalid=invalid,
         status=obj.get("status") or {},
+        version=str(metadata.get("resourceVersion") or ""),
     )
 
 
@@ -208,6 +210,12 @@ def group_status(rollup: Rollup, generation: int, previous: Object, now: datetim
             observed_generation=generation,
         )
     )
+
+
+def group_status_intent(obj: GroupObject, status: Object) -> Object:
+    """Return the status of the group as it was seen, and of no later one of its name, for server-side apply."""
+    metadata = {"name": obj.name, "resourceVersion": obj.version}  # the server does not care for a uid here
+    return {"apiVersion": API, "kind": GROUP_KIND, "metadata": metadata, "status": status}
 
 
 def _seconds(timestamp: str) -> float:

@@ -19,6 +19,7 @@ from ipmp_operator.kube.groups import GroupCache
 from ipmp_operator.kube.lease import LEASE_SECONDS, Election
 from ipmp_operator.kube.objects import (
     group_status,
+    group_status_intent,
     node_group_intent,
     read_agent_pod,
     read_group,
@@ -132,6 +133,11 @@ class TestGroupStatus:
         assert times["Accepted"] == "2026-01-02T03:04:06Z"
         assert times["Ready"] == "2026-01-02T03:04:05Z"
         assert second["observedGeneration"] == 2
+
+    def test_status_is_of_the_group_as_it_was_seen(self) -> None:
+        seen = read_group(group_object(version=7))
+        assert seen is not None
+        assert group_status_intent(seen, {})["metadata"] == {"name": "data", "resourceVersion": "7"}
 
     def test_unreadable_status_is_replaced(self) -> None:
         assert group_status(self.rollup(), 1, {"conditions": [{"type": "Ready"}]}, NOW)["conditions"]
