@@ -217,7 +217,7 @@ _TEST_POOL = Struct(
     rules=(pool_rules.RANGES_APART, pool_rules.EXCLUDE_APART),
 )
 _SELECTOR = Struct(
-    "The nodes that have this group; empty: all.",
+    "The Linux nodes that have this group; empty: all of them.",
     {
         "matchLabels": Dictionary(
             "Labels that a node must have.",

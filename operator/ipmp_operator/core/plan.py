@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ipmp_operator.core.rollup import Rollup
 
 WITHDRAW_SECONDS = 300.0
+OS_LABEL = "kubernetes.io/os"
 
 
 class Release(StrEnum):
@@ -119,7 +120,7 @@ def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAW_SECONDS)
 
 
 def _select(groups: Iterable[Group], nodes: Iterable[Node]) -> dict[str, list[str]]:
-    ordered = sorted(nodes, key=lambda node: node.name)
+    ordered = sorted((node for node in nodes if node.labels.get(OS_LABEL, "linux") == "linux"), key=lambda n: n.name)
     return {g.name: [node.name for node in ordered if matches(g.node_selector, node.labels)] for g in groups}
 
 

@@ -32,6 +32,14 @@ def test_every_selected_node_gets_a_node_group_with_the_groups_choices() -> None
     assert [member.key for member in spec.members] == ["eth1", "eth2"]
 
 
+def test_node_that_no_agent_can_run_on_is_not_selected() -> None:
+    world = World([group(dataAddresses=pools(pool()))])
+    world.add_nodes([Node("a", {"kubernetes.io/os": "windows"}), Node("b", {"kubernetes.io/os": "linux"})])
+    planned = world.settle()
+    assert world.data() == {"b": ("198.18.0.1",)}
+    assert planned.rollups["data"].nodes.selected == 1
+
+
 def test_plan_at_rest_plans_the_same_again(world: World) -> None:
     first = world.plan()
     second = world.plan()
