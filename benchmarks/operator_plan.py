@@ -44,7 +44,7 @@ def report(cluster: World) -> None:
             for n in range(2)
             if (link_local := ip_address(f"fe80::{at + 1:x}:{n + 1}"))
         )
-        status = NodeGroupStatus("ok", "", seen.generation, False, members)  # type: ignore[arg-type]
+        status = NodeGroupStatus("ok", "", seen.generation, False, members, present=seen.held)  # type: ignore[arg-type]
         cluster.there[holder] = replace(seen, status=status)
     cluster.agents = frozenset(cluster.nodes)
 
