@@ -12,7 +12,7 @@ import yaml
 from tests import invariants
 from tests.lab import Agent, KernelDump, Lab, group, wait_for
 from tests.lab.agent import program
-from tests.lab.scene import OTHER_V4, OTHER_V6, V4, V6, Scene, usual_group
+from tests.lab.scene import OTHER_V4, OTHER_V6, V4, V6, Scene, settle, usual_group
 from tests.lab.status import group_view
 
 ALL = (V4, V6, OTHER_V4, OTHER_V6)
@@ -184,14 +184,32 @@ def test_observe_reports_and_changes_nothing(lab: Lab) -> None:
         invariants.as_it_was_found(before, agent.dump())
 
 
-def test_a_group_that_only_observed_manages_when_it_is_told_to(lab: Lab) -> None:
+def test_group_that_observed_manages_from_when_it_is_told_to(lab: Lab) -> None:
     with Agent(lab, usual_group(lab, mode="Observe")) as agent:
-        agent.wait_for(lambda s: group_view(s).state == "ok", what="ok")
+        lab.host.nic("nic0").unplug()
+        agent.wait_for(lambda s: group_view(s).usable == {"nic1"}, what="the failure in the status")
         agent.write(usual_group(lab))
         agent.reload()
-        agent.wait_for(lambda s: set(group_view(s).addresses.values()) == {"nic0", "nic1"}, what="addresses in use")
-        wait_for(lambda: [lab.host.holders(a) for a in (V4, V6)], lambda seen: all(len(nics) == 1 for nics in seen))
-        wait_for(lambda: lab.host.namespace.run("ip", "nexthop", "show"), bool)
+        wait_for(lambda: [lab.host.holders(a) for a in ALL], lambda found: found == [["nic1"]] * 4, what="all on nic1")
+        wait_for(lambda: agent.dump().routes, lambda routes: any('"nhid"' in r for r in routes), what="our routes")
+        lab.host.nic("nic0").plug()
+        agent.wait_for(lambda s: group_view(s).state == "ok", what="ok")
+        settle(agent)
+        agent.write(usual_group(lab, mode="Observe"))
+        agent.reload()
+        agent.wait_for(observes, what="Observe")
+        before = agent.dump()
+        lab.host.nic("nic0").unplug()
+        agent.wait_for(lambda s: group_view(s).usable == {"nic1"}, what="the second failure in the status")
+        assert agent.dump().addresses == before.addresses
+        agent.write(usual_group(lab))
+        agent.reload()
+        wait_for(lambda: [lab.host.holders(a) for a in ALL], lambda found: found == [["nic1"]] * 4, what="all again")
+
+
+def observes(status: dict[str, Any]) -> bool:
+    (group_status,) = status["groups"]
+    return bool(group_status["configuration"]["policies"]["mode"] == "Observe")
 
 
 def test_metrics_tell_the_failure() -> None:

@@ -105,6 +105,19 @@ async def test_same_configuration_again_changes_nothing() -> None:
     assert rig.kernel.performed == []
 
 
+async def test_group_that_observed_and_is_to_manage_puts_its_addresses_into_place() -> None:
+    observing = replace(node_group(), policies=replace(node_group().policies, mode=Mode.OBSERVE))
+    rig = Rig()
+    assert await rig.apply(observing)
+    assert rig.holders == {}
+    rig.kernel.faults["configure"] = [OSError("busy")]
+    assert not await rig.apply(node_group())
+    assert await rig.apply(node_group())
+    assert rig.holders == BOTH
+    down(rig, "nic0")
+    assert rig.holders == dict.fromkeys(BOTH, "nic1")
+
+
 async def test_group_that_is_no_longer_wanted_is_withdrawn() -> None:
     rig = await running()
     assert await rig.apply()
