@@ -274,13 +274,8 @@ class DataAddresses:
         if port is not None:
             self._host.checks.start(address, port.wire, lambda mac: self._checked(address, mac))
 
-    def rest(self) -> None:
-        """Finish no check: what would follow is not to be done now."""
-        for address in self.placement.keys() - self.held:
-            self._host.checks.cancel(address)
-
     def check_again(self, key: str) -> None:
-        """Begin the checks that rested or could not begin, and those whose questions nobody answers any more."""
+        """Begin the checks that could not begin on a member, and those whose questions nobody hears any more."""
         for address, destination in self.placement.items():
             if destination == key and address not in self.held:
                 self._check(address)
@@ -377,6 +372,8 @@ class DataAddresses:
     def differences(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[bytes]:
         """Requests that turn what is on the members (by key) into what is wanted. Other foreign addresses stay."""
         requests: list[bytes] = []
+        for unheld in [a for a in self.placement if a not in self.held and a not in self._host.checks]:
+            self._check(unheld)  # the check ended when the group began to observe
         present = {(key, each.address.ip) for key, found in installed.items() for each in found}
         for wanted in [*(a for a in self._foreign if a in self.held), *(self.held - self._foreign.keys())]:
             key = self.placement.get(wanted)
@@ -469,10 +466,14 @@ class DataAddresses:
             if index is not None:
                 yield from ((key, index, each) for each in found if each.scope == addresses.RT_SCOPE_UNIVERSE)
 
-    def close(self) -> None:
-        """Stop checks, retries and announcements."""
+    def rest(self) -> None:
+        """Stop checks and announcements: nothing comes to a member, and nothing is said of what is there."""
         self._host.announcer.cancel(list(self.placement))
         for address in list(self.placement):
             self._host.checks.cancel(address)
+
+    def close(self) -> None:
+        """Stop checks, retries and announcements."""
+        self.rest()
         for address in list(self._retries):
             self._forget_retry(address)

@@ -127,7 +127,7 @@ class Group:
         """Take a configuration; before this returns, everything that is present has been told."""
         self._secure = secure
         async with self._turn:
-            observed, self._configuration = self.observing, configuration
+            self._configuration = configuration
             self._data.configure(configuration)
             self._pod_egress.configure(configuration.policies.pod_egress)
             if not self._configured and memory is not None and memory.get("version") == MEMORY_VERSION:
@@ -137,12 +137,9 @@ class Group:
                 self._tunnels.remember(memory.get("tunnels", ()))
             obsolete = self._tests.configure(configuration)
             if self.observing:
-                self._data.rest()
-                self._tests.rest()
+                await self._rest()
             else:
                 self._host.send(obsolete)
-                for key in self._members.of(self.name) if observed else ():
-                    self._data.check_again(key)
             found = await self._read()
             self._tests.read(found.installed)
             self._data.find(found.installed)
@@ -155,6 +152,13 @@ class Group:
                 await self._keep_memory()
         await self.reconcile()
         self._sink(KernelRead())
+
+    async def _rest(self) -> None:
+        """End what an agent that ends would end: the group may have managed until now."""
+        self._data.rest()
+        self._tests.rest()
+        self._multicast.close()
+        await self._pod_egress.close()
 
     def memory(self) -> dict[str, Any]:
         """What a restarted agent must know of this group: JSON."""
@@ -377,8 +381,8 @@ class Group:
         self._tests.regained(member.key)
         if not self.observing:
             self._data.check_again(member.key)
-        # Neighbours know these addresses by another MAC address.
-        self._data.announce(member.key, [a for a, key in self._data.placement.items() if key == member.key])
+            # Neighbours know these addresses by another MAC address.
+            self._data.announce(member.key, [a for a, key in self._data.placement.items() if key == member.key])
 
     def drop_port(self, key: str) -> None:
         """Close the sockets of a member."""

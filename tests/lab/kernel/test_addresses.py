@@ -430,6 +430,24 @@ def test_observing_writes_nothing(lab: Lab, kernel: RunningKernel) -> None:
     assert any(isinstance(event, TestAddressChanged) for event in told), "it still probes from link-local addresses"
 
 
+def test_a_check_under_way_ends_with_managing_and_begins_again_with_it(lab: Lab, kernel: RunningKernel) -> None:
+    test_address = ip_interface("198.18.0.101/24")
+    members = with_tests(str(test_address), "198.18.0.102/24")
+
+    def checks(facade: Any) -> set[Any]:
+        return {address for address in (V4, V6, test_address) if address in facade._host.checks}
+
+    kernel.configure(node_group(*members, addresses=(V4, V6)))
+    kernel.perform(moves(V4, V6, source=None, destination="nic0"))
+    assert kernel.call(checks) == {V4, V6, test_address}
+    kernel.configure(node_group(*members, addresses=(V4, V6), mode=Mode.OBSERVE))
+    assert kernel.call(checks) == set()
+    assert [where(lab, each) for each in (V4, V6, test_address)] == [[], [], []]
+    kernel.configure(node_group(*members, addresses=(V4, V6)))
+    for each in (V4, V6, test_address):
+        wait_for(lambda a=each: where(lab, a), lambda seen: seen == ["nic0"], what=str(each))
+
+
 # -- settings ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.actions import Announce
+from ipmp_agent.core.events import InterfaceFound
+from ipmp_api.types import Mode
 from tests.lab import Form, Sniffer, wait_for
 from tests.lab.kernel.running import moves, node_group, place
 
@@ -64,6 +66,19 @@ def test_addresses_are_announced_anew_when_the_mac_of_their_member_changes(lab: 
     with Sniffer(lab.peer(0).namespace) as sniffer:
         lab.host.namespace.ip("link", "set", "nic0", "address", "02:00:00:00:55:01")
         sniffer.wait_announced(str(V4.ip), "02:00:00:00:55:01")
+
+
+def test_a_group_that_only_observes_any_more_announces_nothing(lab: Lab, kernel: RunningKernel) -> None:
+    """Who takes over by hand may have the address elsewhere."""
+    kernel.configure(node_group(addresses=(V4,)))
+    place(lab, kernel, V4)
+    kernel.perform(moves(V4, source="nic0", destination="nic1"), Announce("nic1", (V4,)))
+    kernel.configure(node_group(addresses=(V4,), mode=Mode.OBSERVE))
+    sent = kernel.call(lambda k: k.counters["announcements_sent"])
+    lab.host.namespace.ip("link", "set", "nic1", "address", "02:00:00:00:55:01")
+    kernel.await_event(InterfaceFound, lambda found: found.mac == "02:00:00:00:55:01")
+    time.sleep(SCHEDULE[2])
+    assert kernel.call(lambda k: k.counters["announcements_sent"]) == sent
 
 
 def test_announcements_keep_their_schedule_and_end_with_it(lab: Lab, kernel: RunningKernel) -> None:

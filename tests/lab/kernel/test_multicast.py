@@ -136,6 +136,22 @@ def test_a_member_that_works_without_carrying_is_not_stood_in_for(
     wait_for(lambda: hears(lab, version, listener) == 1)
 
 
+def test_a_group_that_only_observes_any_more_leaves_what_it_joined(
+    lab: Lab, kernel: RunningKernel, program: tuple[int, socket.socket]
+) -> None:
+    """An agent that starts with such a group joins nothing, and a member that works again would deliver twice."""
+    version, _ = program
+    kernel.configure(node_group())
+    nominate(kernel, "nic1", ("nic1",))
+    assert GROUPS[version] in joined(lab, "nic1")
+    kernel.configure(node_group(mode=Mode.OBSERVE))
+    assert GROUPS[version] not in joined(lab, "nic1")
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert GROUPS[version] not in joined(lab, "nic1")
+    kernel.configure(node_group())
+    assert GROUPS[version] in joined(lab, "nic1")
+
+
 @pytest.mark.parametrize("mode", list(Mode))
 def test_the_link_is_told_by_igmp_and_mld_unless_nothing_may_be_changed(
     lab: Lab, kernel: RunningKernel, program: tuple[int, socket.socket], mode: Mode
