@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ipmp_agent.core.actions import Announce, MoveAddresses, SendProbe, SetNominee, SetOutbound
 from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeNotSent
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import addresses, byways, links, netlink, routes, settings
+from ipmp_agent.linux import addresses, byways, netlink, routes, settings
 from ipmp_agent.linux.data_addresses import DataAddresses
 from ipmp_agent.linux.findings import Finding
 from ipmp_agent.linux.host import Port
@@ -350,13 +350,9 @@ class Group:
         return {member.key: self._link(member) for member in present}
 
     def _link(self, member: Member) -> Link:
-        request = netlink.message(netlink.RTM_GETLINK, 0, links.get_request(member.index or 0))
-        answer = self._host.channel.ask(request)
-        if answer is not None:
-            return links.decode(answer)
         if member.link is None:
             raise ValueError(f"{member.key} is not present")
-        return member.link
+        return self._host.link(member.link.index) or member.link
 
     # -- what happens ------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import Family
-from ipmp_agent.linux import frames, netlink, routes
+from ipmp_agent.linux import frames, links, netlink, routes
 from ipmp_agent.linux.announce import Announcer
 from ipmp_agent.linux.conflicts import ConflictChecks
 from ipmp_agent.linux.ethtool import Ethtool
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.frames import Transitive
+    from ipmp_agent.linux.links import Link
     from ipmp_agent.linux.members import Member
     from ipmp_agent.linux.netlink import Failure
     from ipmp_agent.linux.routes import Route, Table
@@ -112,6 +113,11 @@ class Host:
     def owns(self, address: Address) -> bool:
         """Whether this is a test address of a member."""
         return any(port.prober.test_address(Family(address.version)) == address for port in self.ports.values())
+
+    def link(self, index: int) -> Link | None:
+        """An interface as the kernel describes it now, without waiting for its notifications."""
+        answer = self.channel.ask(netlink.message(netlink.RTM_GETLINK, 0, links.get_request(index)))
+        return links.decode(answer) if answer is not None else None
 
     async def main_table(self, table: Table) -> list[Route]:
         """The unicast routes of the main table, both families. Raises OSError where it never holds still."""

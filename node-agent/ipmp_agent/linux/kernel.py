@@ -53,7 +53,9 @@ class Kernel:
         """
         self._loop = asyncio.get_running_loop()
         self._host = Host()
-        self._members = Members(self._host.ethtool, self._sink, self._member_changed, self._link_changed)
+        self._members = Members(
+            self._host.ethtool, self._host.link, self._sink, self._member_changed, self._link_changed
+        )
         self._monitor = Monitor(self._heard, self._overrun, self._host.readers)
         self._carrier_poll = CarrierPoll(timers.CARRIER_POLL, self._members.differs, self._members.poll)
         self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)

@@ -50,6 +50,7 @@ class Members:
 
     Args:
         ethtool: asked for carrier, speed and bus addresses.
+        describe: asked for an interface by its index.
         sink: takes every event, with the name of its group.
         changed: called before the event of a member that appeared, vanished, or is another interface now.
         link_changed: called before the event of a carrier that went or came.
@@ -58,11 +59,13 @@ class Members:
     def __init__(
         self,
         ethtool: Ethtool,
+        describe: Callable[[int], Link | None],
         sink: Callable[[str, Event], None],
         changed: Callable[[Member], None],
         link_changed: Callable[[Member], None],
     ) -> None:
         self._ethtool = ethtool
+        self._describe = describe
         self._sink = sink
         self._changed = changed
         self._link_changed = link_changed
@@ -289,9 +292,17 @@ class Members:
             and other.told is not None
             and other.up is not False
             and other.refusal is None
-            and other.carrier is not None
-            and other.carrier.ask() is False
+            and self._is_lost(other)
         ]
+
+    def _is_lost(self, member: Member) -> bool:
+        if member.carrier is None or member.link is None:
+            return False
+        if (up := member.carrier.ask()) is not None:
+            return not up
+        # Its driver does not report. The kernel knows, though it may not tell for a second.
+        link = self._describe(member.link.index)
+        return link is not None and not link.carrier
 
     def _tell(self, member: Member) -> None:
         """Tell the properties of a member if they are not what was told before."""

@@ -9,7 +9,7 @@ import pytest
 
 from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged, LinksLost
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import links, netlink
+from ipmp_agent.linux import ethtool, links, netlink
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import wait_for
 from tests.lab.carrier import Carrier
@@ -70,9 +70,15 @@ def test_carrier_loss_and_return_are_told_once(lab: Lab, kernel: RunningKernel) 
         assert kernel.events(LinkChanged) == [LinkChanged("nic0", up=False), LinkChanged("nic0", up=True)]
 
 
+@pytest.mark.parametrize("reported", [True, False], ids=["reported", "not reported"])
 @pytest.mark.parametrize("lab", [{"switches": 1}], indirect=True)
-def test_carriers_that_go_in_the_same_instant_are_told_together(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+def test_carriers_that_go_in_the_same_instant_are_told_together(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch, *, reported: bool
+) -> None:
+    if not reported:
+        monkeypatch.setattr(ethtool, "ETHTOOL_GLINK", 0xFFFF)  # no driver answers this
+    told = kernel.configure(node_group())
+    assert [event.link for event in told if isinstance(event, InterfaceFound)] == [True if reported else None] * 2
     ports = [nic.port for nic in lab.host.nics.values()]
     for _ in range(5):
         kernel.forget()
