@@ -206,6 +206,8 @@ class Group:
         async with self._turn:
             if not self._configured:
                 return 0
+            if not self.observing and self._settings.note(self._links()):
+                await self._keep_memory()  # of members that came late
             installed, nexthops, table, beside, heard_of = await self._read()
             orders = self._orders
             self._tests.read(installed)

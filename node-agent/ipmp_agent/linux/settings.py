@@ -96,18 +96,26 @@ class InterfaceSettings:
         """Whether any member was taken down, as all are before a group changes anything."""
         return bool(self._before)
 
-    def note(self, members: Mapping[str, Link]) -> None:
-        """Remember what is there. Another interface under the same key has settings of its own to go back to."""
-        for key, link in members.items():
-            if key not in self._before or self._before[key][0] != link.index:
-                now = dict(link.settings)
-                self._before[key] = (link.index, {name: now.get(name, 0) for name in WANTED})
+    def note(self, members: Mapping[str, Link]) -> bool:
+        """Remember what is there, to be kept before anything is changed; returns whether any of it is new.
+
+        Another interface under the same key has settings of its own to go back to.
+        """
+        new = {key: link for key, link in members.items() if not self._is_noted(key, link)}
+        for key, link in new.items():
+            now = dict(link.settings)
+            self._before[key] = (link.index, {name: now.get(name, 0) for name in WANTED})
+        return bool(new)
+
+    def _is_noted(self, key: str, link: Link) -> bool:
+        return key in self._before and self._before[key][0] == link.index
 
     def differences(self, members: Mapping[str, Link]) -> list[bytes]:
-        """Requests that set what is not as it should be; what somebody set back is counted."""
-        self.note(members)
+        """Requests that set what is not as it should be, where noted; what somebody set back is counted."""
         requests = []
         for key, link in members.items():
+            if not self._is_noted(key, link):
+                continue
             missing = drift(dict(link.settings))
             if self._applied.get(key) != link.index:
                 self._applied[key] = link.index

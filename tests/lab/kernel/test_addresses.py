@@ -479,6 +479,23 @@ def test_a_member_that_returns_gets_its_settings_again(lab: Lab, kernel: Running
     wait_for(lambda: settings(lab, "nic0"), lambda now: now["arp_ignore"] == "1")
 
 
+def test_what_a_late_member_had_is_on_disk_before_it_is_changed(lab: Lab, kernel: RunningKernel) -> None:
+    saved: list[tuple[Any, dict[str, str]]] = []
+
+    async def secure() -> None:
+        present = any(link["ifname"] == "nic1" for link in lab.host.namespace.ip_json("link", "show"))
+        memory = kernel.kernel.memory(GROUP)["settings"]
+        saved.append((memory.get("nic1"), settings(lab, "nic1") if present else {}))
+
+    lab.host.nic("nic1").remove()
+    kernel.run(lambda k: k.configure(node_group(), None, secure))
+    lab.host.nic("nic1").insert(index=88)
+    wait_for(lambda: settings(lab, "nic1"), lambda now: now["arp_ignore"] == "1")
+    noted, found = saved[-1]
+    assert noted["index"] == 88
+    assert {name: str(value) for name, value in noted["values"].items()} == found
+
+
 def test_a_value_of_all_interfaces_that_defeats_ours_is_found(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(node_group())
     assert kernel.call(lambda k: k.findings(GROUP)) == ()

@@ -172,9 +172,11 @@ def changed(requests: list[bytes]) -> list[dict[str, int]]:
 def test_only_what_differs_is_set_and_only_drift_is_counted() -> None:
     counters: Counter[str] = Counter()
     ours = InterfaceSettings(counters)
-    assert changed(ours.differences({"nic0": having(arp_announce=2)})) == [
-        {"arp_ignore": 1, "rp_filter": 2, "promote_secondaries": 1}
-    ]
+    found = {"nic0": having(arp_announce=2)}
+    assert ours.differences(found) == [], "nothing is changed that is not noted"
+    assert ours.note(found)
+    assert not ours.note(found), "once"
+    assert changed(ours.differences(found)) == [{"arp_ignore": 1, "rp_filter": 2, "promote_secondaries": 1}]
     assert counters["settings_drift"] == 0
     assert ours.differences({"nic0": having(**settings.WANTED)}) == []
     assert changed(ours.differences({"nic0": having(**(settings.WANTED | {"rp_filter": 1}))})) == [{"rp_filter": 2}]
@@ -183,7 +185,7 @@ def test_only_what_differs_is_set_and_only_drift_is_counted() -> None:
 
 def test_values_go_back_unless_somebody_chose_others_meanwhile() -> None:
     ours = InterfaceSettings(Counter())
-    ours.differences({"nic0": having(rp_filter=1, arp_announce=2)})
+    ours.note({"nic0": having(rp_filter=1, arp_announce=2)})
     restarted = InterfaceSettings(Counter())
     restarted.remember(ours.memory())
     now = having(**(settings.WANTED | {"promote_secondaries": 0}))
@@ -193,5 +195,5 @@ def test_values_go_back_unless_somebody_chose_others_meanwhile() -> None:
 
 def test_another_interface_under_the_same_key_is_not_given_the_values_of_the_first() -> None:
     ours = InterfaceSettings(Counter())
-    ours.differences({"nic0": having(2, rp_filter=1)})
+    ours.note({"nic0": having(2, rp_filter=1)})
     assert ours.restore({"nic0": having(7, **settings.WANTED)}) == []
