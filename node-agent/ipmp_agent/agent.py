@@ -122,7 +122,7 @@ class Agent:
         with contextlib.ExitStack() as stack:
             saved = state.load(self._options.state_directory)
             plane, configurator = self._data_plane(stack, saved)
-            await plane.kernel.open()
+            await plane.kernel.open({name: group.kernel for name, group in saved.groups.items()})
             try:
                 self._surround(stack, plane, configurator, saved)
                 await self._until_stopped(plane, configurator)

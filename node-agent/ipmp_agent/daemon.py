@@ -83,8 +83,8 @@ class KernelFinding(Protocol):
 class Kernel(Protocol):
     """What the loop needs of `ipmp_agent.linux`."""
 
-    async def open(self) -> None:
-        """Open sockets. Raises OSError."""
+    async def open(self, memories: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Open sockets. Members of groups in `memories` are no other group's until theirs lets go. Raises OSError."""
 
     async def configure(
         self, group: NodeGroup, memory: Mapping[str, Any] | None, secure: Callable[[], Awaitable[None]]

@@ -100,8 +100,9 @@ class FakeKernel:
         if faults := self.faults.get(method):
             raise faults.pop(0)
 
-    async def open(self) -> None:
+    async def open(self, memories: Mapping[str, Mapping[str, Any] | None]) -> None:
         """Open."""
+        del memories
         self._called("open")
         self.is_open = True
 

@@ -34,7 +34,7 @@ async def withdraw(
     saved = state.load(directory)
     left = dict(saved.groups)
     kernel = make_kernel(_unheard)
-    await kernel.open()
+    await kernel.open({name: group.kernel for name, group in saved.groups.items()})
     try:
         for name, group in saved.groups.items():
             try:

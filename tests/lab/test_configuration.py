@@ -151,6 +151,23 @@ def test_member_taken_out_around_the_death_of_the_agent_is_left_as_it_was(killed
             invariants.as_it_was_found(before, agent.dump())
 
 
+def test_member_that_is_put_back_before_it_was_let_go_works_as_before(lab: Lab) -> None:
+    with Agent(lab, usual_group(lab)) as agent:
+        agent.wait_for(lambda s: group_view(s).state == "ok", what="ok")
+        lab.host.nic("nic1").unplug()
+        wait_for(lambda: [lab.host.holders(a) for a in ALL], lambda f: f == [["nic0"]] * 4, what="all on nic0")
+        agent.write(usual_group(lab, interfaces=["nic1"]))
+        agent.reload()
+        agent.wait_for(lambda s: len(group_view(s).members) == 1, what="one member")
+        assert [lab.host.holders(a) for a in ALL] == [["nic0"]] * 4, "nobody else works"
+        agent.write(usual_group(lab))
+        agent.reload()
+        agent.wait_for(lambda s: group_view(s).usable == {"nic0"}, what="nic0 again")
+        lab.host.nic("nic1").plug()
+        agent.wait_for(lambda s: group_view(s).state == "ok", what="ok again")
+        settle(agent)
+
+
 def test_reload_adds_and_removes_addresses_and_leaves_the_rest_in_peace() -> None:
     with Scene(watched=(V4,)) as scene:
         home = scene.lab.host.holders(V4)

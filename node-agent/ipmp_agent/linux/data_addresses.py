@@ -138,13 +138,18 @@ class DataAddresses:
                         self._found(address, key, each)
         self._remembered.clear()
         self._look_home(installed)
-        for key, each in self.adoption.choose(installed, self.is_data):
+        going = {a.ip for a, (home, _) in self._foreign.items() if not self._may_stay_away(home)}
+        for key, each in self.adoption.choose(installed, lambda address: self.is_data(address) or address in going):
             known = next((a for a in self._foreign if a.ip == each.address.ip), each.address)
             if known is each.address and each.borrowed:
                 log.warning("%s was moved to %s by an agent whose memory is lost: that is its home now", known, key)
                 self._foreign[known] = (key, addresses.plain(each))
             self._adopt(known)
             self._found(known, key, each)
+
+    def _may_stay_away(self, home: str) -> bool:
+        """Whether addresses of this home are adopted, or cannot go there for now."""
+        return self.adoption.may_live_on(home) or self._index(home) is None
 
     def _look_home(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
         """Adopted addresses at home belong to the host: it may change them, or give them to DHCP."""

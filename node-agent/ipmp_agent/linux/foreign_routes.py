@@ -314,15 +314,30 @@ class ForeignRoutes:
         """The gateways on the link, in table order."""
         return tuple(routes.address_of(gateway) for gateway in self._gateways)
 
-    def restore(self, refuges: Mapping[str, str] | None = None) -> list[bytes]:
+    def leave(self, member: str) -> tuple[list[bytes], set[Prefix]]:
+        """Forget the routes by a member that is one no more.
+
+        Returns:
+            Requests that put back those that are missing, and the destinations of all.
+        """
+        left = [each for each in self._all() if member in each.members.values()]
+        requests = self.restore({}, left)
+        for each in left:
+            self._by_members[each.route.destination].remove(each)
+            self._known.pop(each.route.body, None)
+            self._count(each, -1)
+        return requests, {each.route.destination for each in left}
+
+    def restore(self, refuges: Mapping[str, str] | None = None, among: Iterable[_Foreign] | None = None) -> list[bytes]:
         """Requests that put back what went along with something that is back.
 
         Args:
             refuges: for the last time, everything that a member takes is put back; these take what was on others.
+            among: these only.
         """
         requests = []
         ready: dict[tuple[str, int], bool] = {}
-        for each in self._all():
+        for each in self._all() if among is None else among:
             # Connected routes come back with their address, by the kernel's own hand.
             if not each.missing or each.route.protocol == RTPROT_KERNEL:
                 continue

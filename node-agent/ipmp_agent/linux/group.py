@@ -64,10 +64,11 @@ class Found(NamedTuple):
 
 
 def former_members(memory: Mapping[str, Any] | None) -> list[InterfaceMatch]:
-    """The members that an earlier run had, those that were leaving included."""
+    """The members that an earlier run changed anything about, those that were leaving included."""
     if memory is None or memory.get("version") != MEMORY_VERSION:
         return []
-    return [InterfaceMatch(**match) for match in memory.get("members", ())]
+    had = [InterfaceMatch(**match) for match in memory.get("members", ())]
+    return [match for match in had if match.key in memory["settings"]]
 
 
 class Group:
@@ -295,6 +296,7 @@ class Group:
             if member.leaving:
                 self._members.release(member)
                 self.drop_port(member.key)
+                self.reconciler.soon()
 
     async def _put_back(self, member: Member) -> None:
         """Make the interface of a former member what it was, unless it has gone or is wanted again meanwhile."""
@@ -302,8 +304,8 @@ class Group:
         if member.index is not None and member.leaving:
             requests = [addresses.delete(each.index, each.address) for each in found if each.owned]
             requests += self._settings.restore({member.key: self._link(member)})
-            requests += self._shadows.leave(member.index)
-            self._host.send(requests)
+            requests += self._shadows.leave(member.key, member.index)
+            self._host.send(requests, expected=TRANSIENT)
 
     # -- what the kernel has -----------------------------------------------------------------------------------------
 
@@ -450,7 +452,7 @@ class Group:
         elif isinstance(order, SetOutbound):
             self._orders += 1
             self._surroundings.outbound = {4: order.ipv4, 6: order.ipv6}
-            if self._shadows.set_outbound():
+            if self._shadows.set_outbound() or self._leaving():
                 self.reconciler.soon()
         elif isinstance(order, SetNominee):
             self._surroundings.nominees = {4: order.ipv4, 6: order.ipv6}

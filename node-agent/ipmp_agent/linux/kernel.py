@@ -45,8 +45,12 @@ class Kernel:
         self._reading_links = asyncio.Lock()
         self._link_news: dict[int, bytes | None] | None = None  # by interface, while all are being read; None: it went
 
-    async def open(self) -> None:
+    async def open(self, memories: Mapping[str, Mapping[str, Any] | None] | None = None) -> None:
         """Open every socket in the network namespace of the calling thread, and start listening.
+
+        Args:
+            memories: what `memory` returned in the last run, by group. Each of these groups must be configured: until
+                then its members are no other group's.
 
         Raises:
             OSError: a capability is missing (NET_ADMIN, NET_RAW).
@@ -59,6 +63,8 @@ class Kernel:
         self._monitor = Monitor(self._heard, self._overrun, self._host.readers)
         self._carrier_poll = CarrierPoll(timers.CARRIER_POLL, self._members.differs, self._members.poll)
         self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)
+        for name, memory in (memories or {}).items():
+            self._members.expect(name, former_members(memory))
 
     async def close(self) -> None:
         """Close every socket; the kernel stays as it is."""
@@ -107,7 +113,9 @@ class Kernel:
         group = known or Group(configuration, self._host, self._members, self._sink)
         self._groups[group.name] = group
         try:
-            self._members.watch(configuration, former_members(memory))
+            if known is None:
+                self._members.expect(group.name, former_members(memory))
+            self._members.watch(configuration)
             await self._resync_links()
             await group.configure(configuration, memory, secure)
         except BaseException:

@@ -77,7 +77,9 @@ class Members:
         self.carrier_by_event = 0
 
     def __iter__(self) -> Iterator[Member]:
-        return (member for group in self._groups.values() for member in group.values())
+        """Former ones first: what was done to an interface is undone before anybody else has it."""
+        everyone = [member for group in self._groups.values() for member in group.values()]
+        return iter(sorted(everyone, key=lambda member: not member.leaving))
 
     def of(self, group: str) -> dict[str, Member]:
         """The members of a group by key."""
@@ -88,17 +90,17 @@ class Members:
         owners = self._owners.get(index)
         return owners[0] if owners else None
 
-    def watch(self, configuration: NodeGroup, former: Iterable[InterfaceMatch] = ()) -> None:
-        """Follow the members of a group. Those that are members no more leave silently. A resync must follow.
-
-        Args:
-            configuration: of the group.
-            former: members that an earlier run had.
-        """
-        group = configuration.group_name
+    def expect(self, group: str, former: Iterable[InterfaceMatch]) -> None:
+        """Follow what were members of a group in an earlier run: no other group has them before it lets go."""
         members = self._groups.setdefault(group, {})
         for match in former:
-            members.setdefault(match.key, Member(group, match.key, match))
+            members.setdefault(match.key, Member(group, match.key, match, leaving=True))
+        self._tokens = [links.token(member.match) for member in self]
+
+    def watch(self, configuration: NodeGroup) -> None:
+        """Follow the members of a group. Those that are members no more leave silently. A resync must follow."""
+        group = configuration.group_name
+        members = self._groups.setdefault(group, {})
         wanted = {member.key: member.match for member in configuration.members}
         for key, member in members.items():
             if member.leaving and key in wanted:

@@ -178,9 +178,15 @@ class Shadows:
         """Whether shadows leave by an interface."""
         return self._legs.uses(index)
 
-    def leave(self, index: int) -> list[bytes]:
-        """Requests that remove what is left of the way out by an interface that is no member any more."""
-        return [routes.delete_nexthop(identifier) for identifier in self._legs.leave(index)]
+    def leave(self, member: str, index: int) -> list[bytes]:
+        """Requests that leave the routes by a member that is one no more to the host, as they were.
+
+        A shadow of a prefix hides it, and the kernel would refuse what is put back by a gateway.
+        """
+        restored, destinations = self._foreign.leave(member)
+        self._plan(destinations)
+        requests = self._apply(destinations) + restored
+        return requests + [routes.delete_nexthop(identifier) for identifier in self._legs.leave(index)]
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
 

@@ -137,6 +137,7 @@ class _Pinned:
 
     name: str
     home: str  # the member it was pinned to
+    origin: int  # interface index of that: where it goes back to when that is no member any more
     link: int  # interface index that we pinned it to
 
 
@@ -151,46 +152,62 @@ class GroupTunnels:
 
     def memory(self) -> list[dict[str, Any]]:
         """What a restarted agent must know to put them back: JSON."""
-        return [{"index": i, "name": p.name, "member": p.home, "link": p.link} for i, p in self._pinned.items()]
+        return [
+            {"index": i, "name": p.name, "member": p.home, "origin": p.origin, "link": p.link}
+            for i, p in self._pinned.items()
+        ]
 
     def remember(self, memory: Iterable[Mapping[str, Any]]) -> None:
-        """Take over what an earlier run remembered."""
-        self._pinned = {p["index"]: _Pinned(p["name"], p["member"], p["link"]) for p in memory}
+        """Take over what an earlier run remembered; one that was killed may have pinned a device elsewhere since."""
+        for each in memory:
+            index, link = each["index"], each["link"]
+            tunnel = self._table.found.get(index)
+            if tunnel is not None and self._around.key_of(tunnel.link) is not None:
+                link = tunnel.link
+            self._pinned.setdefault(index, _Pinned(each["name"], each["member"], each.get("origin", 0), link))
 
     def note(self) -> None:
         """Take down where the devices are pinned that may follow, before anything is changed."""
         for tunnel, member in self._on_members():
             if tunnel.local is not None and self._data.is_data(tunnel.local) and _can_follow(tunnel):
-                self._pinned[tunnel.index] = _Pinned(tunnel.name, self._home(tunnel, member), tunnel.link)
+                self._note(tunnel, member, tunnel.link)
 
-    def _home(self, tunnel: Tunnel, member: str) -> str:
-        """The member that the owner of a device, which is pinned to this member, has pinned it to."""
+    def _note(self, tunnel: Tunnel, member: str, link: int) -> None:
+        """Take down that a device, which is pinned to this member now, is to be pinned to another interface."""
         pinned = self._pinned.get(tunnel.index)
-        ours = pinned is not None and (pinned.name, pinned.link) == (tunnel.name, tunnel.link)
-        return pinned.home if pinned is not None and ours else member
+        if pinned is None or not _is_ours(tunnel, pinned):
+            pinned = _Pinned(tunnel.name, member, tunnel.link, link)
+        self._pinned[tunnel.index] = replace(pinned, link=link)
 
     def differences(self) -> list[bytes]:
-        """Requests that pin each device to the member that holds its local address."""
-        requests = []
+        """Requests that pin each device to the member that holds its local address.
+
+        One whose local address is a data address no more goes back.
+        """
+        found = self._table.found
+        followed = {i for i in self._pinned if i in found and (a := found[i].local) and self._data.is_data(a)}
+        requests = self._put_back(self._pinned.keys() - followed)
         for tunnel, member in self._on_members():
             holder = self._data.holder(tunnel.local) if tunnel.local is not None and _can_follow(tunnel) else None
             target = self._around.member(holder) if holder is not None else None
             if target is None or target.index is None or target.index == tunnel.link:
                 continue
-            self._pinned[tunnel.index] = _Pinned(tunnel.name, self._home(tunnel, member), target.index)
+            self._note(tunnel, member, target.index)
             requests += self._pin(tunnel, target.index)
         return requests
 
     def withdraw(self) -> list[bytes]:
         """Requests that pin each device where its owner did; one that its owner pinned anew is left alone."""
+        return self._put_back(self._pinned.keys())
+
+    def _put_back(self, indexes: Iterable[int]) -> list[bytes]:
         requests = []
-        for index, pinned in self._pinned.items():
-            tunnel, home = self._table.found.get(index), self._around.member(pinned.home)
-            if tunnel is None or (tunnel.name, tunnel.link) != (pinned.name, pinned.link):
-                continue
-            if home is not None and home.index not in (None, tunnel.link):
-                requests += self._pin(tunnel, home.index or 0)
-        self._pinned.clear()
+        for index in list(indexes):
+            pinned, tunnel = self._pinned.pop(index), self._table.found.get(index)
+            home = self._around.member(pinned.home)
+            target = home.index if home is not None else pinned.origin
+            if tunnel is not None and _is_ours(tunnel, pinned) and target not in (None, 0, tunnel.link):
+                requests += self._pin(tunnel, target)
         return requests
 
     def _pin(self, tunnel: Tunnel, link: int) -> list[bytes]:
@@ -219,6 +236,11 @@ class GroupTunnels:
             message = f"{tunnel.name} is pinned to {key} and stays there when {key} fails: {why}."
             found.append(Finding(Reason.TUNNEL_PINNED, message, key))
         return found
+
+
+def _is_ours(tunnel: Tunnel, pinned: _Pinned) -> bool:
+    """Whether a device is pinned where we pinned it."""
+    return (tunnel.name, tunnel.link) == (pinned.name, pinned.link)
 
 
 def _can_follow(tunnel: Tunnel) -> bool:

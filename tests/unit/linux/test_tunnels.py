@@ -38,14 +38,16 @@ class Group:
         self.table = TunnelTable()
         self.table.resync(bodies)
         self.holder: str | None = "nic0"
+        self.former: set[str] = set()
+        self.addresses = {V4, V6}
         indexes = {"nic0": 2, "nic1": 3}
         around: Any = SimpleNamespace(
-            member=lambda key: SimpleNamespace(index=indexes.get(key)),
+            member=lambda key: None if key in self.former else SimpleNamespace(index=indexes.get(key)),
             key_of=lambda index: next((key for key, i in indexes.items() if i == index), None),
         )
         data: Any = SimpleNamespace(
-            holder=lambda address: self.holder if address in (V4, V6) else None,
-            is_data=lambda address: address in (V4, V6),
+            holder=lambda address: self.holder if address in self.addresses else None,
+            is_data=lambda address: address in self.addresses,
         )
         self.parts = around, data
         self.tunnels = GroupTunnels(self.table, around, data)
@@ -89,6 +91,16 @@ def test_a_device_follows_its_local_address_and_goes_home() -> None:
     assert group.tunnels.withdraw() == []
 
 
+def test_a_device_whose_address_is_none_of_the_group_any_more_goes_home_also_to_a_former_member() -> None:
+    group = Group(vxlan())
+    group.holder = "nic1"
+    assert links(group.tunnels.differences()) == [3]
+    group.former.add("nic0")
+    group.addresses.clear()
+    assert links(group.tunnels.differences()) == [2]
+    assert group.tunnels.memory() == []
+
+
 def test_the_entry_of_the_remote_is_laid_before_the_old_one_goes() -> None:
     group = Group(vxlan(remote=REMOTE))
     group.holder = "nic1"
@@ -107,8 +119,10 @@ def test_a_restart_knows_the_home_whenever_the_agent_was_killed() -> None:
     group.holder = "nic1"
     assert links(saved.differences()) == [3]
     saved.note()  # as at every start
-    assert saved.memory() == [{"index": 9, "name": "over1", "member": "nic0", "link": 3}]
-    assert links(saved.withdraw()) == [2]
+    assert saved.memory() == [{"index": 9, "name": "over1", "member": "nic0", "origin": 2, "link": 3}]
+    unsaved = group.restarted()
+    unsaved.note()
+    assert links(unsaved.withdraw()) == [2], "killed before it had saved where it pinned the device"
 
 
 def test_what_its_owner_pinned_anew_is_home_there() -> None:
