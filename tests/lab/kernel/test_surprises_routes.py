@@ -274,3 +274,70 @@ def test_shadow_of_a_prefix_hides_it_from_a_gateway_on_a_member_that_it_leaves_o
         host.ip("route", "add", *route)
     host.ip("route", "add", *route, "onlink")
     assert listed(host)[0]["dev"] == "nic0", "and what was laid before stays"
+
+
+# -- other ways to lay an IPv6 shadow ---------------------------------------------------------------------------------
+
+
+GATEWAYS6 = ("2001:db8:0:1::201", "2001:db8:0:1::202")
+REMOTE6 = "2001:db8:9::1"
+
+
+@pytest.fixture
+def equal(lab: Lab, host: Namespace) -> Namespace:
+    """A host whose IPv6 default route has a shadow of the same metric behind it, with the better router preference."""
+    on_link(lab, PREFIX6, ("nic0",))
+    host.ip("-6", "route", "add", "default", "via", GATEWAYS6[0], "dev", "nic0", "proto", "static")
+    host.ip("nexthop", "add", "id", "41", "via", GATEWAYS6[0], "dev", "nic0")
+    host.ip("nexthop", "add", "id", "40", "group", "41")
+    host.ip("-6", "route", "append", "default", "nhid", "40", "proto", OURS, "metric", "1024", "pref", "high")
+    return host
+
+
+def chosen(host: Namespace) -> str:
+    """Who laid the IPv6 route that a packet takes."""
+    return str(host.ip_json("-6", "route", "get", REMOTE6)[0]["protocol"])
+
+
+def test_ipv6_shadow_of_the_same_metric_is_chosen_by_its_preference_and_found_last(equal: Namespace) -> None:
+    assert [route["protocol"] for route in listed(equal, "default", "-6")] == ["static", OURS]
+    assert chosen(equal) == OURS
+    equal.ip("-6", "route", "del", "default", "via", GATEWAYS6[0], "dev", "nic0")
+    assert [route["protocol"] for route in listed(equal, "default", "-6")] == [OURS]
+
+
+def test_second_ipv6_gateway_hides_a_shadow_of_the_same_metric_from_dumps_and_its_deletion_hits_it(
+    equal: Namespace,
+) -> None:
+    equal.ip("-6", "route", "append", "default", "via", GATEWAYS6[1], "dev", "nic0", "proto", "static")
+    assert [route["protocol"] for route in listed(equal, "default", "-6")] == ["static"]
+    assert chosen(equal) == OURS, "it is there all the same"
+    equal.ip("-6", "route", "del", "default", "via", GATEWAYS6[1], "dev", "nic0", "metric", "1024")
+    (route,) = listed(equal, "default", "-6")
+    assert [leg["gateway"] for leg in route["nexthops"]] == list(GATEWAYS6), "what was meant is still there"
+    assert chosen(equal) == "static", "and the shadow is not"
+
+
+def test_ipv6_shadow_of_the_same_metric_keeps_its_owner_from_laying_the_route_again(equal: Namespace) -> None:
+    owners = ("default", "via", GATEWAYS6[0], "dev", "nic0")
+    equal.ip("-6", "route", "del", *owners)
+    with pytest.raises(CommandFailedError, match="File exists"):
+        equal.ip("-6", "route", "add", *owners)
+
+
+def test_ipv6_shadow_of_the_same_metric_loses_to_a_route_of_high_preference(equal: Namespace) -> None:
+    equal.ip("-6", "route", "replace", "default", "via", GATEWAYS6[0], "dev", "nic0", "proto", "ra", "pref", "high")
+    assert chosen(equal) == "ra"
+
+
+def test_ipv6_route_by_nexthops_cannot_be_kept_apart_by_a_source(equal: Namespace) -> None:
+    with pytest.raises(CommandFailedError, match="can not be used with source routing"):
+        equal.ip("-6", "route", "add", "default", "from", "::/1", "nhid", "40", "proto", OURS)
+
+
+def test_halves_of_a_prefix_beat_a_route_to_the_whole_whatever_its_metric(equal: Namespace) -> None:
+    equal.ip("-6", "route", "add", "default", "dev", "nic1", "metric", "5", "proto", "bird")
+    assert chosen(equal) == "bird"
+    for half in ("::/1", "8000::/1"):
+        equal.ip("-6", "route", "add", half, "nhid", "40", "proto", OURS, "metric", "2000")
+    assert chosen(equal) == OURS
