@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ipmp_agent.core import transitive
+from ipmp_agent.core import timers, transitive
 from ipmp_agent.core.actions import Severity
 from ipmp_agent.core.events import IP_FAMILIES, Family
 from ipmp_agent.core.interface import BROKEN
@@ -85,7 +85,7 @@ def _families(
 ) -> Iterator[tuple[Reason, str]]:
     """What is missing, once it has had its time to come."""
     method = configuration.policies.probe_method
-    if interface.test_addresses_due is not None or method is ProbeMethod.DISABLED:
+    if interface.test_addresses_due < timers.NEVER or method is ProbeMethod.DISABLED:
         return
     for family in IP_FAMILIES:
         if family in interface.test_addresses or family in interface.duplicates:

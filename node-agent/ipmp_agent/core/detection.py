@@ -114,7 +114,8 @@ class Detection:
         interface.transitive = None
         interface.test_addresses = {}
         interface.duplicates = set()
-        interface.test_addresses_due = interface.quiet_until = None
+        interface.test_addresses_due = timers.NEVER
+        interface.quiet_until = None
 
     def restore_failed(self, interface: Interface, reason: Reason, now: float) -> None:
         """The agent starts again and remembers this member as failed: it stays so until proven good."""
@@ -381,28 +382,33 @@ class Detection:
 
     def next_deadline(self) -> float | None:
         """When the next prober or held link wants attention."""
-        times = [p.next_deadline() for i in self._members for p in i.probers.values()]
-        if self._among_members:
-            times += [i.transitive.next_deadline() for i in self._members if i.transitive]
-        times += [interface.test_addresses_due for interface in self._members]
-        times += [interface.link.release_at() for interface in self._members if interface.link.up is not False]
-        return min((time for time in times if time is not None), default=None)
+        earliest = timers.NEVER
+        for interface in self._interfaces.values():
+            times = [interface.test_addresses_due]
+            if interface.link.up is not False:
+                times.append(interface.link.release_at)
+            for prober in interface.probers.values():
+                times += (prober.probe_at, prober.measure_at)
+            if self._among_members and interface.transitive is not None:
+                times += (interface.transitive.probe_at, interface.transitive.measure_at)
+            earliest = min(earliest, *times)
+        return earliest if earliest < timers.NEVER else None
 
     def tick(self, now: float) -> None:
         """Judge and probe whatever is due."""
         asleep = 0.0
         for interface in self._members:
-            if interface.test_addresses_due is not None and now >= interface.test_addresses_due:
-                interface.test_addresses_due = None
-            release_at = interface.link.release_at()
-            if release_at is not None and now >= release_at and interface.link.usable:
+            if now >= interface.test_addresses_due:
+                interface.test_addresses_due = timers.NEVER
+            if now >= interface.link.release_at and interface.link.usable:
                 interface.link.release()
                 self._try_repair_by_link(interface, now)
             for prober in interface.probers.values():
-                if prober.wants_tick(now):
+                if now >= prober.probe_at or now >= prober.measure_at:
                     asleep = max(asleep, self._tick(interface, prober, self._judge, now))
-            if self._among_members and interface.transitive is not None and interface.transitive.wants_tick(now):
-                asleep = max(asleep, self._tick(interface, interface.transitive, self._judge_among_members, now))
+            asking = interface.transitive if self._among_members else None
+            if asking is not None and (now >= asking.probe_at or now >= asking.measure_at):
+                asleep = max(asleep, self._tick(interface, asking, self._judge_among_members, now))
         if asleep >= self.time.value:
             self._group.tell(
                 Reason.AGENT_SUSPENDED,
@@ -423,7 +429,7 @@ class Detection:
     ) -> float:
         """Judge and probe if that is due. Returns the seconds by which it came too late to judge."""
         late = 0.0
-        if prober.due(now):
+        if now >= prober.probe_at:
             late = prober.skip_if_late(now, self.time.interval)
             if not late:
                 for closed in prober.begin_tick(now, self.time.interval):

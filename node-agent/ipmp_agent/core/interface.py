@@ -13,6 +13,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core import timers
 from ipmp_agent.core.link import Link
 from ipmp_agent.core.probing import ProbeState
 from ipmp_agent.core.snapshot import InterfaceWord, LinkWord, ProbeWord
@@ -146,7 +147,7 @@ class Interface:
         self.transitive: Prober | None = None  # asks the other members, while there is no target
         self.quiet_until: float | None = None  # losses are ignored until then, or until the first reply
         self.test_addresses: dict[Family, Address] = {}
-        self.test_addresses_due: float | None = None  # what is missing then is mentioned; None: that time has come
+        self.test_addresses_due = timers.NEVER  # what is missing then is mentioned; NEVER: that time has come
         self.duplicates: set[Family] = set()  # somebody else on the link has the test address
 
     def fire(self, event: InterfaceEvent, reason: Reason, now: float) -> None:

@@ -11,11 +11,11 @@ from ipmp_agent.core import timers
 class Link:
     """Carrier of one interface; `up` is None where the driver does not report it."""
 
-    __slots__ = ("_ups", "held", "up")
+    __slots__ = ("_ups", "release_at", "up")
 
     def __init__(self) -> None:
         self.up: bool | None = True  # optimistic: a link that is down at the start is then a link that goes down
-        self.held = False  # came up too often, waits for the window to pass
+        self.release_at = timers.NEVER  # when one that came up too often, and is held back, may be looked at again
         self._ups: tuple[float, ...] = ()  # the last times it came up, oldest first
 
     @property
@@ -23,22 +23,23 @@ class Link:
         """Not known to be down."""
         return self.up is not False
 
+    @property
+    def held(self) -> bool:
+        """Came up too often, and waits for the window to pass."""
+        return self.release_at < timers.NEVER
+
     def came_up(self, now: float) -> bool:
         """Record that carrier came; False when that is once too often and the interface must wait."""
         self.up = True
         flapping = len(self._ups) == timers.LINK_UPS_PERMITTED and now - self._ups[0] <= timers.LINK_UP_WINDOW
         self._ups = (*self._ups, now)[-timers.LINK_UPS_PERMITTED :]
-        self.held = flapping
+        self.release_at = self._ups[0] + timers.LINK_UP_WINDOW if flapping else timers.NEVER
         return not flapping
 
     def went_down(self) -> None:
         """Record that carrier went."""
         self.up = False
 
-    def release_at(self) -> float | None:
-        """When an interface held back may be looked at again, or None."""
-        return self._ups[0] + timers.LINK_UP_WINDOW if self.held else None
-
     def release(self) -> None:
         """The window has passed, or nothing better is left."""
-        self.held = False
+        self.release_at = timers.NEVER

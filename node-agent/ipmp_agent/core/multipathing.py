@@ -362,8 +362,7 @@ class Multipathing:
         else:
             self._placement.rest()
         if now >= self._look_at or any(key not in self._findings for key in refused):
-            due = [i.test_addresses_due for i in self._members if i.test_addresses_due is not None]
-            self._look_at = min([now + self._detection.time.value, *due])
+            self._look_at = min(now + self._detection.time.value, *(i.test_addresses_due for i in self._members))
             self._tell_findings({**refused, **consistency.find(self._configuration, self._members)})
 
     def _tell_findings(self, findings: consistency.Findings) -> None:

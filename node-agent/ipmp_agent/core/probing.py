@@ -85,8 +85,6 @@ class Prober:
         "_base",
         "_failing_since",
         "_history",
-        "_next_at",
-        "_next_rtt_at",
         "_random",
         "_sequence",
         "answered_count",
@@ -98,8 +96,10 @@ class Prober:
         "last_success",
         "look_around",
         "lost_count",
+        "measure_at",
         "missed_count",
         "not_sent_count",
+        "probe_at",
         "protocol",
         "sent_count",
         "source",
@@ -117,14 +117,14 @@ class Prober:
         self.want_hosts = False  # look for hosts with discovery probes
         self.look_around = False  # a host was dropped: send one discovery probe
         self.last_success: float | None = None  # when the newest answered probe was sent
+        self.probe_at = timers.NEVER  # when the next detection tick is due
+        self.measure_at = timers.NEVER  # when the next RTT-only probe is due
         self.sent_count = self.answered_count = self.lost_count = 0
         self.missed_count = self.not_sent_count = self.discarded_count = self.duplicates = 0
         self._random = rng
         self._history: deque[Probe] = deque(maxlen=timers.PROBE_HISTORY)
         self._sequence = 1
         self._base = now
-        self._next_at: float | None = None
-        self._next_rtt_at: float | None = None
         self._failing_since: float | None = None  # sends refused by the kernel since then
 
     # --- what it may do ---
@@ -147,7 +147,7 @@ class Prober:
     @property
     def running(self) -> bool:
         """Is scheduled."""
-        return self._next_at is not None
+        return self.probe_at < timers.NEVER
 
     def use(self, protocol: ProbeProtocol | None, source: Address | None, choice: str) -> bool:
         """Choose how to probe; True when that changed, and with it the history was dropped."""
@@ -160,13 +160,13 @@ class Prober:
 
     def start(self, now: float, interval: float) -> None:
         """Schedule the first probe at a random moment of the interval, so that members do not probe in step."""
-        self._next_at = now + self._random.uniform(0, interval)
-        self._base = self._next_at - timers.JITTER_MAXIMUM * interval
-        self._next_rtt_at = None
+        self.probe_at = now + self._random.uniform(0, interval)
+        self._base = self.probe_at - timers.JITTER_MAXIMUM * interval
+        self.measure_at = timers.NEVER
 
     def stop(self) -> None:
         """Probe no more."""
-        self._next_at = self._next_rtt_at = None
+        self.probe_at = self.measure_at = timers.NEVER
 
     def forget(self) -> None:
         """Drop the history: what it says is not about the present."""
@@ -179,28 +179,12 @@ class Prober:
         """The interval changed: count from now."""
         if self.running:
             self._base = now
-            self._next_at = now + self._jitter(interval)
+            self.probe_at = now + self._jitter(interval)
 
     def _jitter(self, interval: float) -> float:
         return self._random.uniform(timers.JITTER_MINIMUM, timers.JITTER_MAXIMUM) * interval
 
-    def next_deadline(self) -> float | None:
-        """When it wants to be ticked."""
-        if self._next_at is None or self._next_rtt_at is None:
-            return self._next_at
-        return min(self._next_at, self._next_rtt_at)
-
     # --- the tick ---
-
-    def wants_tick(self, now: float) -> bool:
-        """Whether its deadline has come."""
-        if self._next_at is None:
-            return False
-        return now >= self._next_at or (self._next_rtt_at is not None and now >= self._next_rtt_at)
-
-    def due(self, now: float) -> bool:
-        """Whether the detection tick has come."""
-        return self._next_at is not None and now >= self._next_at
 
     def skip_if_late(self, now: float, interval: float) -> float:
         """Skip a tick that comes more than half an interval late; returns by how many seconds, 0.0 if it does not.
@@ -208,13 +192,13 @@ class Prober:
         That is our own fault: what is unanswered then may have been answered to a process that did not run, so it is
         missed, not lost.
         """
-        late = now - (now if self._next_at is None else self._next_at)
+        late = now - self.probe_at
         if late <= timers.LATEST_TICK * interval:
             return 0.0
         self.missed_count += max(1, int(late / interval))
         self._discard_pending()
         self._base = now
-        self._next_at = now + self._jitter(interval)
+        self.probe_at = now + self._jitter(interval)
         return late
 
     def begin_tick(self, now: float, interval: float) -> list[ProbeClosed]:
@@ -222,7 +206,7 @@ class Prober:
         closed = self.expire(now, interval)
         closed += [self._lose(probe) for probe in self._pending() if probe is not self._history[-1]]
         self._base += interval
-        self._next_at = self._base + self._jitter(interval)
+        self.probe_at = self._base + self._jitter(interval)
         return closed
 
     def expire(self, now: float, interval: float) -> list[ProbeClosed]:
@@ -267,12 +251,12 @@ class Prober:
     def send_rtt(self, now: float, configured_interval: float, *, raised: bool) -> SendProbe | None:
         """An RTT-only probe at every configured interval while the detection time is raised."""
         if not raised or not self.running:
-            self._next_rtt_at = None
+            self.measure_at = timers.NEVER
             return None
-        if self._next_rtt_at is not None and now < self._next_rtt_at:
+        if now < self.measure_at < timers.NEVER:
             return None
-        first = self._next_rtt_at is None
-        self._next_rtt_at = now + configured_interval
+        first = self.measure_at == timers.NEVER
+        self.measure_at = now + configured_interval
         target = None if first else self.targets.take_next_rtt()
         return self._send(target.address, ProbeKind.RTT) if target else None
 

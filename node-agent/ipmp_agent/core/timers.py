@@ -3,6 +3,9 @@
 Seconds unless the name says otherwise. Names in capitals after "in.mpathd" are the original daemon's constants.
 """
 
+NEVER = float("inf")
+"""A moment that does not come."""
+
 PROBE_FAILURES = 5
 """Consecutive lost probes that fail a prober. in.mpathd NUM_PROBE_FAILS."""
 

@@ -35,7 +35,7 @@ def timed(seed: int, detection_time: float, *, rtt: float, fault: bool, targets:
     changed = (20 + rng.random()) * interval
     answers: list[tuple[float, ProbeAnswered]] = []
     while True:
-        now = prober.next_deadline() or 0.0
+        now = prober.probe_at
         for at, answer in [pair for pair in answers if pair[0] <= now]:
             prober.answered(answer, interval, measure=True)
             answers.remove((at, answer))

@@ -37,9 +37,7 @@ class Alone:
         self.sent: list[SendProbe] = []
 
     def tick(self, late: float = 0.0) -> SendProbe:
-        deadline = self.prober.next_deadline()
-        assert deadline is not None
-        self.now = deadline + late
+        self.now = self.prober.probe_at + late
         if not self.prober.skip_if_late(self.now, INTERVAL):
             self.prober.begin_tick(self.now, INTERVAL)
         (probe,) = self.prober.send_next(self.now)
@@ -80,11 +78,11 @@ def accounts_add_up(p: ProberSnapshot) -> bool:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_first_probe_is_at_a_random_moment_of_the_first_interval(seed: int) -> None:
-    assert 0 <= (Alone(seed=seed).prober.next_deadline() or -1) <= INTERVAL
+    assert 0 <= Alone(seed=seed).prober.probe_at <= INTERVAL
 
 
 def test_members_do_not_probe_in_step() -> None:
-    assert len({Alone(seed=seed).prober.next_deadline() for seed in range(20)}) == 20
+    assert len({Alone(seed=seed).prober.probe_at for seed in range(20)}) == 20
 
 
 def test_gaps_are_half_to_one_and_a_half_intervals_on_a_strictly_periodic_base() -> None:
@@ -142,7 +140,7 @@ def test_ticks_that_come_too_late_are_missed_and_nothing_is_lost(intervals: floa
     alone.tick(late=intervals * INTERVAL)
     assert alone.prober.missed_count == max(1, int(intervals))
     assert alone.accounts == (2, 0, 0, 1)
-    assert alone.prober.next_deadline() == pytest.approx(alone.now + 0.75 * INTERVAL, abs=0.25 * INTERVAL)
+    assert alone.prober.probe_at == pytest.approx(alone.now + 0.75 * INTERVAL, abs=0.25 * INTERVAL)
 
 
 # --- history
