@@ -435,7 +435,8 @@ class Detection:
                 for closed in prober.begin_tick(now, self.time.interval):
                     self._group.act(closed)
                 judge(interface, now)
-            prober.targets.promote(now)
+            if now > prober.targets.rested_at:
+                prober.targets.promote(now)
             if not prober.running:
                 return late
             for action in prober.send_next(now):

@@ -32,6 +32,7 @@ class TargetOrigin(IntEnum):
 
 
 _FIT = frozenset({TargetState.ACTIVE, TargetState.UNUSED})
+_ASIDE = frozenset({TargetState.SLOW, TargetState.DEAD})
 
 
 class Target:
@@ -57,10 +58,12 @@ class Target:
 class Targets:
     """The targets of one prober, at most five of them active."""
 
-    __slots__ = ("_all", "_next", "_next_rtt")
+    __slots__ = ("_all", "_next", "_next_rtt", "active", "rested_at")
 
     def __init__(self) -> None:
         self._all: list[Target] = []
+        self.active: list[Target] = []  # those being probed, in the order of preference
+        self.rested_at = timers.NEVER  # when the first of those set aside may recover
         self._next = 0
         self._next_rtt = 0
 
@@ -73,11 +76,6 @@ class Targets:
             if target.address == address:
                 return target
         return None
-
-    @property
-    def active(self) -> list[Target]:
-        """Those being probed, in the order of preference."""
-        return [target for target in self._all if target.state is TargetState.ACTIVE]
 
     @property
     def in_firing_order(self) -> list[Target]:
@@ -129,11 +127,13 @@ class Targets:
     def flush_hosts(self) -> None:
         """Forget discovered hosts: the group failed, and they may all be behind the same fault."""
         self._all = [target for target in self._all if target.origin is not TargetOrigin.HOST]
+        self._list_active()
 
     def set_aside(self, target: Target, state: TargetState, now: float) -> bool:
         """Stop using a target that is DEAD or SLOW. True when it was a host, now dropped: look for another."""
         if target.origin is TargetOrigin.HOST:
             self._all.remove(target)
+            self._list_active()
             return True
         target.enter(state, now)
         self.promote(now)
@@ -160,6 +160,12 @@ class Targets:
                 target.enter(state, now)
         if not fit:
             self._reactivate(now)
+        self._list_active()
+
+    def _list_active(self) -> None:
+        self.active = [target for target in self._all if target.state is TargetState.ACTIVE]
+        resting = [target.since for target in self._all if target.state in _ASIDE]
+        self.rested_at = min(resting) + timers.TARGET_RECOVERY if resting else timers.NEVER
 
     def _reactivate(self, now: float) -> None:
         """Use up to three of the set-aside ones, the best first: they are all there is."""
