@@ -333,6 +333,8 @@ class Detection:
 
     def _judge(self, interface: Interface, now: float) -> None:
         if interface.functioning:
+            if not any(prober.losing for prober in interface.probers.values()):
+                return
             self._judge_targets(interface, now)
             condemning = group.failing_probers(interface, now, self.time.value)
             if condemning:

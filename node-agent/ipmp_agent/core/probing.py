@@ -333,6 +333,12 @@ class Prober:
                 return probe
         return None
 
+    @property
+    def losing(self) -> bool:
+        """Whether its newest judged probe was lost, or it cannot send: if not, it has nothing against anybody."""
+        newest = self.newest_judged()
+        return self._failing_since is not None or (newest is not None and newest.state is ProbeState.LOST)
+
     def failing(self, now: float, detection_time: float) -> bool:
         """Lost too many probes in a row, or could not send any for the whole detection time."""
         if self._failing_since is not None and now - self._failing_since >= detection_time:
