@@ -40,7 +40,7 @@ def adapt(
             f"failure detection time is now {time.value * 1000:.0f} ms",
             Severity.WARNING,
         )
-    if time.fast(crtt) and time.may_be_lowered(now) and _all_fast(time, members):
+    if time.may_be_lowered(now) and time.fast(crtt) and _all_fast(time, members):
         time.lower()
         message = f"targets are fast again: failure detection time is now {time.value * 1000:.0f} ms"
         return Adaptation(Reason.DETECTION_TIME_LOWERED, message)

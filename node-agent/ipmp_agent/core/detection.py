@@ -470,17 +470,18 @@ class Detection:
         if event.kind is ProbeKind.DISCOVERY:
             self._discovered(event, now)
             return
-        target = prober.targets.find(event.target)
-        measure = interface.functioning and not self._group_failed
+        measure = interface.functioning
         if event.kind is ProbeKind.RTT:
+            target = prober.targets.find(event.target)
             if target is not None and measure:
                 target.rtt.sample_if_lower(event.network_rtt)
         else:
-            closed = prober.answered(event, self.time.interval, measure=measure)
-            if closed is None:
+            probe = prober.answered(event, self.time.interval, measure=measure)
+            if probe is None:
                 return
+            target = probe.target
             interface.quiet_until = None
-            self._group.act(closed)
+            self._group.act(prober.closed(probe, event.rtt, event.network_rtt))
         if target is not None and measure and event.family is not Family.LINK:
             self._adapt(interface, prober, target, now)
 

@@ -79,9 +79,10 @@ TRANSITIONS: dict[tuple[State, InterfaceEvent], State] = {
     (State.OFFLINE_FAILED, InterfaceEvent.VANISH): State.ABSENT,
 }
 
-FUNCTIONING = frozenset({State.RUNNING, State.NO_TARGETS})
-BROKEN = frozenset({State.FAILED, State.FAILED_NO_TARGETS})
-OUT = frozenset({State.OFFLINE, State.OFFLINE_FAILED})
+# Few enough to compare with each: to hash a member of an Enum is a call.
+FUNCTIONING = (State.RUNNING, State.NO_TARGETS)
+BROKEN = (State.FAILED, State.FAILED_NO_TARGETS)
+OUT = (State.OFFLINE, State.OFFLINE_FAILED)
 
 _WORDS = {
     State.ABSENT: InterfaceWord.FAILED,

@@ -226,7 +226,7 @@ class Prober:
     def _lose(self, probe: Probe) -> ProbeClosed:
         probe.state = ProbeState.LOST
         self.lost_count += 1
-        return self._closed(probe, None, None)
+        return self.closed(probe)
 
     def _discard_pending(self) -> None:
         pending = self._pending()
@@ -268,10 +268,11 @@ class Prober:
 
     # --- what comes back ---
 
-    def answered(self, event: ProbeAnswered, interval: float, *, measure: bool) -> ProbeClosed | None:
+    def answered(self, event: ProbeAnswered, interval: float, *, measure: bool) -> Probe | None:
         """Take a reply to a detection probe; late ones count too: they break a streak of losses. None: ignored."""
         probe = self._sent_as(event.sequence)
-        if probe is None or probe.target is not self.targets.find(event.target) or probe.state is ProbeState.ANSWERED:
+        known = probe is not None and probe.target.address == event.target and probe.target in self.targets
+        if probe is None or not known or probe.state is ProbeState.ANSWERED:
             self.duplicates += 1
             return None
         if probe.state is ProbeState.LOST:
@@ -287,7 +288,7 @@ class Prober:
             probe.target.rtt.sample(event.network_rtt, interval)
         probe.target.answered = max(probe.target.answered, probe.sent_at)
         probe.target.heard = max(probe.target.heard, heard)
-        return self._closed(probe, event.rtt, event.network_rtt)
+        return probe
 
     def not_sent(self, sequence: int, now: float) -> None:
         """The kernel refused to send: no loss, unless it goes on for the whole detection time."""
@@ -300,7 +301,8 @@ class Prober:
         if self._failing_since is None:
             self._failing_since = now
 
-    def _closed(self, probe: Probe, rtt: float | None, network_rtt: float | None) -> ProbeClosed:
+    def closed(self, probe: Probe, rtt: float | None = None, network_rtt: float | None = None) -> ProbeClosed:
+        """What is told of a probe that was answered, or lost."""
         return ProbeClosed(
             interface=self.key,
             family=self.family,
@@ -382,4 +384,7 @@ class Prober:
         return [probe for probe in reversed(newest) if probe.state is ProbeState.PENDING]
 
     def _sent_as(self, sequence: int) -> Probe | None:
-        return next((probe for probe in reversed(self._history) if probe.sequence == sequence), None)
+        for probe in reversed(self._history):
+            if probe.sequence == sequence:
+                return probe
+        return None

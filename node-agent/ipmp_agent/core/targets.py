@@ -70,6 +70,9 @@ class Targets:
     def __bool__(self) -> bool:
         return bool(self.active)
 
+    def __contains__(self, target: Target) -> bool:
+        return target in self._all
+
     def find(self, address: Address | MacAddress) -> Target | None:
         """The target with this address, if it is one."""
         for target in self._all:

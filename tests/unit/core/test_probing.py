@@ -12,7 +12,7 @@ import pytest
 from ipmp_agent.core import events, timers
 from ipmp_agent.core.actions import ProbeProtocol, SendProbe
 from ipmp_agent.core.events import Family, ProbeAnswered, ProbeKind
-from ipmp_agent.core.probing import Prober, choose_protocol
+from ipmp_agent.core.probing import Probe, Prober, choose_protocol
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import ProberSnapshot, ProbeWord, TargetMode
 from ipmp_agent.core.targets import TargetOrigin
@@ -44,7 +44,7 @@ class Alone:
         self.sent.append(probe)
         return probe
 
-    def answer(self, probe: SendProbe, rtt: float = 0.001, **fields: object) -> object:
+    def answer(self, probe: SendProbe, rtt: float = 0.001, **fields: object) -> Probe | None:
         values = {
             "interface": "nic0",
             "family": Family.IPV4,
@@ -231,7 +231,7 @@ def test_history_is_long_enough_for_ten_answers_of_one_target_among_five() -> No
 
 def test_answer_closes_the_probe_with_its_round_trips() -> None:
     alone = Alone()
-    closed = alone.answer(alone.tick(), rtt=0.02, network_rtt=0.01)
+    closed = alone.prober.closed(alone.answer(alone.tick(), rtt=0.02, network_rtt=0.01), 0.02, 0.01)
     assert (closed.rtt, closed.network_rtt, closed.average, closed.deviation) == (0.02, 0.01, 0.01, 0.005)
 
 

@@ -104,9 +104,9 @@ def test_a_failure_remembers_its_cause_until_it_is_repaired() -> None:
 
 
 def test_states_are_functioning_broken_out_or_absent() -> None:
-    assert FUNCTIONING | BROKEN | OUT | {State.ABSENT} == set(State)
+    assert {*FUNCTIONING, *BROKEN, *OUT, State.ABSENT} == set(State)
     assert len(FUNCTIONING) + len(BROKEN) + len(OUT) + 1 == len(State)
-    assert {s for s in State if interface_in(s).failed} == BROKEN | {State.OFFLINE_FAILED}
+    assert {s for s in State if interface_in(s).failed} == {*BROKEN, State.OFFLINE_FAILED}
 
 
 @pytest.mark.parametrize(
