@@ -382,7 +382,7 @@ class Detection:
 
     # --- time ---
 
-    def next_deadline(self) -> float | None:
+    def next_deadline(self) -> float:
         """When the next prober or held link wants attention."""
         earliest = timers.NEVER
         for interface in self._interfaces.values():
@@ -394,7 +394,7 @@ class Detection:
             if self._among_members and interface.transitive is not None:
                 times += (interface.transitive.probe_at, interface.transitive.measure_at)
             earliest = min(earliest, *times)
-        return earliest if earliest < timers.NEVER else None
+        return earliest
 
     def tick(self, now: float) -> None:
         """Judge and probe whatever is due."""

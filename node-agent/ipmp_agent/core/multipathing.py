@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from ipmp_agent.core import consistency, events, group
+from ipmp_agent.core import consistency, events, group, timers
 from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, SendProbe, Severity
 from ipmp_agent.core.detection import Detection
 from ipmp_agent.core.interface import Interface, InterfaceEvent
@@ -50,7 +50,7 @@ class Multipathing:
         self._recovery = Recovery()
         self._outbound = Outbound()
         self._configured = False
-        self._deadline: float | None = None
+        self._deadline = timers.NEVER
         self._deadline_known = False
 
     # --- the contract ---
@@ -62,7 +62,7 @@ class Multipathing:
         _HANDLERS[type(event)](self, event, now)
         if type(event) is not events.ProbeAnswered:
             self._look_at = now
-        elif event.kind is not events.ProbeKind.DISCOVERY and all(type(a) is ProbeClosed for a in self._actions):
+        elif event.kind is not events.ProbeKind.DISCOVERY and _CLOSING.issuperset(map(type, self._actions)):
             self._deadline_known = deadline_known
             return self._take_actions()  # most events are replies that change nothing: verdicts are for the tick
         self._settle(now)
@@ -79,17 +79,16 @@ class Multipathing:
 
     def _may_rest(self, now: float) -> bool:
         """Whether a tick that did nothing but probe may leave the rest to the next look, within a detection time."""
-        waiting = [self._look_at, self._placement.next_deadline(), self._recovery.until]
-        due = any(deadline is not None and now >= deadline for deadline in waiting)
-        return self._read and not due and all(type(action) in _PROBING for action in self._actions)
+        if not self._read or now >= min(self._look_at, self._placement.retry_at, self._recovery.until):
+            return False
+        return _PROBING.issuperset(map(type, self._actions))
 
     def next_deadline(self) -> float | None:
         """When tick wants to be called; None: only an event can change anything."""
         if not self._deadline_known:  # which is asked far more often than it changes
-            deadlines = [self._detection.next_deadline(), self._placement.next_deadline(), self._recovery.until]
-            self._deadline = min((deadline for deadline in deadlines if deadline is not None), default=None)
+            self._deadline = min(self._detection.next_deadline(), self._placement.retry_at, self._recovery.until)
             self._deadline_known = True
-        return self._deadline
+        return self._deadline if self._deadline < timers.NEVER else None
 
     def snapshot(self) -> GroupSnapshot:
         """The state at this moment."""
@@ -153,7 +152,7 @@ class Multipathing:
     @property
     def recovering(self) -> bool:
         """Whether a failed group is coming back, one member after the other."""
-        return self._recovery.until is not None
+        return self._recovery.under_way
 
     # --- members ---
 
@@ -472,6 +471,7 @@ def _refused(event: events.InterfaceFound, refusal: Reason | None) -> events.Int
     return events.InterfaceFound(**{**fields, "refusal": refusal})
 
 
+_CLOSING = frozenset({ProbeClosed})
 _PROBING = frozenset({SendProbe, ProbeClosed})
 
 _REFUSALS = {

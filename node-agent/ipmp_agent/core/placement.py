@@ -30,7 +30,7 @@ _MOVES_BEFORE_FAILBACK_WAITS = timers.MOVE_BUDGET - 1
 class Placement:
     """The binding of data addresses to members, in the order they were bound."""
 
-    __slots__ = ("_bound", "_held", "_homes", "_moved_at", "_relieved", "_retry_at", "claims", "refused")
+    __slots__ = ("_bound", "_held", "_homes", "_moved_at", "_relieved", "claims", "refused", "retry_at")
 
     def __init__(self) -> None:
         self._bound: dict[InterfaceAddress, str | None] = {}
@@ -38,7 +38,7 @@ class Placement:
         self._homes: dict[InterfaceAddress, str] = {}  # of the adopted ones
         self._moved_at: dict[InterfaceAddress, deque[float]] = {}
         self._relieved: list[tuple[str, int]] = []  # members that lost an address of this family for good
-        self._retry_at: float | None = None  # when what waits for the move budget may go on
+        self.retry_at = timers.NEVER  # when what waits for the move budget may go on
         self.claims: list[str] = []  # members entitled to take a share from the others, in the order they came
         self.refused: dict[InterfaceAddress, tuple[Reason, str]] = {}  # cannot be had: by whom, in words
 
@@ -148,7 +148,7 @@ class Placement:
         `waiting`: members that are not active and keep what they have for now; until they are back or given up,
         nobody claims a share.
         """
-        self._retry_at = None
+        self.retry_at = timers.NEVER
         if not active:
             return []
         self.claims = [member for member in dict.fromkeys(self.claims) if member in active]
@@ -178,7 +178,7 @@ class Placement:
                 moves += self._rebalance(active, counts, family, now)
         if not waiting:
             self._relieved.clear()
-            if self._retry_at is None:
+            if self.retry_at == timers.NEVER:
                 self.claims.clear()
         return moves
 
@@ -237,7 +237,7 @@ class Placement:
         ready = self._ready_at(address)
         if ready <= now:
             return True
-        self._retry_at = ready if self._retry_at is None else min(self._retry_at, ready)
+        self.retry_at = min(self.retry_at, ready)
         return False
 
     def _move(self, address: InterfaceAddress, member: str, reason: Reason, now: float) -> Move:
@@ -254,8 +254,4 @@ class Placement:
 
     def rest(self) -> None:
         """Nothing is to be moved for now, whatever waits."""
-        self._retry_at = None
-
-    def next_deadline(self) -> float | None:
-        """When what waits for the move budget may go on."""
-        return self._retry_at
+        self.retry_at = timers.NEVER

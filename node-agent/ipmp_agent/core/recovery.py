@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core import timers
 from ipmp_agent.core.interface import BROKEN
 from ipmp_agent.core.reasons import Reason
 
@@ -23,7 +24,12 @@ class Recovery:
     __slots__ = ("until",)
 
     def __init__(self) -> None:
-        self.until: float | None = None  # None: the group is not coming back
+        self.until = timers.NEVER  # NEVER: the group is not coming back
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the group is coming back."""
+        return self.until < timers.NEVER
 
     def begin(self, now: float, detection_time: float) -> None:
         """The first member works again."""
@@ -31,10 +37,10 @@ class Recovery:
 
     def waiting(self, interfaces: Iterable[Interface], now: float) -> set[str]:
         """Members that failed with their group only and may still prove themselves. None left: it is over."""
-        if self.until is None:
+        if not self.under_way:
             return set()
         doubtful = {i.key for i in interfaces if i.state in BROKEN and i.cause is Reason.GROUP_FAILED and i.link.usable}
         if now >= self.until or not doubtful:
-            self.until = None
+            self.until = timers.NEVER
             return set()
         return doubtful

@@ -255,8 +255,8 @@ class Group(RuleBasedStateMachine):
         snapshot = self.node.snapshot()
         usable = {i.interface for i in snapshot.interfaces if i.usable}
         doubtful = set()
-        until = self.node.core._recovery.until
-        if until is not None and self.node.now <= until:
+        recovery = self.node.core._recovery
+        if recovery.under_way and self.node.now <= recovery.until:
             doubtful = {
                 i.interface for i in snapshot.interfaces if i.failed and i.reason is not Reason.LINK_DOWN and i.present
             }
