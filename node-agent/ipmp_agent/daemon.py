@@ -142,7 +142,7 @@ class DataPlane:
     def __init__(
         self,
         *,
-        make_kernel: Callable[[Callable[[str, Event], None]], Kernel],
+        make_kernel: Callable[[Callable[[str, Event], None], Callable[[Callable[[], object]], None]], Kernel],
         make_core: Callable[[NodeGroup, int], Core],
         measurements: Measurements,
         seed: int,
@@ -151,7 +151,7 @@ class DataPlane:
         record: Callable[[Entry], None] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.kernel = make_kernel(self.sink)
+        self.kernel = make_kernel(self.sink, self.hear)
         self.groups: dict[str, RunningGroup] = {}
         self.observers: list[Observer] = []
         self.watchers: set[Callable[[str, ProbeClosed], None]] = set()  # of probes, live
@@ -212,6 +212,16 @@ class DataPlane:
         if not self._turning and not self._turn_scheduled:
             self._turn_scheduled = True
             self._loop.call_soon(self._turn)
+
+    def hear(self, read: Callable[[], object]) -> None:
+        """Have the kernel's side read a socket, and handle what it sinks in the same wake-up."""
+        self._turning = True
+        try:
+            read()
+        finally:
+            self._turning = False
+            if self._queue:
+                self._turn()
 
     def submit(self, group: RunningGroup, *events: Event) -> tuple[Occurrence, ...]:
         """Handle these events now, after those that wait; return what people were told meanwhile.
@@ -333,6 +343,7 @@ class DataPlane:
     def _wake(self, deadline: float) -> None:
         """Replies first: what has arrived is not lost, however late this process is."""
         self._timer = None
+        self._turning = True
         self.measurements.lag.observe(max(0.0, self._loop.time() - deadline))
         try:
             self.kernel.drain()

@@ -79,8 +79,11 @@ class FakeKernel:
         faults: exceptions to raise from `configure`, `withdraw`, `reconcile`, `drain` or `open`, once each, in order.
     """
 
-    def __init__(self, sink: Callable[[str, Event], None]) -> None:
+    def __init__(
+        self, sink: Callable[[str, Event], None], hear: Callable[[Callable[[], object]], None] | None = None
+    ) -> None:
         self.sink = sink
+        self.hear = hear
         self.groups: dict[str, FakeGroup] = {}
         self.interfaces: dict[str, tuple[Event, ...]] = {}
         self.performed: list[tuple[str, Action]] = []

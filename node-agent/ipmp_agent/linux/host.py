@@ -21,7 +21,7 @@ from ipmp_agent.linux.masquerade import Masquerades
 from ipmp_agent.linux.netlink import Channel, Dumper
 from ipmp_agent.linux.nftables import Nftables
 from ipmp_agent.linux.probes import Prober
-from ipmp_agent.linux.readers import Readers
+from ipmp_agent.linux.readers import Readers, at_once
 from ipmp_agent.linux.tunnels import TunnelTable
 from ipmp_agent.linux.wire import Wire
 
@@ -79,9 +79,9 @@ class Port:
 class Host:
     """Requests, dumps, announcements and conflict checks of a network namespace: the one of the calling thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, hear: Callable[[Callable[[], object]], object] = at_once) -> None:
         self.counters: Counter[str] = Counter()
-        self.readers = Readers()
+        self.readers = Readers(hear)
         self.channel = Channel()
         self.dumper = Dumper()
         self.ethtool = Ethtool()

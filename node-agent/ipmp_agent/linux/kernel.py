@@ -13,6 +13,7 @@ from ipmp_agent.linux.group import Group, Orders, former_members
 from ipmp_agent.linux.host import Host
 from ipmp_agent.linux.members import Member, Members
 from ipmp_agent.linux.monitor import Monitor
+from ipmp_agent.linux.readers import at_once
 from ipmp_agent.linux.reconcile import RETRY
 
 if TYPE_CHECKING:
@@ -35,10 +36,14 @@ class Kernel:
 
     Args:
         sink: takes the name of a group and an event about it; called from within any method and between them.
+        hear: called by the loop with each read of a socket there is to do; does it, and may then handle what it sank.
     """
 
-    def __init__(self, sink: Callable[[str, Event], None]) -> None:
+    def __init__(
+        self, sink: Callable[[str, Event], None], hear: Callable[[Callable[[], object]], object] = at_once
+    ) -> None:
         self._sink = sink
+        self._hear = hear
         self._groups: dict[str, Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -56,7 +61,7 @@ class Kernel:
             OSError: a capability is missing (NET_ADMIN, NET_RAW).
         """
         self._loop = asyncio.get_running_loop()
-        self._host = Host()
+        self._host = Host(self._hear)
         self._members = Members(
             self._host.ethtool, self._host.link, self._sink, self._member_changed, self._link_changed
         )

@@ -17,14 +17,23 @@ class _Descriptor(Protocol):
     def fileno(self) -> int: ...
 
 
+def at_once(read: Callable[[], object]) -> None:
+    """Read, and nothing more."""
+    read()
+
+
 class Readers:
     """Who reads which socket, in the running loop.
 
     The loop's own selector cannot be asked in passing whether something has come meanwhile. A second one can, with one
     system call for all sockets together; to try each of them would cost more than a whole probe.
+
+    Args:
+        hear: called by the loop with each read there is to do; does it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hear: Callable[[Callable[[], object]], object] = at_once) -> None:
+        self._hear = hear
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
         self._reads: dict[int, Callable[[], object]] = {}
@@ -34,7 +43,7 @@ class Readers:
         descriptor = receiver.fileno()
         self._epoll.register(descriptor, select.EPOLLIN)
         self._reads[descriptor] = read
-        self._loop.add_reader(descriptor, read)
+        self._loop.add_reader(descriptor, self._hear, read)
 
     def remove(self, receiver: _Descriptor) -> None:
         """Read this socket no more. It must still be open."""

@@ -80,6 +80,34 @@ async def test_sink_never_handles_at_once() -> None:
     assert core.events == [DOWN]
 
 
+async def test_what_a_read_sinks_is_handled_when_the_read_is_done() -> None:
+    rig, core = await scripted()
+    seen: list[object] = []
+
+    def read() -> None:
+        rig.kernel.sink("lab", DOWN)
+        rig.kernel.sink("lab", UP)
+        seen.extend(core.events)
+
+    rig.kernel.hear(read)
+    assert seen == []
+    assert core.events == [DOWN, UP]
+    await asyncio.sleep(1)
+    assert core.events == [DOWN, UP]
+
+
+async def test_a_read_that_fails_loses_nothing_it_sank() -> None:
+    rig, core = await scripted()
+
+    def read() -> None:
+        rig.kernel.sink("lab", DOWN)
+        raise ValueError("not a message")
+
+    with pytest.raises(ValueError, match="not a message"):
+        rig.kernel.hear(read)
+    assert core.events == [DOWN]
+
+
 async def test_event_of_a_withdrawn_group_goes_nowhere() -> None:
     rig, core = await scripted()
     rig.kernel.sink("lab", DOWN)

@@ -258,8 +258,8 @@ def test_help_states_the_exit_codes(arguments: list[str], capsys: pytest.Capture
 def kernel_with(faults: dict[str, list[Exception]]) -> tuple[list[FakeKernel], Any]:
     made: list[FakeKernel] = []
 
-    def make(sink: Any) -> FakeKernel:
-        kernel = FakeKernel(sink)
+    def make(*ways: Any) -> FakeKernel:
+        kernel = FakeKernel(*ways)
         kernel.faults = faults
         made.append(kernel)
         return kernel
