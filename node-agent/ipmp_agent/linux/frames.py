@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 ETH_P_IPV6, ETH_P_ARP, ETH_P_TRANSITIVE = 0x86DD, 0x0806, 0x88B5
 BROADCAST = b"\xff" * 6
@@ -25,10 +26,9 @@ _ETHERNET = struct.Struct("!6s6sH")
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
 _IPV6 = struct.Struct("!IHBB16s16s")
 _ND = struct.Struct("!BBHI16s")
-_ECHO = struct.Struct("!BBHHH")
-_PAYLOAD = struct.Struct("!QB7xQ")  # time sent (ns), kind, random bits
+_ECHO = struct.Struct("!BBHHHQB7xQ")  # type, code, checksum, identifier, sequence; time sent (ns), kind, random bits
 
-ECHO_BYTES = _ECHO.size + _PAYLOAD.size
+ECHO_BYTES = _ECHO.size
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -42,12 +42,9 @@ def mac_text(mac: bytes) -> str:
 
 
 def checksum(data: bytes) -> int:
-    """Internet checksum (RFC 1071)."""
-    if len(data) & 1:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    """Internet checksum (RFC 1071): to add words with end-around carry is to count modulo 0xFFFF."""
+    number = int.from_bytes(data + b"\0" if len(data) & 1 else data)
+    return 0xFFFF - (number % 0xFFFF or 0xFFFF) if number else 0xFFFF
 
 
 # -- ARP -------------------------------------------------------------------------------------------------------------
@@ -166,8 +163,7 @@ def read_advertisement(message: bytes) -> Advertisement | None:
 # -- ICMP echo -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Echo:
+class Echo(NamedTuple):
     """What an echo reply brings back."""
 
     identifier: int
@@ -179,11 +175,10 @@ class Echo:
 def echo_request(version: int, identifier: int, sequence: int, kind: int, bits: int, sent: int) -> bytes:
     """Pack an ICMP echo request; `sent` in nanoseconds. The kernel fills in the ICMPv6 checksum, not the other."""
     request = ICMP_ECHO_REQUEST if version == 4 else ICMPV6_ECHO_REQUEST
-    payload = _PAYLOAD.pack(sent, kind, bits)
-    message = _ECHO.pack(request, 0, 0, identifier, sequence) + payload
+    message = _ECHO.pack(request, 0, 0, identifier, sequence, sent, kind, bits)
     if version == 6:
         return message
-    return _ECHO.pack(request, 0, checksum(message), identifier, sequence) + payload
+    return _ECHO.pack(request, 0, checksum(message), identifier, sequence, sent, kind, bits)
 
 
 def read_echo_reply(version: int, packet: bytes) -> Echo | None:
@@ -191,10 +186,9 @@ def read_echo_reply(version: int, packet: bytes) -> Echo | None:
     offset = (packet[0] & 0xF) * 4 if version == 4 and packet else 0
     if len(packet) < offset + ECHO_BYTES:
         return None
-    kind, code, _, identifier, sequence = _ECHO.unpack_from(packet, offset)
+    kind, code, _, identifier, sequence, _, probe_kind, bits = _ECHO.unpack_from(packet, offset)
     if kind != (ICMP_ECHO_REPLY if version == 4 else ICMPV6_ECHO_REPLY) or code != 0:
         return None
-    _, probe_kind, bits = _PAYLOAD.unpack_from(packet, offset + _ECHO.size)
     return Echo(identifier, sequence, probe_kind, bits)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import secrets
 import socket
 import struct
 import time
+from array import array
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -19,7 +21,7 @@ from ipmp_agent.linux import filters, frames
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ipmp_agent.core.actions import SendProbe
     from ipmp_agent.core.events import Event
@@ -43,7 +45,11 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
 # Would block: a driver that does not take packets loses probes, and so fails its interface.
 COUNTS_AS_SENT = frozenset({errno.EAGAIN, errno.ENOBUFS})
 
-_KIND_NUMBERS = {ProbeKind.DETECTION: 1, ProbeKind.DISCOVERY: 2, ProbeKind.RTT: 3}
+_KINDS = (None, ProbeKind.DETECTION, ProbeKind.DISCOVERY, ProbeKind.RTT)
+"""By their number on the wire."""
+
+RANDOM_AT_ONCE = 128
+"""Random numbers that the kernel is asked for with one call."""
 
 
 @dataclass(slots=True)
@@ -59,6 +65,12 @@ class _Probe:
         """Whether a claim to have this address answers it."""
         order = self.order
         return order.protocol is not ProbeProtocol.ICMP and order.target == address and not self.answered_by
+
+
+def _random_bits() -> Iterator[int]:
+    """Numbers of 64 bits that nobody can guess."""
+    while True:
+        yield from array("Q", os.urandom(8 * RANDOM_AT_ONCE))
 
 
 @lru_cache(maxsize=SOURCES_REMEMBERED)
@@ -171,6 +183,7 @@ class Prober:
         self._readers = readers
         self._identifier = secrets.randbits(16)
         self._echo: dict[Family, EchoSocket] = {}
+        self._bits = _random_bits()
         self._probes: dict[Family, dict[int, _Probe]] = {family: {} for family in Family}  # by random bits
         self._macs: dict[Address, bytes] = {}  # of targets that answered their last link-layer probe
         self._waiting: dict[IPv6Address, list[bytes]] = {}
@@ -233,9 +246,9 @@ class Prober:
         probes[bits] = _Probe(order, time.monotonic(), time.time_ns())
 
     def _send_transitive(self, order: SendProbe, target: MacAddress) -> None:
-        bits = secrets.randbits(64)
+        bits = next(self._bits)
         self._remember(order, bits)
-        kind = _KIND_NUMBERS[order.kind]
+        kind = _KINDS.index(order.kind)
         probe = frames.Transitive(self.wire.mac, question=True, kind=kind, sequence=order.sequence, bits=bits)
         self.wire.send(frames.transitive(frames.mac_bytes(target), probe))
 
@@ -243,8 +256,8 @@ class Prober:
         echo = self._echo.get(order.family)
         if echo is None:
             raise OSError(errno.EADDRNOTAVAIL, "no test address")
-        bits = secrets.randbits(64)
-        kind = _KIND_NUMBERS[order.kind]
+        bits = next(self._bits)
+        kind = _KINDS.index(order.kind)
         stamp = time.monotonic_ns()
         message = frames.echo_request(order.family, self._identifier, order.sequence, kind, bits, stamp)
         self._remember(order, bits)
@@ -280,7 +293,7 @@ class Prober:
         return frames.neighbor_solicitation(self.wire.mac, sender, target)
 
     def _send_question(self, order: SendProbe, frame: bytes) -> None:
-        self._remember(order, secrets.randbits(64))
+        self._remember(order, next(self._bits))
         self.wire.send(frame)
 
     # -- in ----------------------------------------------------------------------------------------------------------
@@ -299,7 +312,7 @@ class Prober:
         probe = self._probes[family].get(reply.bits)
         if probe is None or reply.identifier != self._identifier:
             self._counters["replies_unknown"] += 1
-        elif reply.sequence != probe.order.sequence or reply.kind != _KIND_NUMBERS[probe.order.kind]:
+        elif reply.sequence != probe.order.sequence or reply.kind != _KINDS.index(probe.order.kind):
             self._counters["replies_altered"] += 1
         elif probe.order.kind is not ProbeKind.DISCOVERY and source != probe.order.target:
             self._counters["replies_wrong_source"] += 1
