@@ -288,23 +288,25 @@ class DataPlane:
         for action in actions:
             if isinstance(action, ProbeClosed):
                 self._close_probe(group, action)
-                continue
-            if isinstance(action, SendProbe):
+            elif isinstance(action, SendProbe):
                 group.measurements.probe_sent(action.interface)
+                self._perform(group, action)
             else:
                 self._changed = True
-            if isinstance(action, Notify | InterfaceVerdict):
-                continue
-            try:
-                self.kernel.perform(group.name, action)
-            except Exception:
-                # One refused action spoils no other; the reconciliation that follows puts right what it can.
-                log.exception("could not carry out %r: reconciling the kernel", action, extra={"group": group.name})
-                self._notice_trouble(group)
-            if isinstance(action, MoveAddresses | Announce):
-                announced = self._loop.time()
+                if not isinstance(action, Notify | InterfaceVerdict):
+                    self._perform(group, action)
+                if isinstance(action, MoveAddresses | Announce):
+                    announced = self._loop.time()
         if self._changed:
             self._tell(group.account(actions, announced - began, self._wall()))
+
+    def _perform(self, group: RunningGroup, order: Order) -> None:
+        try:
+            self.kernel.perform(group.name, order)
+        except Exception:
+            # One refused action spoils no other; the reconciliation that follows puts right what it can.
+            log.exception("could not carry out %r: reconciling the kernel", order, extra={"group": group.name})
+            self._notice_trouble(group)
 
     def tell(self, group: str, notice: Notify) -> None:
         """Tell people of something that is no core's decision."""
