@@ -97,13 +97,15 @@ class RunningGroup:
             histogram = self.measurements.round_trip.get(event.interface)
             if histogram:
                 histogram.observe(event.rtt)
-        return self._recorded(self.core.handle(event, now), now)
+        actions = self.core.handle(event, now)
+        return self._recorded(actions, now) if self._record else actions
 
     def tick(self, now: float) -> list[Action]:
         """Tell the core the time."""
         if self._record:
             self._record(Ticked(self.name, now))
-        return self._recorded(self.core.tick(now), now)
+        actions = self.core.tick(now)
+        return self._recorded(actions, now) if self._record else actions
 
     def _recorded(self, actions: list[Action], now: float) -> list[Action]:
         if self._record:

@@ -399,7 +399,7 @@ class Detection:
     def tick(self, now: float) -> None:
         """Judge and probe whatever is due."""
         asleep = 0.0
-        for interface in self._members:
+        for interface in self._interfaces.values():
             if now >= interface.test_addresses_due:
                 interface.test_addresses_due = timers.NEVER
             if now >= interface.link.release_at and interface.link.usable:

@@ -58,7 +58,8 @@ class Multipathing:
     def handle(self, event: events.Event, now: float) -> list[Action]:
         """Take one fact; return what is to be done about it, in order."""
         deadline_known, self._deadline_known = self._deadline_known, False
-        self._ensure_configured(now)
+        if not self._configured:
+            self._configure(self._configuration, now)
         _HANDLERS[type(event)](self, event, now)
         if type(event) is not events.ProbeAnswered:
             self._look_at = now
@@ -71,7 +72,8 @@ class Multipathing:
     def tick(self, now: float) -> list[Action]:
         """Time has passed: judge, probe, and go on with what waited. Drain all pending replies first."""
         self._deadline_known = False
-        self._ensure_configured(now)
+        if not self._configured:
+            self._configure(self._configuration, now)
         self._detection.tick(now)
         if not self._may_rest(now):
             self._settle(now)
@@ -164,12 +166,8 @@ class Multipathing:
         actions, self._actions = self._actions, []
         return actions
 
-    def _ensure_configured(self, now: float) -> None:
-        if not self._configured:
-            self._configured = True
-            self._configure(self._configuration, now)
-
     def _configure(self, configuration: NodeGroup, now: float) -> None:
+        self._configured = True
         known = dict(self._interfaces)
         self._interfaces.clear()
         newly_standby = None

@@ -203,8 +203,9 @@ class Prober:
 
     def begin_tick(self, now: float, interval: float) -> list[ProbeClosed]:
         """Give up what is overdue and schedule the next tick."""
-        closed = self.expire(now, interval)
-        closed += [self._lose(probe) for probe in self._pending() if probe is not self._history[-1]]
+        pending = self._pending()
+        closed = self.expire(now, interval) if pending else []
+        closed += [self._lose(p) for p in pending if p.state is ProbeState.PENDING and p is not self._history[-1]]
         self._base += interval
         self.probe_at = self._base + self._jitter(interval)
         return closed
@@ -381,7 +382,8 @@ class Prober:
     def _pending(self) -> list[Probe]:
         """The probes in flight, the oldest first: at each tick all but the newest are given up."""
         newest = list(islice(reversed(self._history), timers.PROBES_OUTSTANDING))
-        return [probe for probe in reversed(newest) if probe.state is ProbeState.PENDING]
+        newest.reverse()
+        return [probe for probe in newest if probe.state is ProbeState.PENDING]
 
     def _sent_as(self, sequence: int) -> Probe | None:
         for probe in reversed(self._history):

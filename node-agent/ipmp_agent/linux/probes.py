@@ -59,12 +59,13 @@ class _Probe:
     order: SendProbe
     sent: float  # monotonic seconds
     sent_at: int  # nanoseconds of the wall clock, which is what the kernel stamps packets with
-    answered_by: set[Address | MacAddress] = field(default_factory=set)
+    answered: bool = False
+    hosts: set[Address | MacAddress] = field(default_factory=set)  # that answered a discovery
 
     def awaits(self, address: Address) -> bool:
         """Whether a claim to have this address answers it."""
         order = self.order
-        return order.protocol is not ProbeProtocol.ICMP and order.target == address and not self.answered_by
+        return order.protocol is not ProbeProtocol.ICMP and order.target == address and not self.answered
 
 
 def _random_bits() -> Iterator[int]:
@@ -316,15 +317,17 @@ class Prober:
             self._counters["replies_altered"] += 1
         elif probe.order.kind is not ProbeKind.DISCOVERY and source != probe.order.target:
             self._counters["replies_wrong_source"] += 1
-        elif source in probe.answered_by:
+        elif probe.answered and (probe.order.kind is not ProbeKind.DISCOVERY or source in probe.hosts):
             self._counters["replies_duplicate"] += 1
         elif probe.order.kind is not ProbeKind.DISCOVERY or not self._is_own(source):
             self._answer(probe, source, stamp)
 
     def _answer(self, probe: _Probe, source: Address | MacAddress, stamp: int | None = None) -> None:
-        probe.answered_by.add(source)
+        probe.answered = True
         self._counters["probes_answered"] += 1
         order = probe.order
+        if order.kind is ProbeKind.DISCOVERY:
+            probe.hosts.add(source)
         rtt = time.monotonic() - probe.sent
         network = rtt if stamp is None else (stamp - probe.sent_at) / 1e9
         # The wall clock may have been set between the two moments; the truth lies within the round trip.
@@ -339,7 +342,7 @@ class Prober:
             self._counters["replies_unknown"] += 1
         elif source != probe.order.target or answer.sequence != probe.order.sequence:
             self._counters["replies_altered"] += 1
-        elif probe.answered_by:
+        elif probe.answered:
             self._counters["replies_duplicate"] += 1
         else:
             self._answer(probe, source)
@@ -351,7 +354,7 @@ class Prober:
             probe
             for probe in self._probes[family].values()
             if probe.order.target == address
-            and not probe.answered_by
+            and not probe.answered
             and probe.order.protocol is not ProbeProtocol.ICMP
         ]
         if asked:
