@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,18 +33,20 @@ class CarrierPoll:
         self._differs = differs
         self._changed = changed
         self._loop = asyncio.get_running_loop()
-        self._running = threading.Lock()  # waiting for a lock costs a third of waiting for an Event
-        self._running.acquire()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="carrier-poll", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._running.acquire(timeout=self._interval):
+        while True:
+            time.sleep(self._interval)  # a lock that could end the wait costs a third more
+            if self._closed:
+                return
             if self._differs():
                 with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                     self._loop.call_soon_threadsafe(self._changed)
 
     def close(self) -> None:
         """Ask no more."""
-        self._running.release()
+        self._closed = True
         self._thread.join(PATIENCE)

@@ -353,9 +353,7 @@ class Prober:
         asked = [
             probe
             for probe in self._probes[family].values()
-            if probe.order.target == address
-            and not probe.answered
-            and probe.order.protocol is not ProbeProtocol.ICMP
+            if probe.order.target == address and not probe.answered and probe.order.protocol is not ProbeProtocol.ICMP
         ]
         if asked:
             self._answer(asked[-1], address)
