@@ -26,7 +26,7 @@ _ETHERNET = struct.Struct("!6s6sH")
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
 _IPV6 = struct.Struct("!IHBB16s16s")
 _ND = struct.Struct("!BBHI16s")
-_ECHO = struct.Struct("!BBHHHQB7xQ")  # type, code, checksum, identifier, sequence; time sent (ns), kind, random bits
+_ECHO = struct.Struct("!BBHHHB7xQ")  # type, code, checksum, identifier, sequence; kind, random bits
 
 ECHO_BYTES = _ECHO.size
 
@@ -172,13 +172,13 @@ class Echo(NamedTuple):
     bits: int
 
 
-def echo_request(version: int, identifier: int, sequence: int, kind: int, bits: int, sent: int) -> bytes:
-    """Pack an ICMP echo request; `sent` in nanoseconds. The kernel fills in the ICMPv6 checksum, not the other."""
+def echo_request(version: int, identifier: int, sequence: int, kind: int, bits: int) -> bytes:
+    """Pack an ICMP echo request. The kernel fills in the ICMPv6 checksum, not the other."""
     request = ICMP_ECHO_REQUEST if version == 4 else ICMPV6_ECHO_REQUEST
-    message = _ECHO.pack(request, 0, 0, identifier, sequence, sent, kind, bits)
+    message = _ECHO.pack(request, 0, 0, identifier, sequence, kind, bits)
     if version == 6:
         return message
-    return _ECHO.pack(request, 0, checksum(message), identifier, sequence, sent, kind, bits)
+    return _ECHO.pack(request, 0, checksum(message), identifier, sequence, kind, bits)
 
 
 def read_echo_reply(version: int, packet: bytes) -> Echo | None:
@@ -186,7 +186,7 @@ def read_echo_reply(version: int, packet: bytes) -> Echo | None:
     offset = (packet[0] & 0xF) * 4 if version == 4 and packet else 0
     if len(packet) < offset + ECHO_BYTES:
         return None
-    kind, code, _, identifier, sequence, _, probe_kind, bits = _ECHO.unpack_from(packet, offset)
+    kind, code, _, identifier, sequence, probe_kind, bits = _ECHO.unpack_from(packet, offset)
     if kind != (ICMP_ECHO_REPLY if version == 4 else ICMPV6_ECHO_REPLY) or code != 0:
         return None
     return Echo(identifier, sequence, probe_kind, bits)

@@ -259,8 +259,7 @@ class Prober:
             raise OSError(errno.EADDRNOTAVAIL, "no test address")
         bits = next(self._bits)
         kind = _KINDS.index(order.kind)
-        stamp = time.monotonic_ns()
-        message = frames.echo_request(order.family, self._identifier, order.sequence, kind, bits, stamp)
+        message = frames.echo_request(order.family, self._identifier, order.sequence, kind, bits)
         self._remember(order, bits)
         # A route of its own leads to every link-local address and multicast group of every link.
         if isinstance(target, IPv6Address) and not target.is_link_local and not target.is_multicast:

@@ -90,7 +90,7 @@ class _Look:
         return echo
 
     def _send(self, echo: socket.socket, sequence: int) -> None:
-        request = frames.echo_request(self._version, self._identifier, sequence, _KIND, self._bits, 0)
+        request = frames.echo_request(self._version, self._identifier, sequence, _KIND, self._bits)
         for target in self._missing:
             with contextlib.suppress(OSError):  # no route, a link that is down: then it does not answer
                 echo.sendto(request, (str(target), 0))

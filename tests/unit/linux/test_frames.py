@@ -106,7 +106,7 @@ def as_reply(version: int, request: bytes) -> bytes:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_an_echo_brings_back_what_was_sent(version: int) -> None:
-    request = frames.echo_request(version, 0xBEEF, 7, 2, 0x0123456789ABCDEF, 42)
+    request = frames.echo_request(version, 0xBEEF, 7, 2, 0x0123456789ABCDEF)
     assert request[0] == (8 if version == 4 else 128)
     if version == 4:
         assert folded(request) == 0xFFFF
