@@ -71,6 +71,7 @@ class Members:
         self._link_changed = link_changed
         self._groups: dict[str, dict[str, Member]] = {}
         self._owners: dict[int, list[Member]] = {}  # by interface index; the first one has it
+        self._asked: tuple[tuple[Member, Carrier], ...] = ()
         self._tokens: list[bytes] = []
         self._candidates: dict[int, Link] = {}
         self.carrier_by_poll = 0
@@ -126,6 +127,7 @@ class Members:
             if member.link is not None:
                 self._release(member, member.link.index)
         self._tokens = [links.token(member.match) for member in self]
+        self._list_asked()
 
     def _release(self, member: Member, index: int) -> None:
         owners = self._owners[index]
@@ -150,6 +152,7 @@ class Members:
         for member in self:
             member.sought = True
             self._resolve(member)
+        self._list_asked()
 
     def _may_match(self, body: bytes) -> bool:
         return any(token in body for token in self._tokens)
@@ -189,25 +192,28 @@ class Members:
                 if member.link is not None and kind == netlink.RTM_NEWLINK:
                     self._heard_carrier(member, self._candidates[index])
                 self._resolve(member)
+        self._list_asked()
 
     def differs(self) -> bool:
         """Whether the carrier of some member is not what was told. May be called in another thread."""
-        for owners in list(self._owners.values()):
-            for member in list(owners):
-                carrier = member.carrier
-                if carrier is not None and member.refusal is None and carrier.ask() not in (None, member.up):
-                    return True
-        return False
+        return any(carrier.ask() not in (None, member.up) for member, carrier in self._asked)
 
     def poll(self) -> None:
         """Ask every member for its carrier."""
-        for owners in list(self._owners.values()):
-            for member in owners:
-                if member.carrier is not None and member.refusal is None:
-                    up = member.carrier.ask()
-                    if up is not None and up != member.up:
-                        self.carrier_by_poll += 1
-                        self._set_up(member, up=up)
+        for member, carrier in self._asked:
+            up = carrier.ask()
+            if up is not None and up != member.up:
+                self.carrier_by_poll += 1
+                self._set_up(member, up=up)
+
+    def _list_asked(self) -> None:
+        """Note whose carrier is to be asked for: that is done far more often than it changes, and in a thread."""
+        self._asked = tuple(
+            (member, member.carrier)
+            for owners in self._owners.values()
+            for member in owners
+            if member.carrier is not None and member.refusal is None
+        )
 
     # -- what follows from it ----------------------------------------------------------------------------------------
 
