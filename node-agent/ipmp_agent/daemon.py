@@ -235,8 +235,8 @@ class DataPlane:
 
     # --- the turn
 
-    def _turn(self) -> None:
-        """Handle what is queued, tick who is due, and show what changed."""
+    def _turn(self, *, drained: bool = False) -> None:
+        """Handle what is queued, tick who is due if the sockets have been drained, and show what changed."""
         self._turn_scheduled = False
         if self._stopped:
             return
@@ -244,7 +244,8 @@ class DataPlane:
         self._told.clear()
         try:
             self._handle_queue()
-            self._tick_due()
+            if drained:
+                self._tick_due()
         finally:
             self._turning = False
         self._arm()
@@ -352,7 +353,7 @@ class DataPlane:
         except Exception:
             self.measurements.errors["drain"] += 1
             log.exception("could not read waiting replies")
-        self._turn()
+        self._turn(drained=True)
 
     # --- groups, for the configuration
 

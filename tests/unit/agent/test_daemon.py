@@ -129,6 +129,21 @@ async def test_replies_are_drained_before_the_tick_judges() -> None:
     assert core.asked[1][2] == pytest.approx(5, abs=0.01)
 
 
+@pytest.mark.parametrize("way", ["submit", "hear", "sink"])
+async def test_nothing_but_a_wake_up_ticks_for_it_has_drained_the_replies(way: str) -> None:
+    rig, core = await scripted()
+    core.deadline = asyncio.get_running_loop().time() - 0.001
+    rig.kernel.waiting.append(("lab", ANSWER))
+    if way == "submit":
+        rig.plane.submit(group_of(rig), DOWN)
+    elif way == "hear":
+        rig.kernel.hear(lambda: rig.kernel.sink("lab", DOWN))
+    else:
+        rig.kernel.sink("lab", DOWN)
+    await asyncio.sleep(0.01)
+    assert [(kind, event) for kind, event, _ in core.asked] == [("handle", DOWN), ("handle", ANSWER), ("tick", None)]
+
+
 async def test_late_wake_up_is_measured_and_still_drains_first() -> None:
     rig, core = await scripted()
     core.deadline = asyncio.get_running_loop().time() - 3
