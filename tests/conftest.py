@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import hypothesis
 import pytest
+
+# How long an example takes says how busy the machine is, and nothing of the product.
+hypothesis.settings.register_profile("timeless", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("timeless")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -78,7 +78,7 @@ NODE_GROUPS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(NODE_GROUPS)
 def test_a_node_group_survives_its_manifest(group: NodeGroup) -> None:
     manifest = node_group_manifest(group)

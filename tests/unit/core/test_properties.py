@@ -313,7 +313,6 @@ TestGroup = Group.TestCase
 TestGroup.settings = settings(
     max_examples=40,
     stateful_step_count=25,
-    deadline=None,
     derandomize=True,
     phases=[Phase.generate],  # shrinking takes minutes; the failing history is printed as it is
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],

@@ -295,7 +295,7 @@ NAMES = st.sampled_from([f"m{number}" for number in range(12)])
 CHANGES = st.lists(st.tuples(st.sampled_from(["add", "remove", "wait", "restart"]), NAMES), max_size=25)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(changes=CHANGES, per_node=st.integers(1, 3))
 def test_whatever_comes_and_goes_no_address_is_shared_and_no_other_node_changes(
     changes: list[tuple[str, str]], per_node: int
