@@ -62,8 +62,15 @@ def view(agent: Agent) -> dict[str, Any]:
 
 def wait_undone(agent: Agent) -> dict[str, Any]:
     """Wait until the agent has given in, and says why; returns the group's view."""
-    seen = wait_for(lambda: view(agent), lambda v: v["undone"], deadline=PROVEN, what="undone", interval=0.1)
-    return dict(seen)
+    # Between the group that is withdrawn and the one that observes there is none.
+    wait_for(
+        lambda: agent.status()["groups"],
+        lambda groups: any(each["undone"] for each in groups),
+        deadline=PROVEN,
+        what="undone",
+        interval=0.1,
+    )
+    return view(agent)
 
 
 def wait_kept(agent: Agent) -> None:
