@@ -175,6 +175,31 @@ def test_deleted_while_the_home_is_gone_leaves_the_node_to_be_reached(host: Lab,
         invariants.as_it_was_found(after, withdraw(agent))
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["running", "killed before"])
+def test_home_that_is_gone_and_then_taken_out_of_the_group_leaves_the_node_to_be_reached(
+    host: Lab, *, killed: bool
+) -> None:
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        host.host.nic("nic0").remove()
+        wait_home(agent, "nic1")
+        if killed:
+            agent.kill()
+        agent.write(manifest(host, interfaces=["nic1"]))
+        if killed:
+            agent.start()
+        else:
+            agent.reload()
+        agent.wait_for(lambda s: len(group_view(s).members) == 1, what="one member")
+        wait_home(agent, "nic1")
+        reachable(host)
+        settle(agent)
+        after = withdraw(agent)
+        assert {address for address in ALL if after.holders(address) == ["nic1"]} == ALL
+        assert not [line for line in (*after.routes, *after.nexthops) if '"73"' in line]
+        reachable(host)
+
+
 @pytest.mark.parametrize("fault", ["unplug", "remove"])
 def test_retained_while_the_home_is_dead_goes_on(host: Lab, fault: str) -> None:
     with Agent(host, manifest(host, deletionPolicy="Retain")) as agent:

@@ -55,6 +55,7 @@ class DataAddresses:
         self.held: set[InterfaceAddress] = set()  # on the link through us or found there: no check before a move
         # Found and not ours, the oldest first: its home and what it is there. What is no data address goes back.
         self._foreign: dict[InterfaceAddress, tuple[str, bytes]] = {}
+        self.heirs: dict[str, str] = {}  # of members that are gone and are no members any more: who has what they had
         self.adoption = Adoption()
         self._adopted: set[InterfaceAddress] = set()
         self._lengths: dict[InterfaceAddress, InterfaceAddress] = {}  # found with another prefix length than configured
@@ -141,9 +142,14 @@ class DataAddresses:
         going = {a.ip for a, (home, _) in self._foreign.items() if not self._may_stay_away(home)}
         for key, each in self.adoption.choose(installed, lambda address: self.is_data(address) or address in going):
             known = next((a for a in self._foreign if a.ip == each.address.ip), each.address)
-            if known is each.address and each.borrowed:
+            home, _ = self._foreign.get(known, (None, b""))
+            if home is None and each.borrowed:
                 log.warning("%s was moved to %s by an agent whose memory is lost: that is its home now", known, key)
                 self._foreign[known] = (key, addresses.plain(each))
+            elif home is not None and not self.adoption.may_live_on(home):
+                log.warning("%s was moved to %s from %s, which is gone: that is its home now", known, key, home)
+                self._foreign[known] = (key, addresses.plain(each))
+                self.heirs.setdefault(home, key)
             self._adopt(known)
             self._found(known, key, each)
 
@@ -211,7 +217,7 @@ class DataAddresses:
                 returned = self._return(address)
                 adds += returned
                 adding += [address] * len(returned)
-                if not self._is_home(address, move.source):
+                if not self._is_home(address, move.source) and not self._is_stranded(address):
                     deletes += self._delete(address, move.source)
                 self._forget(address)
                 continue
@@ -248,6 +254,10 @@ class DataAddresses:
     def _is_home(self, address: InterfaceAddress, key: str | None) -> bool:
         """Whether a member had the address before this group."""
         return address in self._foreign and self._foreign[address][0] == key
+
+    def _is_stranded(self, address: InterfaceAddress) -> bool:
+        """Whether an address was adopted from a member that is gone: it is the host's, and has no other place."""
+        return address in self._adopted and self._index(self._foreign[address][0]) is None
 
     def _return(self, address: InterfaceAddress) -> list[bytes]:
         """Requests that give an address back to the host that had it, if it is away from home."""

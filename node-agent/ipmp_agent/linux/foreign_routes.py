@@ -314,14 +314,18 @@ class ForeignRoutes:
         """The gateways on the link, in table order."""
         return tuple(routes.address_of(gateway) for gateway in self._gateways)
 
-    def leave(self, member: str) -> tuple[list[bytes], set[Prefix]]:
+    def leave(self, member: str, heirs: Mapping[str, str]) -> tuple[list[bytes], set[Prefix]]:
         """Forget the routes by a member that is one no more.
+
+        Args:
+            member: its key.
+            heirs: members that take the routes of others that are gone.
 
         Returns:
             Requests that put back those that are missing, and the destinations of all.
         """
         left = [each for each in self._all() if member in each.members.values()]
-        requests = self.restore({}, left)
+        requests = self.restore(heirs, left)
         for each in left:
             self._by_members[each.route.destination].remove(each)
             self._known.pop(each.route.body, None)

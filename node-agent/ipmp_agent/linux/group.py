@@ -299,7 +299,10 @@ class Group:
                 self.reconciler.soon()
 
     async def _put_back(self, member: Member) -> None:
-        """Make the interface of a former member what it was, unless it has gone or is wanted again meanwhile."""
+        """Make the interface of a former member what it was, unless it is wanted again; one that is gone may have an heir."""
+        heir = self._data.heirs.pop(member.key, None)
+        if member.index is None and heir is not None:
+            self._host.send(self._shadows.inherit(member.key, heir), expected=TRANSIENT)
         found = await self._on_interface(member.index) if member.index is not None else []
         if member.index is not None and member.leaving:
             requests = [addresses.delete(each.index, each.address) for each in found if each.owned]

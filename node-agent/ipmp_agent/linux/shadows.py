@@ -183,10 +183,15 @@ class Shadows:
 
         A shadow of a prefix hides it, and the kernel would refuse what is put back by a gateway.
         """
-        restored, destinations = self._foreign.leave(member)
+        restored, destinations = self._foreign.leave(member, {})
         self._plan(destinations)
         requests = self._apply(destinations) + restored
         return requests + [routes.delete_nexthop(identifier) for identifier in self._legs.leave(index)]
+
+    def inherit(self, member: str, heir: str) -> list[bytes]:
+        """Requests that lay the routes by a member that is gone by another; the next reading finds them there."""
+        restored, _ = self._foreign.leave(member, {member: heir})
+        return restored
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
