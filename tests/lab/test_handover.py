@@ -167,3 +167,19 @@ def test_agent_killed_while_a_group_waits_for_an_interface_leaves_it_to_the_next
             wait_working(agent, waiting)
             wait_own(agent, "nic2")
         assert_left_as_found(agent, before, host, running=restarted)
+
+
+def test_group_that_only_ever_observed_keeps_no_interface_from_another(host: Lab) -> None:
+    before = dump(host)
+
+    def manifests(wanted: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+        one, two = groups(host, wanted, "one")
+        one["spec"]["mode"] = "Observe"
+        return [one, two]
+
+    with Agent(host, manifests(BEFORE)) as agent:
+        agent.wait_for(lambda s: group_view(s, "one").usable == set(BEFORE["one"]), what="all")
+        agent.write(manifests(MOVED))
+        agent.reload()
+        agent.wait_for(lambda s: group_view(s, "two").usable == set(MOVED["two"]), what="both in the other group")
+        assert_left_as_found(agent, before, host)

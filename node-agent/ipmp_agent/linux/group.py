@@ -215,6 +215,9 @@ class Group:
             self._data.find(installed)
             self._shadows.read(table)
             if self.observing:
+                for member in self._leaving():
+                    if member.key not in self._settings.noted:  # it never managed it
+                        self._let_go(member)
                 self._pod_egress.observe()
                 await self._host.masquerades.refresh()
                 return 0
@@ -294,9 +297,12 @@ class Group:
                 continue
             await self._put_back(member)
             if member.leaving:
-                self._members.release(member)
-                self.drop_port(member.key)
+                self._let_go(member)
                 self.reconciler.soon()
+
+    def _let_go(self, member: Member) -> None:
+        self._members.release(member)
+        self.drop_port(member.key)
 
     async def _put_back(self, member: Member) -> None:
         """Make the interface of a former member what it was, unless it is wanted again; one that is gone may have an heir."""

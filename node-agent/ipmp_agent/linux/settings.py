@@ -15,7 +15,7 @@ from ipmp_agent.linux import netlink
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from ipmp_agent.linux.links import Link
 
@@ -92,9 +92,9 @@ class InterfaceSettings:
             self._before[key] = (found["index"], {name: found["values"][name] for name in WANTED})
 
     @property
-    def noted(self) -> bool:
-        """Whether any member was taken down, as all are before a group changes anything."""
-        return bool(self._before)
+    def noted(self) -> Collection[str]:
+        """The members whose settings are noted, as all are before anything of them is changed."""
+        return self._before.keys()
 
     def note(self, members: Mapping[str, Link]) -> bool:
         """Remember what is there, to be kept before anything is changed; returns whether any of it is new.
