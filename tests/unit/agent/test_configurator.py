@@ -14,7 +14,7 @@ from ipmp_agent.core.events import KernelRead, LinkChanged, StateRestored
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import GroupState, InterfaceWord
 from ipmp_agent.state import State
-from ipmp_api.types import Mode
+from ipmp_api.types import Mode, ProbeMethod
 from tests.unit.agent.building import Rig, ScriptedCore, node_group
 
 if TYPE_CHECKING:
@@ -215,6 +215,17 @@ async def test_newest_configuration_wins() -> None:
     assert set(rig.plane.groups) == {"lab"}
     assert ("configure", "old") not in rig.kernel.calls
     working.cancel()
+
+
+async def test_nothing_is_done_after_the_stop() -> None:
+    """The kernel's side may tell of something until it is closed, and nobody may ask it for replies after that."""
+    rig = await running(targets=("198.18.0.1",), method=ProbeMethod.ICMP)
+    rig.plane.stop()
+    rig.kernel.calls.clear()
+    rig.plane.sink("lab", LinkChanged("nic0", up=False))
+    await asyncio.sleep(60)
+    assert rig.holders == BOTH
+    assert rig.kernel.calls == []
 
 
 async def test_stop_before_anything_was_applied_keeps_the_old_state() -> None:
