@@ -305,7 +305,7 @@ class Group:
         self.drop_port(member.key)
 
     async def _put_back(self, member: Member) -> None:
-        """Make the interface of a former member what it was, unless it is wanted again; one that is gone may have an heir."""
+        """Make the interface of a former member what it was, unless it is wanted again; a gone one may have an heir."""
         heir = self._data.heirs.pop(member.key, None)
         if member.index is None and heir is not None:
             self._host.send(self._shadows.inherit(member.key, heir), expected=TRANSIENT)
