@@ -9,7 +9,7 @@ from ipmp_api.fields import (
     NODE_NAME_MAX,
 )
 from ipmp_api.schema import Flag, Node, Number, Sequence, Struct, Text, choice
-from ipmp_api.status import LAST_FAILOVERS_MAX, STATUS_ADDRESSES_MAX, TROUBLED_NODES_MAX
+from ipmp_api.status import LAST_FAILOVERS_MAX, STATUS_ADDRESSES_MAX, STATUS_TARGETS_MAX, TROUBLED_NODES_MAX
 from ipmp_api.types import Origin, Role
 
 _COUNT_MAX = 2**31 - 1
@@ -105,7 +105,7 @@ _INTERFACE: dict[str, Node] = {
     "speedMegabits": Number("Speed of the link, megabits per second.", 0, _COUNT_MAX),
     "testAddresses": Sequence("What it is probed from.", Text("An address.", ADDRESS_MAX), 8),
     "targets": Sequence(
-        "What it probes.",
+        "What it probes, or may: of too many, those not in use are left out.",
         Struct(
             "One target.",
             {
@@ -114,7 +114,7 @@ _INTERFACE: dict[str, Node] = {
             },
             required=("address", "state"),
         ),
-        64,
+        STATUS_TARGETS_MAX,
     ),
 }
 _FAILOVER: dict[str, Node] = {

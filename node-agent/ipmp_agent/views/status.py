@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import ipmp_agent
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import GroupState, ProbeWord, TargetMode
+from ipmp_agent.core.snapshot import GroupState, ProbeWord, TargetMode, TargetState
 from ipmp_api.status import (
     LAST_FAILOVERS_MAX,
     STATUS_ADDRESSES_MAX,
+    STATUS_TARGETS_MAX,
     AddressStatus,
     Condition,
     Failover,
@@ -97,13 +98,21 @@ def _interface(interface: InterfaceSnapshot, view: GroupView) -> InterfaceStatus
         since=_date(view.since[interface.interface]),
         speed_megabits=interface.speed_megabits,
         test_addresses=tuple(str(prober.test_address) for prober in interface.probers if prober.test_address),
-        targets=tuple(
-            TargetStatus(str(target.address), target.state.value)
-            for prober in interface.probers
-            if prober.mode is not TargetMode.DISABLED
-            for target in sorted(prober.targets, key=lambda target: str(target.address))
-        ),
+        targets=_targets(interface),
     )
+
+
+def _targets(interface: InterfaceSnapshot) -> tuple[TargetStatus, ...]:
+    """The targets in a lasting order. Where every node of a cluster is a gateway there are very many, mostly unused."""
+    targets = [
+        target
+        for prober in interface.probers
+        if prober.mode is not TargetMode.DISABLED
+        for target in sorted(prober.targets, key=lambda target: str(target.address))
+    ]
+    if len(targets) > STATUS_TARGETS_MAX:
+        targets = sorted(targets, key=lambda target: target.state is TargetState.UNUSED)[:STATUS_TARGETS_MAX]
+    return tuple(TargetStatus(str(target.address), target.state.value) for target in targets)
 
 
 def _address(address: AddressSnapshot, view: GroupView) -> AddressStatus:

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from ipmp_api.parse import parse_node_group
+from ipmp_api.schema import validate
+from ipmp_api.status_fields import GROUP_STATUS
 from ipmp_operator.core.model import Holder
 from ipmp_operator.core.rollup import Findings, roll_up
 from ipmp_operator.kube.client import ApiError
@@ -138,6 +140,10 @@ class TestGroupStatus:
         seen = read_group(group_object(version=7))
         assert seen is not None
         assert group_status_intent(seen, {})["metadata"] == {"name": "data", "resourceVersion": "7"}
+
+    def test_long_reason_is_cut_to_what_the_api_server_takes(self) -> None:
+        status = group_status(self.rollup("spec.dataAddresses.pools: many faults; " * 200), 1, {}, NOW)
+        assert not list(validate(GROUP_STATUS, status, "status", strict=True))
 
     def test_unreadable_status_is_replaced(self) -> None:
         assert group_status(self.rollup(), 1, {"conditions": [{"type": "Ready"}]}, NOW)["conditions"]

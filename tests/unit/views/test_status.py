@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import pytest
 
 from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import InterfaceWord, ProbeWord, TargetMode
+from ipmp_agent.core.snapshot import InterfaceWord, ProbeWord, TargetMode, TargetState
 from ipmp_agent.publication import Failover, Finding
 from ipmp_agent.views import status
 from ipmp_api.schema import validate
@@ -32,6 +33,21 @@ PROBED = prober(targets=("198.18.0.1",), dead=("198.18.0.3",))
 def condition(picture: GroupView, kind: str) -> tuple[str, str, str]:
     found: Condition = next(c for c in status.build(picture, now=WALL).conditions if c.type == kind)
     return found.status, found.reason, found.message
+
+
+def test_of_very_many_targets_those_that_matter_are_shown() -> None:
+    """A network of pods may lay a route by each node of the cluster, and each of them is a gateway."""
+    unused = tuple(f"198.18.{high}.{low}" for high in range(2) for low in range(1, 100))
+    many = prober(targets=("198.18.9.1", *unused), dead=("198.18.9.3",))
+    targets = tuple(
+        replace(target, state=TargetState.UNUSED) if str(target.address) in unused else target
+        for target in many.targets
+    )
+    shown = to_dict(status.build(view(interface("nic0", probers=(replace(many, targets=targets),))), now=WALL))
+    assert not list(validate(NODE_GROUP_STATUS, shown, "status", strict=True))
+    (nic,) = shown["interfaces"]
+    states = {target["address"]: target["state"] for target in nic["targets"]}
+    assert (states["198.18.9.1"], states["198.18.9.3"]) == ("active", "dead")
 
 
 def test_whole_status() -> None:
