@@ -17,6 +17,8 @@ _EXACT_MAX = 2**53 - 1  # bounds are JSON numbers: a larger one is rounded, and 
 _INTERFACE_NAME_MAX = 17  # a kernel name, or a PCI or MAC address while the interface is absent
 _REASON = Text("One word in CamelCase.", 64)
 
+_HARDWARE_ADDRESS_MAX = 32 * 3 - 1  # of 32 bytes: an interface that cannot be a member, as of InfiniBand, is shown too
+
 
 def _count(description: str) -> Number:
     return Number(description, 0, _COUNT_MAX)
@@ -94,7 +96,7 @@ GROUP_STATUS = Struct(
 
 _INTERFACE: dict[str, Node] = {
     "name": Text("Kernel name; while the interface is absent, what it is matched by.", _INTERFACE_NAME_MAX),
-    "macAddress": Text("MAC address now.", 17),
+    "macAddress": Text("MAC address now.", _HARDWARE_ADDRESS_MAX),
     "role": choice("As configured.", Role),
     "active": Flag("Whether it carries data addresses, or may."),
     "state": _words("As ipmpstat says it.", "ok", "failed", "offline", "unknown"),

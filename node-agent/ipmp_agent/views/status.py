@@ -93,7 +93,7 @@ def _interface(interface: InterfaceSnapshot, view: GroupView) -> InterfaceStatus
         state=interface.state.value,
         link=interface.link.value,
         probe=interface.probe.value,
-        mac_address=interface.mac,
+        mac_address=interface.mac or None,
         reason=interface.reason.value if interface.reason else None,
         since=_date(view.since[interface.interface]),
         speed_megabits=interface.speed_megabits,

@@ -50,6 +50,13 @@ def test_of_very_many_targets_those_that_matter_are_shown() -> None:
     assert (states["198.18.9.1"], states["198.18.9.3"]) == ("active", "dead")
 
 
+@pytest.mark.parametrize("mac", ["", ":".join(["80"] * 20), ":".join(["80"] * 32)])
+def test_member_that_is_refused_for_it_is_no_ethernet_is_shown_whatever_its_address(mac: str) -> None:
+    """Who names a tunnel or an InfiniBand interface must be told; the kernel's addresses have 32 bytes at most."""
+    picture = view(interface("ib0", mac=mac, refusal=Reason.UNSUITABLE_DEVICE))
+    assert not list(validate(NODE_GROUP_STATUS, to_dict(status.build(picture, now=WALL)), "status", strict=True))
+
+
 def test_whole_status() -> None:
     picture = view(
         interface("0000:3b:00.1", name="nic0", probers=(PROBED,)),
