@@ -135,7 +135,7 @@ class Offline:
         configuration.
         """
         for interface in reversed(self._members):
-            if not interface.offline and group.mac_holder(interface, self._members):
+            if interface.present and not interface.offline and group.mac_holder(interface, self._members):
                 self._add_twin(interface)
                 self._detection.go_offline(interface, Reason.DUPLICATE_MAC, now)
                 interface.inactive = False

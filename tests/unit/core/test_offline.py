@@ -302,6 +302,19 @@ def test_twin_whose_other_left_while_no_agent_ran_is_online_at_once() -> None:
     assert node.held_by("nic1") == [1, 2, 3]
 
 
+def test_second_member_that_is_the_same_interface_is_refused_and_no_twin() -> None:
+    """It wears the MAC address of the first, being the first."""
+    node = VirtualNode(node_group(3, **UNPROBED))  # type: ignore[arg-type]
+    nic = node.network.nics["nic0"]
+    node.network.nics["nic2"].present = False
+    conflict = Reason.INTERFACE_CONFLICT
+    node.handle(events.InterfaceFound("nic2", "nic0", nic.index, nic.mac, link=True, refusal=conflict))
+    node.start()
+    assert node.active == ["nic0", "nic1"]
+    assert node.interface("nic2").reason is conflict
+    assert node.told(Reason.DUPLICATE_MAC) == []
+
+
 def test_twin_is_brought_online_when_the_other_goes_offline() -> None:
     node = group_of(3)
     node.wear("nic1", "nic0")
