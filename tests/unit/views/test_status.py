@@ -57,6 +57,19 @@ def test_member_that_is_refused_for_it_is_no_ethernet_is_shown_whatever_its_addr
     assert not list(validate(NODE_GROUP_STATUS, to_dict(status.build(picture, now=WALL)), "status", strict=True))
 
 
+@pytest.mark.parametrize("refused", [{"02:00:00:00:00:02"}, {"nic0"}, {"nic0", "02:00:00:00:00:02"}])
+def test_members_that_mean_the_same_interface_are_shown_by_different_names(refused: set[str]) -> None:
+    keys = ("nic0", "02:00:00:00:00:02")
+    conflict = Reason.INTERFACE_CONFLICT
+    picture = view(*(interface(key, name="eth9", refusal=conflict if key in refused else None) for key in keys))
+    found = to_dict(status.build(picture, now=WALL))
+    assert not list(validate(NODE_GROUP_STATUS, found, "status", strict=True))
+    names = dict(zip(keys, (one["name"] for one in found["interfaces"]), strict=True))
+    assert "eth9" in names.values()
+    assert all(names[key] == key for key in refused if names[key] != "eth9")
+    assert all(names[key] == "eth9" for key in set(keys) - refused)
+
+
 def test_whole_status() -> None:
     picture = view(
         interface("0000:3b:00.1", name="nic0", probers=(PROBED,)),
