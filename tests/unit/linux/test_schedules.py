@@ -209,6 +209,7 @@ async def test_what_is_heard_meanwhile_brings_no_repair_forward() -> None:
     fight.reconciler.soon()
     await asyncio.sleep(0.01)
     assert len(fight.at) == before + 1, "what cannot wait does not"
+    await fight.reconciler.close()
 
 
 async def test_a_change_that_left_nothing_to_repair_is_not_counted() -> None:
