@@ -48,6 +48,9 @@ def caching(server: FakeApiServer) -> Iterator[Reflector[Any, Any]]:
     until(lambda: server.watches)
     yield cache
     cache.stop()
+    server.close()
+    cache._thread.join(DEADLINE)
+    assert not cache._thread.is_alive()
 
 
 def test_server_that_ends_every_watch_at_once_meets_patience(
