@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -324,3 +325,36 @@ def test_whatever_comes_and_goes_no_address_is_shared_and_no_other_node_changes(
                 assert set(held) <= set(now), "an address left a node that stayed"
                 complete = len(held) == (per_node + 2 if holder.group == "data" else 1)
                 assert not complete or held == now, "a node that has all it should have changes in nothing"
+
+
+FEW = st.sampled_from(["m0", "m1", "m2", "m3"])
+LATE = st.lists(st.tuples(st.sampled_from(["add", "remove", "wait", "restart", "obey", "shift"]), FEW), max_size=25)
+
+
+@settings(max_examples=200, deadline=None)
+@given(changes=LATE)
+def test_however_late_an_agent_obeys_what_it_holds_is_given_to_no_other(changes: list[tuple[str, str]]) -> None:
+    """An agent that is slow, cut off, or has undone a change, while ranges come and go and operators too."""
+    ranges = ["198.18.0.1-198.18.0.8", "198.18.0.3-198.18.0.10"]
+    other = group("other", interfaces=[{"name": "eth3"}], dataAddresses=pools(pool(ranges="198.18.0.1-198.18.0.10")))
+    world = World([group(dataAddresses=pools(pool(ranges=ranges[0]))), other])
+    for what, name in changes:
+        match what:
+            case "add":
+                world.add_nodes([Node(name)])
+            case "remove":
+                world.nodes.pop(name, None)
+            case "wait":
+                world.now += 400
+            case "restart":
+                world.restart()
+            case "obey":
+                for holder, seen in world.there.items():
+                    if holder.node == name:
+                        world.there[holder] = replace(seen, status=replace(seen.status, present=seen.held))
+            case "shift":
+                ranges.reverse()
+                world.groups = [group(dataAddresses=pools(pool(ranges=ranges[0]))), other]
+        world.settle()
+        users = Counter(a for seen in world.there.values() for a in {*seen.held, *seen.status.present})
+        assert not [address for address, count in users.items() if count > 1]
