@@ -6,7 +6,7 @@ group for one node. Both hold parsed, validated values only: nobody else reads r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
@@ -275,3 +275,7 @@ class NodeGroup:
     def name(self) -> str:
         """The IPMPNodeGroup's object name, `<group>.<node>`."""
         return f"{self.group_name}.{self.node_name}"
+
+    def in_mode(self, mode: Mode) -> NodeGroup:
+        """The same group, managed or only observed."""
+        return replace(self, policies=replace(self.policies, mode=mode))

@@ -174,7 +174,8 @@ class Configurator:
         group.measurements.watch(member.key for member in configuration.members)
         for_kernel = replace(configuration, offline=()) != replace(before, offline=()) or not group.ready
         # Before the kernel's side manages the group it carries out no order, and none is given twice.
-        group.configuration = _observing(configuration) if before.policies.mode is Mode.OBSERVE else configuration
+        observed = before.policies.mode is Mode.OBSERVE
+        group.configuration = configuration.in_mode(Mode.OBSERVE) if observed else configuration
         plane.submit(group, ConfigurationChanged(group.configuration))
         if for_kernel:
             group.ready = False
@@ -286,10 +287,6 @@ class Configurator:
     @staticmethod
     def _is_offline(running: RunningGroup, key: str) -> bool:
         return any(member.offline for member in running.core.snapshot().interfaces if member.interface == key)
-
-
-def _observing(configuration: NodeGroup) -> NodeGroup:
-    return replace(configuration, policies=replace(configuration.policies, mode=Mode.OBSERVE))
 
 
 def _refusal(running: RunningGroup, member: InterfaceSnapshot, told: tuple[Occurrence, ...]) -> str:

@@ -136,7 +136,7 @@ class Probation:
             return wanted
         before = refusal.changes[group].before
         if before is None:
-            return replace(wanted, policies=replace(wanted.policies, mode=Mode.OBSERVE))
+            return wanted.in_mode(Mode.OBSERVE)
         return replace(before, peers=wanted.peers)
 
     async def begin(self, changes: Collection[Change]) -> bool:

@@ -7,7 +7,7 @@ import errno
 import itertools
 import logging
 import socket
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -250,7 +250,7 @@ class Group:
         restoring = restore or policies.deletion_policy is DeletionPolicy.RESTORE
         if restoring and self.observing and self._settings.noted:
             # It managed before, and only a comparison tells what has become of that.
-            self._configuration = replace(self._configuration, policies=replace(policies, mode=Mode.MANAGE))
+            self._configuration = self._configuration.in_mode(Mode.MANAGE)
             await self.reconcile()
         await self._close()
         async with self._turn:

@@ -534,7 +534,7 @@ def test_a_test_address_that_goes_with_a_change_of_mac_address_is_told_gone(lab:
 def test_a_group_that_is_to_observe_finishes_no_check_before_it_manages_again(lab: Lab, kernel: RunningKernel) -> None:
     tested = Member(InterfaceMatch(name="nic0"), test_ipv4=ip_interface("198.18.0.101/24"))
     manage = node_group(tested, "nic1", addresses=(V4,))
-    observe = replace(manage, policies=replace(manage.policies, mode=Mode.OBSERVE))
+    observe = manage.in_mode(Mode.OBSERVE)
 
     async def stop_checking(facade: Kernel) -> list[bool]:
         await facade.configure(manage, None)

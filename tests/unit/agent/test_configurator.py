@@ -79,7 +79,7 @@ async def test_group_that_only_observed_has_its_orders_carried_out_when_it_is_to
     manage = node_group(interfaces=("nic0", "nic1", "nic2"), addresses=("198.18.0.100/24", "198.18.0.101/24"))
     rig = Rig()
     observe = node_group()
-    await rig.apply(replace(observe, policies=replace(observe.policies, mode=Mode.OBSERVE)))
+    await rig.apply(observe.in_mode(Mode.OBSERVE))
     if fails:
         rig.kernel.faults["configure"] = [OSError(11, "dump interrupted 5 times")]
         assert not await rig.apply(manage)
@@ -106,7 +106,7 @@ async def test_same_configuration_again_changes_nothing() -> None:
 
 
 async def test_group_that_observed_and_is_to_manage_puts_its_addresses_into_place() -> None:
-    observing = replace(node_group(), policies=replace(node_group().policies, mode=Mode.OBSERVE))
+    observing = node_group().in_mode(Mode.OBSERVE)
     rig = Rig()
     assert await rig.apply(observing)
     assert rig.holders == {}
