@@ -388,7 +388,7 @@ class DataAddresses:
         """Requests that turn what is on the members (by key) into what is wanted. Other foreign addresses stay."""
         requests: list[bytes] = []
         for unheld in [a for a in self.placement if a not in self.held and a not in self._host.checks]:
-            self._check(unheld)  # the check ended when the group began to observe
+            self._check(unheld)  # its check was ended, or could not begin
         present = {(key, each.address.ip) for key, found in installed.items() for each in found}
         for wanted in [*(a for a in self._foreign if a in self.held), *(self.held - self._foreign.keys())]:
             key = self.placement.get(wanted)

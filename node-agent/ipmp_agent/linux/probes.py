@@ -349,11 +349,7 @@ class Prober:
     def heard(self, address: Address, mac: bytes) -> None:
         """Somebody on this member's link says to have an address: an answer to a link-layer probe, perhaps."""
         family = Family(address.version)
-        asked = [
-            probe
-            for probe in self._probes[family].values()
-            if probe.order.target == address and not probe.answered and probe.order.protocol is not ProbeProtocol.ICMP
-        ]
+        asked = [probe for probe in self._probes[family].values() if probe.awaits(address)]
         if asked:
             self._answer(asked[-1], address)
         if mac == frames.NO_MAC:
