@@ -97,15 +97,13 @@ class RunningGroup:
             histogram = self.measurements.round_trip.get(event.interface)
             if histogram:
                 histogram.observe(event.rtt)
-        actions = self.core.handle(event, now)
-        return self._recorded(actions, now) if self._record else actions
+        return self._recorded(self.core.handle(event, now), now)
 
     def tick(self, now: float) -> list[Action]:
         """Tell the core the time."""
         if self._record:
             self._record(Ticked(self.name, now))
-        actions = self.core.tick(now)
-        return self._recorded(actions, now) if self._record else actions
+        return self._recorded(self.core.tick(now), now)
 
     def _recorded(self, actions: list[Action], now: float) -> list[Action]:
         if self._record:
