@@ -292,6 +292,19 @@ class TestReported:
         assert world.data() == {"n0000": ("198.18.0.1",)}
 
 
+def happen(world: World, what: str, name: str) -> None:
+    """What nodes and operators do by themselves, in random histories."""
+    match what:
+        case "add":
+            world.add_nodes([Node(name)])
+        case "remove":
+            world.nodes.pop(name, None)
+        case "wait":
+            world.now += 400
+        case "restart":
+            world.restart()
+
+
 NAMES = st.sampled_from([f"m{number}" for number in range(12)])
 CHANGES = st.lists(st.tuples(st.sampled_from(["add", "remove", "wait", "restart"]), NAMES), max_size=25)
 
@@ -308,15 +321,7 @@ def test_whatever_comes_and_goes_no_address_is_shared_and_no_other_node_changes(
     world = World([group(dataAddresses=chosen, testAddresses=test_pool), other])
     for what, name in changes:
         before = {holder: seen.held for holder, seen in world.there.items()}
-        match what:
-            case "add":
-                world.add_nodes([Node(name)])
-            case "remove":
-                world.nodes.pop(name, None)
-            case "wait":
-                world.now += 400
-            case "restart":
-                world.restart()
+        happen(world, what, name)
         world.settle()
         assert all(len(who) == 1 for who in world.holders().values())
         for holder, held in before.items():
@@ -331,7 +336,7 @@ FEW = st.sampled_from(["m0", "m1", "m2", "m3"])
 LATE = st.lists(st.tuples(st.sampled_from(["add", "remove", "wait", "restart", "obey", "shift"]), FEW), max_size=25)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(changes=LATE)
 def test_however_late_an_agent_obeys_what_it_holds_is_given_to_no_other(changes: list[tuple[str, str]]) -> None:
     """An agent that is slow, cut off, or has undone a change, while ranges come and go and operators too."""
@@ -339,15 +344,8 @@ def test_however_late_an_agent_obeys_what_it_holds_is_given_to_no_other(changes:
     other = group("other", interfaces=[{"name": "eth3"}], dataAddresses=pools(pool(ranges="198.18.0.1-198.18.0.10")))
     world = World([group(dataAddresses=pools(pool(ranges=ranges[0]))), other])
     for what, name in changes:
+        happen(world, what, name)
         match what:
-            case "add":
-                world.add_nodes([Node(name)])
-            case "remove":
-                world.nodes.pop(name, None)
-            case "wait":
-                world.now += 400
-            case "restart":
-                world.restart()
             case "obey":
                 for holder, seen in world.there.items():
                     if holder.node == name:
