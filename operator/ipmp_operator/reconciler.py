@@ -129,6 +129,7 @@ class Reconciler:
         self._not_before = 0.0
         self._last_end = time.monotonic()
         self._applied: tuple[str, int] | None = None  # the DaemonSet's intent, and its generation since
+        self._going: frozenset[str] = frozenset()  # uids of the node groups that were being deleted at the last pass
 
     @property
     def synced(self) -> bool:
@@ -197,6 +198,7 @@ class Reconciler:
             self._queue.add(Pass(), 0.2)
             return
         started = time.monotonic()
+        self._ask_why_node_groups_go()
         objects = self.groups.snapshot()
         view = View(
             groups=[obj.group for obj in objects if obj.group is not None],
@@ -218,6 +220,17 @@ class Reconciler:
         if planned.next_deadline is not None:
             self._queue.add(Pass(), max(0.1, planned.next_deadline - time.time()))
         log.debug("planned %d node groups of %d groups in %.3f s", len(planned.desired), len(objects), ended - started)
+
+    def _ask_why_node_groups_go(self) -> None:
+        """List the groups when a node group of theirs begins to be deleted: theirs may have been deleted unseen.
+
+        Else what the garbage collector deletes would be made again for a group that is no more, and deleted again.
+        """
+        observed = self._node_groups.snapshot()
+        going = frozenset(seen.uid for seen in observed.values() if seen.deleting_since is not None)
+        if not going <= self._going:
+            self.groups.refresh(self._api)
+        self._going = going
 
     def _enqueue(self, planned: Plan, objects: list[GroupObject]) -> None:
         owners = {obj.name: obj.uid for obj in objects}

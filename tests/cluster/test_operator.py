@@ -328,6 +328,39 @@ def test_api_server_that_restarts_is_survived(cluster: Cluster) -> None:
     assert {n: a for n, a in before.items() if n != "fake-0004"} == data(cluster)
 
 
+def test_group_deleted_while_nobody_watched_is_not_brought_back(cluster: Cluster) -> None:
+    """kopf tells nothing of it; made again, its node groups would be deleted and made again without end."""
+    with operating(cluster) as operator:
+        cluster.apply(group())
+        wait_data(cluster, FAKES)
+        known = {one["metadata"]["uid"] for one in node_groups(cluster).values()}
+        operator.process.send_signal(signal.SIGSTOP)
+        try:
+            cluster.control.restart(API_SERVER)  # and with it goes every watch
+            cluster.kubectl("delete", "ipmpgroup", "data")
+            going = "jsonpath={.items[*].metadata.deletionTimestamp}"
+            cluster.wait(
+                lambda: cluster.kubectl("get", "ipmpnodegroups", "-o", going).split(),
+                lambda dates: len(dates) == FAKES,
+                what="the garbage collector's work",
+            )
+            for node in node_groups(cluster):
+                withdraw(cluster, f"data.{node}")
+        finally:
+            operator.process.send_signal(signal.SIGCONT)
+        unknown: list[str] = []
+
+        def left() -> list[str]:
+            there = [one["metadata"]["uid"] for one in node_groups(cluster).values()]
+            unknown.extend(set(there) - known)
+            return there
+
+        cluster.wait(left, lambda uids: uids == [], what="no node groups", deadline=RESYNC_SECONDS / 2)
+        cluster.wait(lambda: agents(cluster), lambda found: found == {}, what="no agents", deadline=RESYNC_SECONDS / 2)
+        assert not unknown
+        assert not left()
+
+
 def test_api_server_that_is_away_for_longer_than_the_lease_is_survived(cluster: Cluster) -> None:
     with operating(cluster) as operator:
         cluster.apply(group())
