@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core.reasons import Reason
+
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import Severity
-    from ipmp_agent.core.reasons import Reason
     from ipmp_agent.core.snapshot import GroupSnapshot
     from ipmp_api.types import InterfaceAddress, NodeGroup
 
@@ -60,6 +61,22 @@ class GroupView:
     ready: bool = True  # the kernel has been read and obeys this configuration
     on_trial: bool = False  # the configuration is undone if the node loses by it what it reached before
     undone: str = ""  # why another configuration is in force than the wanted one; empty: it is not
+
+    def names(self) -> dict[str, str]:
+        """By key, a name of each member that no other has.
+
+        Of members that mean one interface, the one that has it is shown by its name, every other by its key; one that
+        is matched by that name gets the key of the one that has it.
+        """
+        members = sorted(self.snapshot.interfaces, key=lambda member: member.refusal is Reason.INTERFACE_CONFLICT)
+        having: dict[str, str] = {}
+        for member in members:
+            having.setdefault(member.name, member.interface)
+        names = {}
+        for member in self.snapshot.interfaces:
+            key = member.interface
+            names[key] = member.name if having[member.name] == key else having.get(key, key)
+        return names
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ipmp_agent.publication import GroupView, Publication
 
 
-Names = dict[tuple[str, str], str]
-"""Kernel names of interfaces, by group and key."""
+Names = dict[str, dict[str, str]]
+"""By group: by key of each of its members, the name by which it is shown."""
 
 KERNEL_COUNTERS = {
     "netlink_overruns": "Event queues of the kernel that ran over and were read anew.",
@@ -58,7 +58,7 @@ class AgentCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All metrics of this moment."""
         groups = self._publication().groups
-        names = {(v.snapshot.group, i.interface): i.name for v in groups for i in v.snapshot.interfaces}
+        names = {view.snapshot.group: view.names() for view in groups}
         yield self._build_info()
         yield from _states(groups)
         yield from _probing(groups)
@@ -95,9 +95,11 @@ class AgentCollector(Collector):
         )
         for name, group in dict(self._measurements.groups).items():
             for (interface, reason), count in dict(group.failures).items():
-                failures.add_metric((name, names.get((name, interface), interface), reason.value), count)
+                for shown in _shown(names, name, interface):
+                    failures.add_metric((name, shown, reason.value), count)
             for (interface, reason), count in dict(group.repairs).items():
-                repairs.add_metric((name, names.get((name, interface), interface), reason.value), count)
+                for shown in _shown(names, name, interface):
+                    repairs.add_metric((name, shown, reason.value), count)
             for reason, count in dict(group.moves).items():
                 moves.add_metric((name, reason.value), count)
             failed.add_metric((name,), group.group_failures)
@@ -117,10 +119,12 @@ class AgentCollector(Collector):
         for name, group in dict(self._measurements.groups).items():
             for metric, counts in ((sent, group.sent), (received, group.answered), (lost, group.lost)):
                 for interface, count in dict(counts).items():
-                    metric.add_metric((name, names.get((name, interface), interface)), count)
+                    for shown in _shown(names, name, interface):
+                        metric.add_metric((name, shown), count)
             for interface, histogram in dict(group.round_trip).items():
                 buckets, total = histogram.cumulative()
-                round_trip.add_metric((name, names.get((name, interface), interface)), buckets, total)
+                for shown in _shown(names, name, interface):
+                    round_trip.add_metric((name, shown), buckets, total)
         yield from (sent, received, lost, round_trip)
 
     def _agent(self) -> Iterator[Metric]:
@@ -147,6 +151,14 @@ class AgentCollector(Collector):
             yield CounterMetricFamily(f"ipmp_{name}", words, value=value)
 
 
+def _shown(names: Names, group: str, interface: str) -> tuple[str, ...]:
+    """By what name a member is shown, if it is: one that left its group may be back in it by another key."""
+    members = names.get(group)
+    if members is None:  # the group is withdrawn: nobody is shown beside its members
+        return (interface,)
+    return (members[interface],) if interface in members else ()
+
+
 def _states(groups: tuple[GroupView, ...]) -> Iterator[Metric]:
     """What is the case now."""
     group_state = GaugeMetricFamily("ipmp_group_state", "1 for the state of the group.", labels=("group", "state"))
@@ -168,14 +180,14 @@ def _states(groups: tuple[GroupView, ...]) -> Iterator[Metric]:
     )
     for view in groups:
         snapshot = view.snapshot
-        name = snapshot.group
+        name, shown = snapshot.group, view.names()
         for word in GroupState:
             group_state.add_metric((name, word.value), float(word is snapshot.state))
         degraded.add_metric((name,), float(any(not i.usable for i in snapshot.interfaces)))
         detection.add_metric((name,), snapshot.detection_time)
         unavailable.add_metric((name,), sum(a.interface is None for a in snapshot.addresses))
         for interface in snapshot.interfaces:
-            labels = (name, interface.name)
+            labels = (name, shown[interface.interface])
             for each in InterfaceWord:
                 state.add_metric((*labels, each.value), float(each is interface.state))
             active.add_metric(labels, float(interface.active))
@@ -190,8 +202,9 @@ def _probing(groups: tuple[GroupView, ...]) -> Iterator[Metric]:
     refused = CounterMetricFamily("ipmp_probes_refused", "Probes that the kernel refused to send.", labels=labels)
     targets = GaugeMetricFamily("ipmp_probe_targets", "Targets in use.", labels=labels)
     for view in groups:
+        shown = view.names()
         for interface in view.snapshot.interfaces:
-            where = (view.snapshot.group, interface.name)
+            where = (view.snapshot.group, shown[interface.interface])
             probers = interface.probers
             missed.add_metric(where, sum(prober.missed for prober in probers))
             refused.add_metric(where, sum(prober.not_sent for prober in probers))

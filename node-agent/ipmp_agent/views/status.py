@@ -22,7 +22,7 @@ from ipmp_api.status import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ipmp_agent.core.snapshot import AddressSnapshot, InterfaceSnapshot
     from ipmp_agent.publication import Failover as PastFailover
@@ -54,10 +54,10 @@ def build(view: GroupView, *, now: float, previous: tuple[Condition, ...] = (), 
         previous: the conditions last written, for the transition times of those that do not.
         generation: metadata.generation of the object whose spec the agent obeys.
     """
-    snapshot = view.snapshot
+    snapshot, names = view.snapshot, view.names()
     return NodeGroupStatus(
         state=snapshot.state.value,
-        interfaces=tuple(_interfaces(view)),
+        interfaces=tuple(_interface(interface, names[interface.interface], view) for interface in snapshot.interfaces),
         addresses=tuple(_address(address, view) for address in snapshot.addresses[:STATUS_ADDRESSES_MAX]),
         failure_detection_time_milliseconds=round(snapshot.detection_time * 1000),
         last_failovers=tuple(_failover(one, view) for one in reversed(view.history))[:LAST_FAILOVERS_MAX],
@@ -83,16 +83,6 @@ def with_times(
 
 def _date(seconds: float) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)
-
-
-def _interfaces(view: GroupView) -> Iterator[InterfaceStatus]:
-    """The members by their names; one that means the interface of another by what it is matched by."""
-    interfaces = view.snapshot.interfaces
-    names = {interface.name for interface in interfaces if interface.refusal is not Reason.INTERFACE_CONFLICT}
-    for interface in interfaces:
-        second = interface.refusal is Reason.INTERFACE_CONFLICT and interface.name in names
-        names.add(interface.name)
-        yield _interface(interface, interface.interface if second else interface.name, view)
 
 
 def _interface(interface: InterfaceSnapshot, name: str, view: GroupView) -> InterfaceStatus:

@@ -108,6 +108,24 @@ def test_group_that_is_gone_leaves_no_state_behind(measurements: Measurements) -
     assert not [key for key in found if key[0].startswith(("ipmp_interface_state", "ipmp_group_state"))]
 
 
+def test_no_two_samples_have_the_same_labels() -> None:
+    """Prometheus would drop one of them, and nobody knows which."""
+    conflict = Reason.INTERFACE_CONFLICT
+    mac = "02:00:00:00:00:01"
+    measurements = Measurements()
+    measurements.group("net").watch(["eth0", "eth1"])  # eth1 was matched by its name
+    measurements.group("net").watch(["eth0", mac, "0000:3b:00.1"])
+    members = (
+        interface(mac, name="eth0"),
+        interface("eth0", refusal=conflict),
+        interface("0000:3b:00.1", name="eth1"),
+    )
+    text = page(publication(view(*members)), measurements)
+    samples = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+    assert sorted(samples) == sorted(set(samples))
+    assert 'ipmp_interface_active{group="net",interface="eth0"} 1.0' in text
+
+
 def test_build_info_and_help_for_everything(measurements: Measurements) -> None:
     text = page(PICTURE, measurements)
     assert 'ipmp_build_info{python="' in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_interface
@@ -57,17 +58,24 @@ def test_member_that_is_refused_for_it_is_no_ethernet_is_shown_whatever_its_addr
     assert not list(validate(NODE_GROUP_STATUS, to_dict(status.build(picture, now=WALL)), "status", strict=True))
 
 
-@pytest.mark.parametrize("refused", [{"02:00:00:00:00:02"}, {"nic0"}, {"nic0", "02:00:00:00:00:02"}])
-def test_members_that_mean_the_same_interface_are_shown_by_different_names(refused: set[str]) -> None:
-    keys = ("nic0", "02:00:00:00:00:02")
+SAME = ("eth9", "02:00:00:00:00:02", "0000:3b:00.1")  # three ways to match one interface
+
+
+@pytest.mark.parametrize("user", [*SAME, None])
+@pytest.mark.parametrize("keys", [*itertools.permutations(SAME)])
+def test_members_that_mean_the_same_interface_are_shown_by_different_names(
+    keys: tuple[str, ...], user: str | None
+) -> None:
+    """Of two with one name the API server would refuse the whole status; Prometheus would drop a sample."""
     conflict = Reason.INTERFACE_CONFLICT
-    picture = view(*(interface(key, name="eth9", refusal=conflict if key in refused else None) for key in keys))
+    members = [interface(key, name="eth9", refusal=None if key == user else conflict) for key in keys]
+    picture = view(*members, interface("eth8"))
     found = to_dict(status.build(picture, now=WALL))
     assert not list(validate(NODE_GROUP_STATUS, found, "status", strict=True))
-    names = dict(zip(keys, (one["name"] for one in found["interfaces"]), strict=True))
-    assert "eth9" in names.values()
-    assert all(names[key] == key for key in refused if names[key] != "eth9")
-    assert all(names[key] == "eth9" for key in set(keys) - refused)
+    names = dict(zip((*keys, "eth8"), (one["name"] for one in found["interfaces"]), strict=True))
+    assert set(names.values()) == {*SAME, "eth8"}
+    assert names["eth8"] == "eth8"
+    assert names[user or keys[0]] == "eth9"
 
 
 def test_whole_status() -> None:
