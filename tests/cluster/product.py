@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -114,19 +115,22 @@ class Applied:
         try:
             for node in self.nodes:
                 self.wait_state(node, self.state)
-        except BaseException:
+        except BaseException as failure:
+            failure.add_note(self._account())
             self._delete()
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, _: object, failure: BaseException | None, __: object) -> None:
+        if failure:
+            failure.add_note(self._account())
         for node in self.nodes:
             for nic in MEMBERS:
                 self.nic(node, nic).plug()
                 self.nic(node, nic).restore()
         self._stack.close()
         self._delete()
-        if kind is None:  # a first failure is not to be hidden by one that follows from it
+        if failure is None:  # a first failure is not to be hidden by one that follows from it
             for node, before in self._before.items():
                 invariants.as_it_was_found(before, self.kernel(node))
 
@@ -142,6 +146,19 @@ class Applied:
     def _delete(self) -> None:
         self.cluster.kubectl("delete", "ipmpgroup", self.name, "--ignore-not-found", "--timeout=60s")
         self.cluster.wait(self._node_groups, lambda left: left == [], what=f"the node groups of {self.name} gone")
+
+    def _account(self) -> str:
+        """What the API, the agents, the kernels and the peers say: for people who look at a failure."""
+        found = self._node_groups()
+        for member in (member for one in found for member in one.get("status", {}).get("interfaces", ())):
+            member["targets"] = [target for target in member.get("targets", ()) if target["state"] != "unused"]
+        said = [json.dumps({key: one.get(key) for key in ("metadata", "spec", "status")}) for one in found]
+        nodes = [self.cluster.network.nodes[node].namespace for node in self.nodes]
+        peers = [peer.namespace for peer in self.cluster.network.peers]
+        looks = [(place, look) for place in nodes for look in ("address", "route", "-6 route", "neighbour")]
+        looks += [(place, "neighbour") for place in peers]
+        kernels = [f"{place}: ip {look}\n{place.run('ip', *look.split(), check=False)}" for place, look in looks]
+        return "\n".join([*said, *kernels, account(self.cluster)])
 
     # -- what is said, what is ------------------------------------------------------------------------------------
 
