@@ -335,7 +335,12 @@ class Group:
         return {key: await self._on_interface(index) for key, index in present.items()}
 
     async def _on_interface(self, index: int) -> list[InstalledAddress]:
-        bodies = await self._host.dumper.dump(netlink.RTM_GETADDR, addresses.get_request(index))
+        try:
+            bodies = await self._host.dumper.dump(netlink.RTM_GETADDR, addresses.get_request(index))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return []  # it has just vanished, and we are about to hear of it
         return [found for body in bodies if (found := addresses.decode(body)) is not None]
 
     async def _routes(self) -> list[Route]:

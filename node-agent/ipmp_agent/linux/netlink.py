@@ -310,11 +310,12 @@ class Dumper:
         while True:
             for got in read(self._socket):
                 whole = whole and not got.flags & NLM_F_DUMP_INTR
-                if got.kind == NLMSG_DONE:
-                    return found if whole else None
-                if got.kind == NLMSG_ERROR:
+                if got.kind in (NLMSG_DONE, NLMSG_ERROR):
                     (error,) = _ERROR.unpack_from(got.body)
-                    raise OSError(-error, error_text(-error, got.flags, got.body))
+                    if error:  # also at the end: what was sent before it is not the whole table
+                        words = error_text(-error, got.flags, got.body, ended=got.kind == NLMSG_DONE)
+                        raise OSError(-error, words)
+                    return found if whole else None
                 found.append(got.body)
             await asyncio.sleep(0)
 
@@ -328,12 +329,17 @@ def _not_sent(position: int, error: OSError) -> Failure:
     return Failure(position, error.errno or errno.EIO, error.strerror or str(error))
 
 
-def error_text(error: int, flags: int, answer: bytes) -> str:
-    """Return the kernel's explanation of a refusal (the body of an NLMSG_ERROR), or the name of the error."""
+def error_text(error: int, flags: int, answer: bytes, *, ended: bool = False) -> str:
+    """Return the kernel's explanation of a refusal (the body of an NLMSG_ERROR), or the name of the error.
+
+    That of a dump that `ended` with an error (NLMSG_DONE) does not repeat the request.
+    """
     if flags & NLM_F_ACK_TLVS:
         # errno, then the header of the request, whole unless capped.
-        (length,) = struct.unpack_from("=I", answer, 4)
-        offset = 4 + (HEADER_BYTES if flags & NLM_F_CAPPED else (length + 3) & ~3)
+        offset = 4
+        if not ended:
+            (length,) = struct.unpack_from("=I", answer, 4)
+            offset += HEADER_BYTES if flags & NLM_F_CAPPED else (length + 3) & ~3
         words = attributes(answer, offset).get(NLMSGERR_ATTR_MSG)
         if words:
             return words.rstrip(b"\0").decode(errors="replace")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+import socket
 import struct
 from ipaddress import ip_interface
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -55,6 +60,40 @@ def test_a_message_says_its_length_and_asks() -> None:
     (message,) = netlink.messages(packed)
     assert (message.kind, message.flags) == (netlink.RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_REQUEST)
     assert message.body == b"12345678" + netlink.u32(1, 7)
+
+
+def packet(kind: int, body: bytes, flags: int = 0) -> bytes:
+    return struct.pack("=IHHII", netlink.HEADER_BYTES + len(body), kind, flags, 0, 0) + body
+
+
+def test_a_dump_that_is_broken_off_is_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing in it would be taken for gone, and be mended."""
+    ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    monkeypatch.setattr(netlink, "open_socket", lambda **_: ours)
+    one = packet(netlink.RTM_NEWADDR, b"1234")
+    broken_off = struct.pack("=i", -errno.ENOMEM) + netlink.attribute(netlink.NLMSGERR_ATTR_MSG, b"no room\0")
+    answers = [
+        [one, packet(netlink.NLMSG_DONE, broken_off, netlink.NLM_F_ACK_TLVS)],
+        [one, packet(netlink.NLMSG_DONE, struct.pack("=i", -errno.ENODEV))],
+        [one, one, packet(netlink.NLMSG_DONE, struct.pack("=i", 0))],
+    ]
+
+    async def dumps() -> list[Any]:
+        dumper = netlink.Dumper()
+        outcomes: list[Any] = []
+        for answer in answers:
+            for datagram in answer:
+                kernels.send(datagram)
+            try:
+                outcomes.append(await dumper.dump(netlink.RTM_GETADDR, b""))
+            except OSError as error:
+                outcomes.append((error.errno, error.strerror))
+        return outcomes
+
+    with ours, kernels:
+        outcomes = asyncio.run(dumps())
+    assert outcomes == [(errno.ENOMEM, "no room"), (errno.ENODEV, os.strerror(errno.ENODEV)), [b"1234", b"1234"]]
 
 
 @pytest.mark.parametrize("text", ["198.18.0.1/24", "198.18.0.1/32", "2001:db8::1/64", "2001:db8::1/128"])
