@@ -13,6 +13,7 @@ LAST_FAILOVERS_MAX = 10
 STATUS_ADDRESSES_MAX = 4160
 STATUS_TARGETS_MAX = 64  # of one interface
 TROUBLED_NODES_MAX = 10
+MESSAGE_MAX = 1024  # characters of a condition's message, and of an event's note
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,14 @@ class Condition:
     observed_generation: int = 0
 
 
+def cut(message: str) -> str:
+    """Return a message within what the API takes; one that was longer ends with an ellipsis."""
+    return message if len(message) <= MESSAGE_MAX else message[: MESSAGE_MAX - 1] + "…"
+
+
 def set_condition(conditions: tuple[Condition, ...], new: Condition) -> tuple[Condition, ...]:
-    """Return the conditions with one set; its transition time stays while its status stays."""
+    """Return the conditions with one set, its message cut; its transition time stays while its status stays."""
+    new = replace(new, message=cut(new.message))
     known = {condition.type: condition for condition in conditions}
     old = known.get(new.type)
     if old is not None and old.status == new.status:

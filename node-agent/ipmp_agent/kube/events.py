@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core.actions import Severity
 from ipmp_agent.kube.api import ApiError
+from ipmp_api.status import cut
 from ipmp_api.types import API_GROUP, API_VERSION, GROUP_KIND, NODE_GROUP_KIND
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 # The API server keeps events about cluster-scoped objects here and nowhere else.
 PATH = "/apis/events.k8s.io/v1/namespaces/default/events"
 CONTROLLER = f"{API_GROUP}/node-agent"
-NOTE_LIMIT = 1024
 SERIES_SECONDS = 360.0
 """The same thing within this time belongs to the same event."""
 REMEMBERED = 256
@@ -80,7 +80,7 @@ class Events:
             "type": "Normal" if occurrence.severity is Severity.INFO else "Warning",
             "action": "Multipathing",
             "reason": occurrence.reason.value,
-            "note": occurrence.message[:NOTE_LIMIT],
+            "note": cut(occurrence.message),
             "regarding": {
                 "apiVersion": api_version,
                 "kind": NODE_GROUP_KIND,

@@ -286,4 +286,4 @@ def _previous(status: Object) -> NodeGroupStatus:
 
 
 def _condition(kind: str, status: str, reason: str, message: str) -> Condition:
-    return Condition(kind, status, reason, UNDATED, message[:1024])
+    return Condition(kind, status, reason, UNDATED, message)

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from ipmp_agent.publication import Failover as PastFailover
     from ipmp_agent.publication import GroupView
 
-MESSAGE_LIMIT = 1024
-"""Characters of a condition's message."""
-
 NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: its log says why"
 
 INCONSISTENT = (Reason.FAMILY_MISSING, Reason.NOT_ONE_LINK, Reason.MEDIA_MISMATCH, Reason.DUPLICATE_MAC)
@@ -162,7 +159,7 @@ def _condition(kind: str, reason: Reason, message: str, *, holds: bool) -> Condi
         status="True" if holds else "False",
         reason=str(reason),
         last_transition_time=datetime.min.replace(tzinfo=UTC),
-        message=message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…",
+        message=message,
     )
 
 

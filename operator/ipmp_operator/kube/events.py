@@ -8,6 +8,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from ipmp_api.status import cut
 from ipmp_operator.kube.client import ApiError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ log = logging.getLogger(__name__)
 
 # The API server keeps events of cluster-scoped objects here and nowhere else.
 _PATH = "/apis/events.k8s.io/v1/namespaces/default/events"
-_NOTE_LIMIT = 1024
 _REMEMBERED = 10000
 
 
@@ -65,7 +65,7 @@ class Events:
             "type": "Warning" if warning else "Normal",
             "action": action,
             "reason": reason,
-            "note": note[:_NOTE_LIMIT],
+            "note": cut(note),
             "regarding": {
                 "apiVersion": regarding.api_version,
                 "kind": regarding.kind,

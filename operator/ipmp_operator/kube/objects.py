@@ -38,7 +38,6 @@ NODES_PATH = "/api/v1/nodes"
 
 # Labels hold at most 63 characters, names of nodes up to 253: a longer one goes without the label.
 _LABEL_LIMIT = 63
-_MESSAGE_LIMIT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +199,7 @@ def group_status(rollup: Rollup, generation: int, previous: Object, now: datetim
     conditions = tuple(condition for condition in conditions if condition.type in kept)
     for v in rollup.verdicts:
         status = "True" if v.status else "False"
-        conditions = set_condition(
-            conditions, Condition(v.type, status, v.reason, now, v.message[:_MESSAGE_LIMIT], generation)
-        )
+        conditions = set_condition(conditions, Condition(v.type, status, v.reason, now, v.message, generation))
     return to_dict(
         GroupStatus(
             nodes=rollup.nodes,
