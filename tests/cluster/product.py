@@ -56,6 +56,15 @@ def account(cluster: Cluster) -> str:
     return "\n".join(cluster.try_kubectl(*here, *look).stdout for look in looks)
 
 
+def no_unhandled_exception(cluster: Cluster) -> None:
+    """See that neither the operator nor an agent that is there logged an unhandled exception."""
+    for pod in cluster.get("pods", "--namespace", NAMESPACE):
+        logs = cluster.try_kubectl("--namespace", NAMESPACE, "logs", pod["metadata"]["name"], "--all-containers")
+        nothing_yet_or_any_more = any(word in logs.stderr for word in ("ContainerCreating", "NotFound"))
+        assert logs.returncode == 0 or nothing_yet_or_any_more, logs.stderr
+        invariants.no_unhandled_exception(logs.stdout)
+
+
 def group(name: str, targets: Sequence[str] = (), **spec: Any) -> dict[str, Any]:
     """An IPMPGroup over net0 and net1 of every node: two data addresses of each family per node, from pools."""
     whole = {
@@ -129,6 +138,8 @@ class Applied:
                 self.nic(node, nic).plug()
                 self.nic(node, nic).restore()
         self._stack.close()
+        if failure is None:
+            no_unhandled_exception(self.cluster)
         self._delete()
         if failure is None:  # a first failure is not to be hidden by one that follows from it
             for node, before in self._before.items():

@@ -10,7 +10,7 @@ import pytest
 
 from tests import invariants
 from tests.cluster.cluster import condition
-from tests.cluster.product import NAMESPACE, TEST_POOL, Applied, agent_pod
+from tests.cluster.product import TEST_POOL, Applied, agent_pod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,11 +185,3 @@ def revive_dead(cluster: Cluster) -> None:
     if not cluster.processes["kube-apiserver"].alive():
         cluster.processes.start("kube-apiserver")
     cluster.control.wait_ready()
-
-
-def test_agents_and_operator_ran_without_an_unhandled_exception(installed: Cluster) -> None:
-    pods = installed.get("pods", "--namespace", NAMESPACE)
-    assert len(pods) >= 1
-    for pod in pods:
-        log = installed.kubectl("--namespace", NAMESPACE, "logs", pod["metadata"]["name"], "--all-containers")
-        invariants.no_unhandled_exception(log)

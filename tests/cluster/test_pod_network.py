@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests import invariants
 from tests.cluster.cluster import Cluster
 from tests.cluster.network import CONTROL_ADDRESS, KUBERNETES_SERVICE, PODS
 from tests.cluster.pods import HOME, PORTS, TUNNEL, PodNetwork, Shape, tunnel_address
-from tests.cluster.product import MEMBERS, NAMESPACE, Applied, agent_pod, group, install_chart, targets
+from tests.cluster.product import MEMBERS, Applied, group, install_chart, targets
 from tests.cluster.proxy import MODES, KubeProxies
 from tests.lab.pods import pinned_to
 from tests.lab.stream import Sender, TcpStream
@@ -68,10 +67,6 @@ def applied(proxied: PodNetwork) -> Iterator[Applied]:
     """A group that adopts the addresses of both nodes; on exit the kernels must hold what they held before."""
     with Applied(proxied.cluster, "uplink", SPEC) as applied:
         yield applied
-        for node in NODES:
-            agent = agent_pod(proxied.cluster, node)["metadata"]["name"]
-            logs = proxied.cluster.kubectl("logs", "--namespace", NAMESPACE, agent, "--all-containers")
-            invariants.no_unhandled_exception(logs)
 
 
 class Connection(NamedTuple):
