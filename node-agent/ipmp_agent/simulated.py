@@ -161,10 +161,10 @@ class VirtualNode:
         actions = []
         if saved is not None:
             actions += self.handle(events.StateRestored(saved))
-        for key, nic in self.network.nics.items():
-            if nic.present:
-                for event in self.appearance(key):
-                    actions += self.handle(event)
+        appearances = [self.appearance(key) for key, nic in self.network.nics.items() if nic.present]
+        test_addresses = [event for _, *those in appearances for event in those]
+        for event in (*(found for found, *_ in appearances), *test_addresses):
+            actions += self.handle(event)
         for address, holders in self.kernel.items():
             for holder in sorted(holders):
                 actions += self.handle(events.AddressFound(address, holder))

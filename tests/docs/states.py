@@ -40,7 +40,8 @@ WHEN = {
     InterfaceEvent.VANISH: "it is gone, in another network namespace, or not fit any more",
     InterfaceEvent.FAIL: "link down; five probes lost in a row while another member proves that the link works; or the "
     "whole group fails",
-    InterfaceEvent.REPAIR: "ten probes answered in a row; or link up, where no probe can judge",
+    InterfaceEvent.REPAIR: "ten probes answered in a row; or link up, where no probe can judge (which is settled "
+    "40 s after a start of the agent)",
     InterfaceEvent.TARGETS_LOST: "it could probe and has nobody left to ask",
     InterfaceEvent.TARGETS_FOUND: "it can probe and has somebody to ask again",
     InterfaceEvent.PROBING_ENDED: "it has no test address any more, or probing was disabled",

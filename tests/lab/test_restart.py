@@ -48,6 +48,28 @@ def test_restart_after_a_failover_keeps_the_failed_member_failed() -> None:
         scene.settle()
 
 
+def test_link_that_came_up_and_forwards_nothing_is_not_taken_for_good_by_the_next_agent() -> None:
+    """The targets are discovered, so who starts knows none."""
+    with Scene(changes={"probes": {"targets": {"discovery": "Enabled"}}}) as scene:
+        broken = scene.holder(V4)
+        broken.unplug()
+        scene.wait_moved(V4, broken)
+        broken.silence()
+        broken.plug()
+        wait_for(scene.agent.log, lambda lines: any("waiting for probes" in str(line) for line in lines))
+        on_disk = scene.agent.state_directory / "state.json"
+        wait_for(on_disk.read_text, lambda text: '"LinkDown"' in text and '"failed":true' in text)
+        scene.agent.kill()
+        lived = len(scene.agent.log())
+        scene.agent.start()
+        threading.Event().wait(2)
+        assert scene.view().usable == {scene.other(broken).name}
+        assert [line for line in scene.agent.log()[lived:] if line.get("reason") == "LinkUp"] == []
+        broken.restore()
+        scene.wait_state("ok")
+        scene.settle()
+
+
 def test_cable_pulled_while_the_agent_is_dead_is_made_good_at_start() -> None:
     with Scene() as scene:
         broken = scene.holder(V4)

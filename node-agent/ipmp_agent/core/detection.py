@@ -63,6 +63,7 @@ class Detection:
         self._group = owner
         self._routers: tuple[Address, ...] = ()
         self._among_members = False  # members ask one another
+        self._doubt_ends = timers.NEVER  # when who has not been found since the start is not there
         self.time = self._configured_time(configuration)
 
     @staticmethod
@@ -120,6 +121,14 @@ class Detection:
     def restore_failed(self, interface: Interface, reason: Reason, now: float) -> None:
         """The agent starts again and remembers this member as failed: it stays so until proven good."""
         interface.fire(InterfaceEvent.FAIL, reason, now)
+        interface.doubted = True
+
+    def all_found(self, now: float) -> None:
+        """The agent has started: what is there has been told, and targets are still to be discovered.
+
+        Silence says nothing in the quiet period, for or against a member, and a verdict takes a detection time.
+        """
+        self._doubt_ends = now + max(timers.QUIET_PERIOD, self.time.value)
 
     def go_offline(self, interface: Interface, reason: Reason, now: float) -> None:
         """Stop probing: what it says while it is worked on means nothing."""
@@ -280,12 +289,32 @@ class Detection:
         """A link that is up repairs a member that no probe can judge, unless probes condemned it."""
         if interface.state not in BROKEN or interface.link.up is False or interface.link.held or interface.capable:
             return
+        if interface.doubted and self._may_still_be_judged(interface):
+            return
         if interface.enabled and interface.cause is Reason.PROBES_LOST:
             return
         searching = any(prober.searching for prober in interface.probers.values())
         if searching and interface.cause is Reason.GROUP_FAILED and self._group_failed:
             return  # nobody answered, and whoever is found next has to
         self._repair(interface, Reason.LINK_UP, now)
+
+    def _may_still_be_judged(self, interface: Interface) -> bool:
+        """Whether a target, or a test address, may still come for one that had failed when the agent started."""
+        if self._doubt_ends == timers.NEVER:
+            return True  # not even all that is there has been told
+        wanted = self._configuration.policies.probe_method is not ProbeMethod.DISABLED
+        return wanted and any(prober.targets or prober.want_hosts for prober in interface.probers.values())
+
+    def _end_doubt(self, now: float) -> None:
+        """Nobody else will be found. If no member works, a link is better than none, probes that were lost or not."""
+        self._doubt_ends = timers.NEVER
+        doubted = [interface for interface in self._members if interface.doubted]
+        for interface in sorted(doubted, key=lambda each: each.cause is Reason.PROBES_LOST):
+            interface.doubted = False
+            if not self._group_failed:
+                self._try_repair_by_link(interface, now)
+            elif interface.state in BROKEN and interface.link.usable and not interface.capable:
+                self._repair(interface, Reason.LINK_UP, now)
 
     # --- verdicts ---
 
@@ -356,7 +385,11 @@ class Detection:
             margin = timers.JITTER_MINIMUM * self.time.interval
             if not interface.quiet(now) and transitive.is_to_blame(interface, self._members, margin):
                 self._fail(interface, Reason.PROBES_LOST, now)
-        elif interface.state in BROKEN and interface.cause is not Reason.LINK_DOWN and prober.repaired():
+        elif (
+            interface.state in BROKEN
+            and prober.repaired()
+            and (interface.doubted or interface.cause is not Reason.LINK_DOWN)
+        ):
             self._repair(interface, Reason.PROBES_ANSWERED, now)
 
     @staticmethod
@@ -384,7 +417,7 @@ class Detection:
 
     def next_deadline(self) -> float:
         """When the next prober or held link wants attention."""
-        earliest = timers.NEVER
+        earliest = self._doubt_ends
         for interface in self._interfaces.values():
             times = [interface.test_addresses_due]
             if interface.link.up is not False:
@@ -399,6 +432,8 @@ class Detection:
     def tick(self, now: float) -> None:
         """Judge and probe whatever is due."""
         asleep = 0.0
+        if now >= self._doubt_ends:
+            self._end_doubt(now)
         for interface in self._interfaces.values():
             if now >= interface.test_addresses_due:
                 interface.test_addresses_due = timers.NEVER

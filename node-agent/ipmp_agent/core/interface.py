@@ -113,6 +113,7 @@ class Interface:
     __slots__ = (
         "active_since",
         "cause",
+        "doubted",
         "duplicates",
         "facts",
         "gone",
@@ -138,6 +139,7 @@ class Interface:
         self.since = now
         self.reason: Reason | None = reason
         self.cause: Reason | None = None  # of the failure it is in
+        self.doubted = False  # it had failed when the agent started: who is to judge it may still be found
         self.inactive = False
         self.active_since: int | None = None  # order of activation in the group; None: not active
         self.facts: InterfaceFound | None = None  # None: absent
@@ -160,6 +162,7 @@ class Interface:
             self.cause = reason
         elif event in {InterfaceEvent.REPAIR, InterfaceEvent.VANISH}:
             self.cause = None
+            self.doubted = False
 
     @property
     def role(self) -> Role:

@@ -201,6 +201,7 @@ class Multipathing:
                 self._interfaces[key].offline_reasons.add(Reason.OFFLINE)
         self._saved.clear()
         if first_time:
+            self._detection.all_found(now)
             self._offline.part_twins(now)
             self._recovery.begin(now, self._detection.time.value)
         self._detection.review_all(now)

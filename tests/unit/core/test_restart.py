@@ -1,0 +1,268 @@
+"""The agent is started again in the middle of a failure: it knows nobody to ask yet, and the verdict stays."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ipmp_agent.core import timers
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.core.snapshot import InterfaceWord
+from ipmp_agent.simulated import VirtualNode, node_group
+from ipmp_api.types import ProbeMethod, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HOST = "198.18.0.9"
+TESTED = ["198.18.2.1/24", "198.18.2.2/24", "198.18.2.3/24"]
+METHODS = [ProbeMethod.AUTO, ProbeMethod.ICMP]
+
+
+def hosts(members: int = 3, *, method: ProbeMethod = ProbeMethod.AUTO, **fields: object) -> VirtualNode:
+    """Targets are discovered only, by IPv4."""
+    addresses = TESTED[:members]
+    group = node_group(members, addresses=4, pins=(), discovery=True, test_addresses=addresses, probe_method=method)
+    return VirtualNode(dataclasses.replace(group, **fields), hosts=[HOST])  # type: ignore[arg-type]
+
+
+def link_local_hosts(members: int = 3, *, method: ProbeMethod = ProbeMethod.AUTO) -> VirtualNode:
+    """Targets are discovered only, by IPv6."""
+    group = node_group(members, addresses=4, pins=(), discovery=True, probe_method=method)
+    return VirtualNode(group, hosts=["fe80::9"], link_local=True)
+
+
+def routers(members: int = 3, *, method: ProbeMethod = ProbeMethod.AUTO) -> VirtualNode:
+    """Targets are the gateways of the routing table."""
+    group = node_group(members, addresses=4, pins=(), test_addresses=TESTED[:members], probe_method=method)
+    return VirtualNode(group, routers=["198.18.0.1"])
+
+
+def pins(members: int = 3, *, method: ProbeMethod = ProbeMethod.AUTO) -> VirtualNode:
+    """Targets are named by the configuration."""
+    group = node_group(members, addresses=4, test_addresses=TESTED[:members], probe_method=method)
+    return VirtualNode(group)
+
+
+SOURCES = [hosts, link_local_hosts, routers, pins]
+
+
+def start(node: VirtualNode) -> None:
+    node.start()
+    node.run(3)
+
+
+# --- how nic0 comes to be failed, silent, with its link up
+
+
+def comes_up_silent(node: VirtualNode) -> None:
+    node.link("nic0", up=False)
+    node.run(1)
+    node.silence("nic0")
+    node.link("nic0", up=True)
+    node.run(3)
+
+
+def falls_silent(node: VirtualNode) -> None:
+    node.silence("nic0")
+    node.run(3)
+
+
+def stays_silent_when_its_group_is_back(node: VirtualNode) -> None:
+    node.all_targets(up=False)
+    node.run(3)
+    node.silence("nic0")
+    node.all_targets(up=True)
+    node.run(10)
+
+
+def comes_up_silent_while_nobody_looks(node: VirtualNode) -> None:
+    node.link("nic0", up=False)
+    node.run(1)
+    node.silence("nic0")
+    node.network.nics["nic0"].cable = True
+
+
+FAILURES = [comes_up_silent, falls_silent, stays_silent_when_its_group_is_back, comes_up_silent_while_nobody_looks]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("source", SOURCES)
+def test_member_that_does_not_answer_stays_failed_over_a_restart(
+    source: Callable[..., VirtualNode], failure: Callable[[VirtualNode], None], method: ProbeMethod
+) -> None:
+    node = source(method=method)
+    start(node)
+    failure(node)
+    moves = len(node.moves)
+    node.verdicts.clear()
+    for _ in range(2):
+        node.restart()
+        assert node.interface("nic0").state is InterfaceWord.FAILED
+        node.run(timers.QUIET_PERIOD + 5)
+    assert node.interface("nic0").state is InterfaceWord.FAILED
+    assert node.verdicts == []
+    assert len(node.moves) == moves
+    node.silence("nic0", on=False)
+    assert node.run(2, lambda: node.interface("nic0").state is InterfaceWord.OK)
+
+
+def test_ten_answers_repair_soon_after_a_restart() -> None:
+    node = hosts()
+    start(node)
+    comes_up_silent(node)
+    node.silence("nic0", on=False)
+    node.restart()
+    assert not node.run(1, lambda: node.interface("nic0").state is InterfaceWord.OK)
+    assert node.run(1, lambda: node.interface("nic0").state is InterfaceWord.OK)
+    assert node.active == ["nic0", "nic1", "nic2"]
+
+
+# --- and no member stays failed because there is nobody to ask
+
+
+def test_where_nobody_answers_the_other_members_do() -> None:
+    node = hosts(2)
+    start(node)
+    node.link("nic0", up=False)
+    node.all_targets(up=False)
+    node.network.nics["nic0"].cable = True
+    node.restart()
+    assert node.interface("nic0").state is InterfaceWord.FAILED
+    assert node.run(2, lambda: node.interface("nic0").state is InterfaceWord.OK)
+
+
+def gone(node: VirtualNode) -> None:
+    node.all_targets(up=False)
+    node.run(3)
+
+
+def unplugged(node: VirtualNode) -> None:
+    node.link("nic0", up=False)
+    node.all_targets(up=False)
+    node.network.nics["nic0"].cable = True
+
+
+@pytest.mark.parametrize("failure", [gone, unplugged])
+def test_where_nobody_is_found_the_link_counts_after_the_quiet_period(failure: Callable[[VirtualNode], None]) -> None:
+    node = hosts(1)
+    start(node)
+    failure(node)
+    assert node.failed
+    node.restart()
+    assert not node.run(timers.QUIET_PERIOD - 0.1, lambda: not node.failed)
+    assert node.run(0.2, lambda: not node.failed)
+    assert node.interface("nic0").state is InterfaceWord.UNKNOWN
+    assert node.moves[4:] == []
+
+
+def test_last_link_counts_after_the_quiet_period_whatever_was_said_against_it() -> None:
+    node = hosts(2)
+    start(node)
+    falls_silent(node)
+    node.all_targets(up=False)
+    node.network.nics["nic1"].cable = False
+    node.restart()
+    assert node.failed
+    assert node.run(timers.QUIET_PERIOD + 0.1, lambda: not node.failed)
+    assert node.active == ["nic0"]
+    assert node.held_by("nic0") == [1, 2, 3, 4]
+
+
+def test_a_verdict_takes_its_time_where_that_is_longer_than_the_quiet_period() -> None:
+    node = VirtualNode(
+        node_group(1, pins=(), discovery=True, test_addresses=TESTED[:1], detection_time=300.0), hosts=[HOST]
+    )
+    node.start()
+    unplugged(node)
+    node.restart()
+    assert not node.run(299.9, lambda: not node.failed)
+    assert node.run(0.2, lambda: not node.failed)
+
+
+def test_of_those_that_failed_with_their_group_one_that_probes_condemned_comes_last() -> None:
+    node = hosts(2)
+    start(node)
+    falls_silent(node)
+    node.all_targets(up=False)
+    node.silence("nic1")
+    node.run(3)
+    assert node.failed
+    node.restart()
+    node.run(timers.QUIET_PERIOD + 10)
+    assert node.active == ["nic1"]
+    assert node.interface("nic0").state is InterfaceWord.FAILED
+
+
+def test_member_that_nobody_is_to_judge_is_repaired_by_its_link_at_once() -> None:
+    for node in (
+        VirtualNode(node_group(2, pins=())),
+        VirtualNode(node_group(2, pins=(), discovery=True, probe_method=ProbeMethod.DISABLED)),
+    ):
+        start(node)
+        node.link("nic0", up=False)
+        node.network.nics["nic0"].cable = True
+        node.restart()
+        assert node.interface("nic0").reason is Reason.LINK_UP
+        assert node.active == ["nic0", "nic1"]
+
+
+# --- random histories
+
+HAPPENINGS = st.lists(
+    st.tuples(st.sampled_from(["restart", "unplug", "plug", "offline", "online"]), st.floats(0, 3) | st.floats(3, 50)),
+    max_size=10,
+)
+
+
+@settings(max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    source=st.sampled_from(SOURCES),
+    failure=st.sampled_from(FAILURES),
+    method=st.sampled_from(METHODS),
+    standby=st.booleans(),
+    seed=st.integers(0, 1 << 16),
+    happenings=HAPPENINGS,
+)
+def test_no_history_repairs_a_member_that_never_answers(
+    source: Callable[..., VirtualNode],
+    failure: Callable[[VirtualNode], None],
+    method: ProbeMethod,
+    standby: bool,
+    seed: int,
+    happenings: list[tuple[str, float]],
+) -> None:
+    node = source(method=method)
+    if standby:
+        first, *others, last = node.configuration.members
+        members = (first, *others, dataclasses.replace(last, role=Role.STANDBY))
+        node.configuration = dataclasses.replace(node.configuration, members=members)
+    node.seed = seed
+    node.core = type(node.core)(node.configuration, seed=seed)
+    start(node)
+    failure(node)
+    node.verdicts.clear()
+    node.moves.clear()
+    for what, seconds in happenings:
+        if what == "restart":
+            node.restart()
+        elif what == "offline":
+            node.offline("nic0")
+        elif what == "online":
+            node.online("nic0")
+        elif node.interface("nic0").offline:
+            continue  # that it had no link is forgiven while it is out, and on its return it is judged anew
+        elif seconds < 20:
+            node.link("nic0", up=what == "plug")
+        else:  # while nobody looks
+            node.network.nics["nic0"].cable = what == "plug"
+            node.restart()
+        node.run(seconds)
+        assert not node.interface("nic0").usable
+    assert [verdict for _, verdict in node.verdicts if verdict.interface == "nic0"] == []
+    assert node.moves == []
