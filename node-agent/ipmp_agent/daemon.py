@@ -52,7 +52,10 @@ SAVE_DELAY = 0.05
 """Seconds from a change to the writing of the state file, so that a burst of changes is written once."""
 
 SECURING = 1.0
-"""Seconds to wait for the disk before the first change to the kernel: one that hangs must not stop a group."""
+"""Seconds to wait for the disk before the first change to the kernel: one that hangs must not stop a group.
+
+As long as it hangs it is not waited for again: groups start one after the other, and one that waits sees no failure.
+"""
 
 ERROR_PAUSE = 0.1
 """Seconds until a core that failed in a tick is ticked again: a fault must not become a busy loop."""

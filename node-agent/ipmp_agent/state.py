@@ -170,7 +170,7 @@ class StateWriter:
         self._newest: State | None = None
         self._closing = False
         self._complaining = False
-        self._writing = False
+        self._behind_since: float | None = None  # monotonic: the disk has taken nothing since, though it was to
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="state", daemon=True)
         self._thread.start()
@@ -182,9 +182,21 @@ class StateWriter:
             self._wake.notify_all()
 
     def written(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds until all that was put is on disk; False if it is not. From any thread."""
+        """Wait until all that was put is on disk; False if it is not. From any thread.
+
+        Args:
+            timeout: seconds to wait at most. A disk that has taken nothing for so long hangs, and is not waited for
+                anew: many who come one after the other wait once.
+        """
+        end = time.monotonic() + timeout
         with self._wake:
-            return self._wake.wait_for(lambda: self._newest is None and not self._writing, timeout)
+            while self._newest is not None or self._behind_since is not None:
+                given_up = end if self._behind_since is None else min(end, self._behind_since + timeout)
+                remaining = given_up - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._wake.wait(remaining)
+            return True
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what is still to be written, waiting at most `timeout` seconds for the disk."""
@@ -200,7 +212,8 @@ class StateWriter:
             with self._wake:
                 self._wake.wait_for(lambda: self._newest is not None or self._closing)
                 state, self._newest = self._newest, None
-                self._writing = state is not None
+                if state is not None and self._behind_since is None:
+                    self._behind_since = time.monotonic()
                 last_attempt = self._closing
             if state is None:
                 return
@@ -209,8 +222,9 @@ class StateWriter:
                 return
             if not done:
                 self._wait_to_retry(state)
+                continue
             with self._wake:
-                self._writing = False
+                self._behind_since = None
                 self._wake.notify_all()
 
     def _write(self, state: State) -> bool:

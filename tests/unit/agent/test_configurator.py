@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ipmp_agent import state
 from ipmp_agent.configurator import RETRY_MINIMUM
 from ipmp_agent.core.actions import MoveAddresses, SetOutbound
 from ipmp_agent.core.events import KernelRead, LinkChanged, StateRestored
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import GroupState, InterfaceWord
+from ipmp_agent.daemon import SECURING
 from ipmp_agent.state import State
 from ipmp_api.types import Mode, ProbeMethod
 from tests.unit.agent.building import Rig, ScriptedCore, node_group
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from ipmp_api.types import NodeGroup
 
@@ -386,3 +391,30 @@ async def test_a_disk_that_hangs_stops_no_group(caplog: pytest.LogCaptureFixture
     assert await rig.apply(node_group())
     assert set(rig.holders.values()) == {"nic0", "nic1"}
     assert "the disk is slow" in caplog.text
+
+
+async def test_groups_do_not_wait_one_after_the_other_for_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works, save = threading.Event(), state.save
+
+    def hang(directory: Path, value: State) -> None:
+        assert works.wait(30)
+        save(directory, value)
+
+    monkeypatch.setattr(state, "save", hang)
+    writer = state.StateWriter(tmp_path, lambda: None)
+    rig = Rig()
+    rig.plane._save, rig.plane.written = writer.put, writer.written
+    groups = [node_group(f"g{n}", interfaces=(f"nic{n}",), addresses=(f"198.18.0.{n}/24",)) for n in range(1, 11)]
+    began = time.monotonic()
+    assert await rig.apply(*groups)
+    assert time.monotonic() - began < 5 * SECURING, "once, and not for each"
+    assert len(rig.holders) == len(groups)
+    rig.plane.save_now()
+    works.set()
+    assert writer.written(30)
+    assert state.load(tmp_path).groups == rig.plane._unfinished.groups | {
+        name: group.to_save(rig.kernel.memory(name)) for name, group in rig.plane.groups.items()
+    }
+    writer.close()

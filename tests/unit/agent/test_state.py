@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -168,6 +170,37 @@ def test_writer_says_when_what_was_put_is_on_disk(tmp_path: Path, monkeypatch: p
     disk.leave.release()
     assert writer.written(30)
     assert disk.saved == [numbered(0)]
+    writer.close(30)
+
+
+@pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "refuses"])
+def test_writer_waits_once_for_a_disk_that_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
+) -> None:
+    disk = _SlowDisk()
+    refusal = threading.Event()
+    monkeypatch.setattr(StateWriter, "RETRY", 0.01)
+
+    def save(directory: Path, value: State) -> None:
+        if not hangs and not refusal.is_set():
+            raise OSError(errno.EROFS, "read-only")
+        disk(directory, value)
+
+    monkeypatch.setattr(state, "save", save)
+    writer = StateWriter(tmp_path, lambda: None)
+    began = time.monotonic()
+    for number in range(20):
+        writer.put(numbered(number))
+        assert not writer.written(0.5)
+    assert time.monotonic() - began < 5, "once, and not for each"
+    refusal.set()
+    for _ in range(3):
+        disk.leave.release()
+    assert writer.written(30)
+    assert disk.saved[-1] == numbered(19)
+    writer.put(numbered(20))
+    threading.Timer(0.1, disk.leave.release).start()
+    assert writer.written(30), "it works again, and is waited for"
     writer.close(30)
 
 
