@@ -161,8 +161,7 @@ class Configurator:
         self._saved.pop(name, None)
         self._keep_in_mind()
         group.ready = True
-        restored = StateRestored(saved.interfaces if saved else ())
-        plane.release(group, restored)
+        plane.release(group, saved.restored() if saved else StateRestored(()))
         log.info("running with %d interfaces", len(configuration.members), extra={"group": name})
 
     async def _change(self, group: RunningGroup, configuration: NodeGroup) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ipmp_agent.core.actions import Action, Move
-    from ipmp_agent.core.events import Event, SavedInterface
+    from ipmp_agent.core.events import Event, StateRestored
     from ipmp_agent.core.snapshot import GroupSnapshot
     from ipmp_agent.measurements import GroupMeasurements
     from ipmp_agent.publication import Finding
@@ -56,7 +56,7 @@ class Core(Protocol):
     def snapshot(self) -> GroupSnapshot:
         """The state now."""
 
-    def saved(self) -> tuple[SavedInterface, ...]:
+    def saved(self) -> StateRestored:
         """What a restart should know."""
 
 
@@ -177,4 +177,6 @@ class RunningGroup:
 
     def to_save(self, kernel_memory: dict[str, Any] | None) -> SavedGroup:
         """What the state file keeps of it."""
-        return SavedGroup(self.configuration, self.core.saved(), kernel_memory, tuple(self.history))
+        saved = self.core.saved()
+        history = tuple(self.history)
+        return SavedGroup(self.configuration, saved.interfaces, kernel_memory, history, saved.detection_time)

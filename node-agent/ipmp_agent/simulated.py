@@ -156,11 +156,11 @@ class VirtualNode:
 
     # --- life of the agent
 
-    def start(self, saved: tuple[events.SavedInterface, ...] | None = None) -> list[Action]:
+    def start(self, saved: events.StateRestored | None = None) -> list[Action]:
         """The agent starts: it remembers, and reads its kernel."""
         actions = []
         if saved is not None:
-            actions += self.handle(events.StateRestored(saved))
+            actions += self.handle(saved)
         appearances = [self.appearance(key) for key, nic in self.network.nics.items() if nic.present]
         test_addresses = [event for _, *those in appearances for event in those]
         for event in (*(found for found, *_ in appearances), *test_addresses):

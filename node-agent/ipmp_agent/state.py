@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
 from ipmp_agent.codec import decode, encode
-from ipmp_agent.core.events import SavedInterface  # noqa: TC001 - the codec reads the hints
+from ipmp_agent.core.events import SavedInterface, StateRestored
 from ipmp_agent.publication import Failover  # noqa: TC001
 from ipmp_api.types import NodeGroup  # noqa: TC001
 
@@ -43,6 +43,11 @@ class SavedGroup:
     interfaces: tuple[SavedInterface, ...] = ()
     kernel: dict[str, Any] | None = None  # what linux/ remembers; opaque here
     history: tuple[Failover, ...] = ()
+    detection_time: float | None = None  # raised to this, seconds
+
+    def restored(self) -> StateRestored:
+        """What the core is told of it first."""
+        return StateRestored(self.interfaces, self.detection_time)
 
 
 @dataclass(frozen=True, slots=True)

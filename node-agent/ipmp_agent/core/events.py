@@ -202,6 +202,7 @@ class StateRestored:
     """
 
     interfaces: tuple[SavedInterface, ...]
+    detection_time: float | None = None  # in force, seconds; None: the configured one
 
 
 Event = (

@@ -103,9 +103,9 @@ class Multipathing:
             tuple((self._name(key), reason, detail) for (key, reason), detail in self._findings.items()),
         )
 
-    def saved(self) -> tuple[events.SavedInterface, ...]:
+    def saved(self) -> events.StateRestored:
         """What the state file must remember so that a restart changes nothing."""
-        return tuple(
+        interfaces = tuple(
             events.SavedInterface(
                 interface=interface.key,
                 failed=interface.failed,
@@ -118,6 +118,8 @@ class Multipathing:
             for interface in self._interfaces.values()
             if interface.present or Reason.OFFLINE in interface.offline_reasons
         )
+        time = self._detection.time
+        return events.StateRestored(interfaces, time.value if time.raised else None)
 
     # --- what detection and maintenance ask of their group ---
 
@@ -190,8 +192,8 @@ class Multipathing:
         self._configure(event.configuration, now)
 
     def _on_restored(self, event: events.StateRestored, now: float) -> None:
-        del now
         self._saved = {saved.interface: saved for saved in event.interfaces}
+        self._detection.time.restore(event.detection_time, now)
 
     def _on_kernel_read(self, event: events.KernelRead, now: float) -> None:
         del event

@@ -80,6 +80,13 @@ class DetectionTime:
         self.value = timers.PROBES_PER_DETECTION_TIME * self.interval
         self._raised_at = now
 
+    def restore(self, value: float | None, now: float) -> None:
+        """Go on with the time that an earlier run had raised; None: it had not."""
+        if self.adaptive and value is not None and value > self.configured:
+            self.value = value
+            self.interval = timers.probe_interval(value)
+            self._raised_at = now
+
     def fast(self, crtt: float) -> bool:
         """Whether this target would not mind half the detection time."""
         return crtt <= self.interval / timers.DETECTION_TIME_LOWER

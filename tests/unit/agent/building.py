@@ -6,6 +6,7 @@ from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 from ipmp_agent.configurator import Configurator
+from ipmp_agent.core.events import StateRestored
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.core.snapshot import GroupSnapshot, GroupState
 from ipmp_agent.daemon import DataPlane
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ipmp_agent.core.actions import Action, ProbeClosed
-    from ipmp_agent.core.events import Event, SavedInterface
+    from ipmp_agent.core.events import Event
     from ipmp_agent.publication import Occurrence, Publication
     from ipmp_agent.recording import Entry
 
@@ -103,8 +104,8 @@ class ScriptedCore:
     def snapshot(self) -> GroupSnapshot:
         return snapshot()
 
-    def saved(self) -> tuple[SavedInterface, ...]:
-        return ()
+    def saved(self) -> StateRestored:
+        return StateRestored(())
 
     @property
     def events(self) -> list[Event | None]:

@@ -292,7 +292,7 @@ def test_twin_whose_other_left_while_no_agent_ran_is_online_at_once() -> None:
     node.wear("nic1", "nic0")
     node.wear("nic2", "nic0")
     saved = node.core.saved()
-    assert [one.twin for one in saved] == [False, True, True]
+    assert [one.twin for one in saved.interfaces] == [False, True, True]
     node.network.nics["nic0"].present = False
     for holders in node.kernel.values():
         holders.discard("nic0")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, Phase, settings
@@ -145,6 +147,15 @@ class Group(RuleBasedStateMachine):
     def every_target(self, up: bool) -> None:
         self.node.all_targets(up=up)
 
+    @rule(address=st.sampled_from([*TARGETS, *HOSTS]), latency=st.sampled_from([0.0002, 0.1, 0.4]))
+    def slow(self, address: str, latency: float) -> None:
+        if ip_address(address) in self.node.network.latency:
+            self.node.network.latency[ip_address(address)] = latency
+
+    @rule(error=st.none() | st.just(errno.ENETDOWN))
+    def refuse_to_send(self, error: int | None) -> None:
+        self.node.refuse_to_send = error
+
     @rule(key=KEYS, force=st.booleans())
     def offline(self, key: str, force: bool) -> None:
         self.node.offline(key, force=force)
@@ -190,8 +201,19 @@ class Group(RuleBasedStateMachine):
             after = self.node.snapshot()
             assert [i.usable for i in after.interfaces] == [i.usable for i in snapshot.interfaces]
             assert self.node.active == [i.interface for i in snapshot.interfaces if i.active]
+            assert after.detection_time == snapshot.detection_time
             if not waiting:
                 assert {a: set(h) for a, h in self.node.kernel.items() if h} == {a: h for a, h in before.items() if h}
+
+    @rule(key=KEYS, up=st.booleans(), present=st.booleans())
+    def change_while_no_agent_runs(self, key: str, up: bool, present: bool) -> None:
+        nic = self.node.network.nics[key]
+        nic.cable, nic.present = up, present
+        if not present:
+            for holders in self.node.kernel.values():
+                holders.discard(key)
+        self.node.moves.clear()
+        self.node.restart()
 
     # --- what people change
 

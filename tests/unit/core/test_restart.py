@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ipmp_agent.core import timers
+from ipmp_agent.core import events, timers
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import InterfaceWord
-from ipmp_agent.simulated import VirtualNode, node_group
+from ipmp_agent.simulated import TARGET, VirtualNode, node_group
 from ipmp_api.types import ProbeMethod, Role
 
 if TYPE_CHECKING:
@@ -210,6 +211,36 @@ def test_member_that_nobody_is_to_judge_is_repaired_by_its_link_at_once() -> Non
         node.restart()
         assert node.interface("nic0").reason is Reason.LINK_UP
         assert node.active == ["nic0", "nic1"]
+
+
+# --- what else a restart leaves as it is
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_targets_that_became_slow_are_given_their_time_from_the_start(seed: int) -> None:
+    node = VirtualNode(node_group(2), seed=seed)
+    start(node)
+    for latency in (0.1, 0.3, 0.6, 1.2, 2.4):
+        node.network.latency[ip_address(TARGET)] = latency
+        node.run(100)
+    before = node.snapshot().detection_time
+    assert before > 7 * 2.4
+    node.verdicts.clear()
+    node.restart()
+    assert node.snapshot().detection_time == before
+    node.run(100)
+    assert node.verdicts == []
+    node.network.latency[ip_address(TARGET)] = 0.001
+    assert node.run(700, lambda: node.snapshot().detection_time == 1.0), "and it is lowered again"
+    node.restart()
+    node.configure(node_group(2, detection_time=0.5))
+    assert node.snapshot().detection_time == 0.5
+
+
+def test_detection_time_that_is_not_to_adapt_is_the_configured_one() -> None:
+    node = VirtualNode(node_group(2, adaptive=False))
+    node.start(events.StateRestored((), detection_time=20.0))
+    assert node.snapshot().detection_time == 1.0
 
 
 # --- random histories
