@@ -192,6 +192,7 @@ class SavedInterface:
     reason: Reason | None = None
     heeded: bool = False  # offline because spec.offline asks for it
     twin: bool = False  # offline because another member has its MAC address
+    active_since: int | None = None  # order of activation in the group; None: not active
 
 
 @dataclass(frozen=True, slots=True)

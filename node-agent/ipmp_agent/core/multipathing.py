@@ -114,6 +114,7 @@ class Multipathing:
                 reason=interface.cause,
                 heeded=Reason.CONFIGURED in interface.offline_reasons,
                 twin=Reason.DUPLICATE_MAC in interface.offline_reasons,
+                active_since=interface.active_since,
             )
             for interface in self._interfaces.values()
             if interface.present or Reason.OFFLINE in interface.offline_reasons
@@ -193,6 +194,7 @@ class Multipathing:
 
     def _on_restored(self, event: events.StateRestored, now: float) -> None:
         self._saved = {saved.interface: saved for saved in event.interfaces}
+        self._activations = max((saved.active_since or 0 for saved in event.interfaces), default=0)
         self._detection.time.restore(event.detection_time, now)
 
     def _on_kernel_read(self, event: events.KernelRead, now: float) -> None:
@@ -261,6 +263,7 @@ class Multipathing:
             self.gained(interface, reclaim=True)
         else:  # who is used is settled when all have been found
             interface.inactive = saved.inactive if saved else interface.role is Role.STANDBY
+            interface.active_since = saved.active_since if saved else None
 
     def _mac_changed(self, interface: Interface, now: float) -> None:
         if self._read and not interface.offline and group.mac_holder(interface, self._members):

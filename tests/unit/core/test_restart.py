@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ipmp_agent.core import events, timers
+from ipmp_agent.core.actions import SetNominee
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import InterfaceWord
 from ipmp_agent.simulated import TARGET, VirtualNode, node_group
-from ipmp_api.types import ProbeMethod, Role
+from ipmp_api.types import ProbeMethod, Role, Switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,6 +215,22 @@ def test_member_that_nobody_is_to_judge_is_repaired_by_its_link_at_once() -> Non
 
 
 # --- what else a restart leaves as it is
+
+
+@pytest.mark.parametrize("spreading", list(Switch))
+def test_who_was_activated_first_still_stands_for_the_group(spreading: Switch) -> None:
+    node = VirtualNode(node_group(3, outbound_spreading=spreading))
+    start(node)
+    node.link("nic0", up=False)
+    node.link("nic0", up=True)
+    node.run(300)
+    before = node.snapshot()
+    assert before.nominee_ipv4 == "nic1"
+    for _ in range(2):
+        actions = node.restart()
+        after = node.snapshot()
+        assert (after.nominee_ipv4, after.outbound_ipv4) == (before.nominee_ipv4, before.outbound_ipv4)
+        assert {a.ipv4 for a in actions if isinstance(a, SetNominee)} == {"nic1"}
 
 
 @pytest.mark.parametrize("seed", range(3))
