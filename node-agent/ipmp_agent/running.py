@@ -178,5 +178,11 @@ class RunningGroup:
     def to_save(self, kernel_memory: dict[str, Any] | None) -> SavedGroup:
         """What the state file keeps of it."""
         saved = self.core.saved()
-        history = tuple(self.history)
-        return SavedGroup(self.configuration, saved.interfaces, kernel_memory, history, saved.detection_time)
+        return SavedGroup(
+            self.configuration,
+            saved.interfaces,
+            kernel_memory,
+            tuple(self.history),
+            saved.detection_time,
+            saved.moves,
+        )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
 from ipmp_agent.codec import decode, encode
-from ipmp_agent.core.events import SavedInterface, StateRestored
+from ipmp_agent.core.events import SavedInterface, SavedMoves, StateRestored
 from ipmp_agent.publication import Failover  # noqa: TC001
 from ipmp_api.types import NodeGroup  # noqa: TC001
 
@@ -44,10 +44,16 @@ class SavedGroup:
     kernel: dict[str, Any] | None = None  # what linux/ remembers; opaque here
     history: tuple[Failover, ...] = ()
     detection_time: float | None = None  # raised to this, seconds
+    moves: tuple[SavedMoves, ...] = ()
 
     def restored(self) -> StateRestored:
         """What the core is told of it first."""
-        return StateRestored(self.interfaces, self.detection_time)
+        return StateRestored(self.interfaces, self.detection_time, self.moves)
+
+    def of_another_boot(self) -> SavedGroup:
+        """What is still true of it: not what the kernel had, and the clock began anew."""
+        interfaces = tuple(replace(each, link_ups=(), held_until=None) for each in self.interfaces)
+        return replace(self, kernel=None, interfaces=interfaces, moves=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ def parse(text: str, boot: str | None) -> State:
     written = document.get("bootId")  # agents before it was kept did not write one
     if None not in (written, boot) and written != boot:
         log.info("the host was started anew since the state file was written: what its kernel had is forgotten")
-        state = replace(state, groups={name: replace(group, kernel=None) for name, group in state.groups.items()})
+        state = replace(state, groups={name: group.of_another_boot() for name, group in state.groups.items()})
         if state.trial is not None:
             state = replace(state, trial=replace(state.trial, rebooted=True))
     return state

@@ -193,6 +193,17 @@ class SavedInterface:
     heeded: bool = False  # offline because spec.offline asks for it
     twin: bool = False  # offline because another member has its MAC address
     active_since: int | None = None  # order of activation in the group; None: not active
+    claims: bool = False  # its share of the addresses, which waits for their budgets
+    link_ups: tuple[float, ...] = ()  # when its link came up last, monotonic seconds
+    held_until: float | None = None  # because it came up too often; None: it is not held
+
+
+@dataclass(frozen=True, slots=True)
+class SavedMoves:
+    """When one address was moved last, monotonic seconds, oldest first."""
+
+    address: InterfaceAddress
+    at: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +215,7 @@ class StateRestored:
 
     interfaces: tuple[SavedInterface, ...]
     detection_time: float | None = None  # in force, seconds; None: the configured one
+    moves: tuple[SavedMoves, ...] = ()
 
 
 Event = (

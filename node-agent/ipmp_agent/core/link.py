@@ -11,12 +11,12 @@ from ipmp_agent.core import timers
 class Link:
     """Carrier of one interface; `up` is None where the driver does not report it."""
 
-    __slots__ = ("_ups", "release_at", "up")
+    __slots__ = ("release_at", "up", "ups")
 
     def __init__(self) -> None:
         self.up: bool | None = True  # optimistic: a link that is down at the start is then a link that goes down
         self.release_at = timers.NEVER  # when one that came up too often, and is held back, may be looked at again
-        self._ups: tuple[float, ...] = ()  # the last times it came up, oldest first
+        self.ups: tuple[float, ...] = ()  # the last times it came up, oldest first
 
     @property
     def usable(self) -> bool:
@@ -28,12 +28,18 @@ class Link:
         """Came up too often, and waits for the window to pass."""
         return self.release_at < timers.NEVER
 
+    def restore(self, ups: tuple[float, ...], held_until: float | None, now: float) -> None:
+        """Go on with what an earlier run saw of it; not with times of another clock."""
+        self.ups = tuple(at for at in ups if at <= now)
+        if held_until is not None and held_until <= now + timers.LINK_UP_WINDOW:
+            self.release_at = held_until
+
     def came_up(self, now: float) -> bool:
         """Record that carrier came; False when that is once too often and the interface must wait."""
         self.up = True
-        flapping = len(self._ups) == timers.LINK_UPS_PERMITTED and now - self._ups[0] <= timers.LINK_UP_WINDOW
-        self._ups = (*self._ups, now)[-timers.LINK_UPS_PERMITTED :]
-        self.release_at = self._ups[0] + timers.LINK_UP_WINDOW if flapping else timers.NEVER
+        flapping = len(self.ups) == timers.LINK_UPS_PERMITTED and now - self.ups[0] <= timers.LINK_UP_WINDOW
+        self.ups = (*self.ups, now)[-timers.LINK_UPS_PERMITTED :]
+        self.release_at = self.ups[0] + timers.LINK_UP_WINDOW if flapping else timers.NEVER
         return not flapping
 
     def went_down(self) -> None:

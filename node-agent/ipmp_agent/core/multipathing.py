@@ -115,12 +115,15 @@ class Multipathing:
                 heeded=Reason.CONFIGURED in interface.offline_reasons,
                 twin=Reason.DUPLICATE_MAC in interface.offline_reasons,
                 active_since=interface.active_since,
+                claims=interface.key in self._placement.claims,
+                link_ups=interface.link.ups,
+                held_until=interface.link.release_at if interface.link.held else None,
             )
             for interface in self._interfaces.values()
             if interface.present or Reason.OFFLINE in interface.offline_reasons
         )
         time = self._detection.time
-        return events.StateRestored(interfaces, time.value if time.raised else None)
+        return events.StateRestored(interfaces, time.value if time.raised else None, self._placement.moved)
 
     # --- what detection and maintenance ask of their group ---
 
@@ -196,6 +199,7 @@ class Multipathing:
         self._saved = {saved.interface: saved for saved in event.interfaces}
         self._activations = max((saved.active_since or 0 for saved in event.interfaces), default=0)
         self._detection.time.restore(event.detection_time, now)
+        self._placement.restore(event.moves, now)
 
     def _on_kernel_read(self, event: events.KernelRead, now: float) -> None:
         del event
@@ -253,6 +257,8 @@ class Multipathing:
         self._offline.find_reasons(interface, saved, late=self._read)
         if interface.offline_reasons:
             self._detection.go_offline(interface, next(iter(interface.offline_reasons)), now)
+        if saved:
+            interface.link.restore(saved.link_ups, saved.held_until, now)
         if saved and saved.failed:
             self._detection.restore_failed(interface, saved.reason or Reason.RESTORED, now)
         if link is not True:
@@ -264,6 +270,8 @@ class Multipathing:
         else:  # who is used is settled when all have been found
             interface.inactive = saved.inactive if saved else interface.role is Role.STANDBY
             interface.active_since = saved.active_since if saved else None
+            if saved and saved.claims:
+                self._placement.claims.append(interface.key)
 
     def _mac_changed(self, interface: Interface, now: float) -> None:
         if self._read and not interface.offline and group.mac_holder(interface, self._members):
@@ -350,7 +358,7 @@ class Multipathing:
         if self._read:
             self._offline.release_twins(now)
             refused = self._offline.heed_configuration(now)
-        self._detection.release_last_link(now)
+            self._detection.release_last_link(now)
         self._detection.arrange_transitive(now)
         active = self._order_active()
         if not self._read:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
 from ipmp_agent.core.actions import Move
+from ipmp_agent.core.events import SavedMoves
 from ipmp_agent.core.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from ipmp_api.types import InterfaceAddress
 
@@ -41,6 +42,17 @@ class Placement:
         self.retry_at = timers.NEVER  # when what waits for the move budget may go on
         self.claims: list[str] = []  # members entitled to take a share from the others, in the order they came
         self.refused: dict[InterfaceAddress, tuple[Reason, str]] = {}  # cannot be had: by whom, in words
+
+    def restore(self, moves: Iterable[SavedMoves], now: float) -> None:
+        """Go on with the budgets of an earlier run; not with times of another clock."""
+        for saved in moves:
+            at = [moment for moment in saved.at if moment <= now]
+            self._moved_at[saved.address] = deque(at, maxlen=_MOVES_BEFORE_FAILBACK_WAITS)
+
+    @property
+    def moved(self) -> tuple[SavedMoves, ...]:
+        """When each address was moved last."""
+        return tuple(SavedMoves(address, tuple(at)) for address, at in self._moved_at.items())
 
     def holder(self, address: InterfaceAddress) -> str | None:
         """The member that has the address."""

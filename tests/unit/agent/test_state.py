@@ -8,12 +8,13 @@ import os
 import threading
 import time
 from dataclasses import replace
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ipmp_agent import state
-from ipmp_agent.core.events import SavedInterface
+from ipmp_agent.core.events import SavedInterface, SavedMoves
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.publication import Failover
 from ipmp_agent.state import FILE_NAME, SavedGroup, State, StateWriter
@@ -46,6 +47,16 @@ def test_after_another_boot_the_kernel_is_forgotten_and_the_members_are_not(capl
     caplog.set_level("INFO")
     assert state.parse(state.dump(SAVED, "one"), "two") == State({"lab": replace(group, kernel=None)})
     assert "started anew" in caplog.text
+
+
+def test_after_another_boot_nothing_is_known_by_a_clock_that_began_anew() -> None:
+    member = SavedInterface("nic0", failed=True, inactive=False, offline=False, link_ups=(5.0, 7.0), held_until=65.0)
+    moves = (SavedMoves(ip_interface("198.18.0.100/24"), (5.0, 7.0)),)
+    group = SavedGroup(node_group(), (member,), detection_time=2.0, moves=moves)
+    text = state.dump(State({"lab": group}), "one")
+    assert state.parse(text, "one").groups["lab"] == group
+    forgotten = replace(group, interfaces=(replace(member, link_ups=(), held_until=None),), moves=())
+    assert state.parse(text, "two").groups["lab"] == forgotten
 
 
 @pytest.mark.parametrize(("written", "read"), [("one", "one"), (None, "one"), ("one", None), (None, None)])

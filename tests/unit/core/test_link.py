@@ -142,7 +142,8 @@ def test_link_that_is_down_at_the_start_fails_at_once() -> None:
     assert node.held_by("nic1") == [1, 2]
 
 
-def test_third_link_up_within_a_minute_is_refused_until_the_minute_after_the_second_is_over() -> None:
+@pytest.mark.parametrize("restarted", [False, True], ids=["same agent", "next agent"])
+def test_third_link_up_within_a_minute_is_refused_until_the_minute_after_the_second_is_over(*, restarted: bool) -> None:
     node = unprobed()
     ups = []
     for _ in range(3):
@@ -151,6 +152,8 @@ def test_third_link_up_within_a_minute_is_refused_until_the_minute_after_the_sec
         node.link("nic0", up=True)
         ups.append((node.now, node.interface("nic0").usable))
         node.run(5.0)
+        if restarted:
+            node.restart()
     assert [usable for _, usable in ups] == [True, True, False]
     retry = ups[1][0] + 60.0
     assert not node.run(retry - node.now - 0.001, lambda: node.interface("nic0").usable)

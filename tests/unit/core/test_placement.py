@@ -274,13 +274,18 @@ def test_released_standby_keeps_an_address_that_has_no_move_left_until_it_has(fa
         assert node.now == pytest.approx(node.failovers[0][0] + 180.0)
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["same agent", "next agents"])
 @pytest.mark.parametrize("standby", [0, 1])
-def test_flapping_for_an_hour_keeps_the_budget(standby: int) -> None:
+def test_flapping_for_an_hour_keeps_the_budget(standby: int, *, restarted: bool) -> None:
     node = group_of(2, standby, addresses=4)
     while node.now < 3600:
         node.link("nic0", up=False)
         node.run(20)
         node.link("nic0", up=True)
+        if restarted:
+            before = len(node.moves)
+            node.restart()
+            assert len(node.moves) == before
         node.run(45)
     moves: dict[str, list[float]] = {}
     unforced: dict[str, list[float]] = {}

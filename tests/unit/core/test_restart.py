@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HOST = "198.18.0.9"
 TESTED = ["198.18.2.1/24", "198.18.2.2/24", "198.18.2.3/24"]
+UNPROBED = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 METHODS = [ProbeMethod.AUTO, ProbeMethod.ICMP]
 
 
@@ -260,7 +261,38 @@ def test_detection_time_that_is_not_to_adapt_is_the_configured_one() -> None:
     assert node.snapshot().detection_time == 1.0
 
 
+def test_share_that_waits_for_the_budget_is_taken_by_the_next_agent() -> None:
+    node = VirtualNode(node_group(2, **UNPROBED))  # type: ignore[arg-type]
+    node.start()
+    for key in ["nic0", "nic1"] * 2:
+        node.link(key, up=False)
+        node.run(16)
+        node.link(key, up=True)
+        node.run(16)
+    assert node.active == ["nic0", "nic1"]
+    (empty,) = (key for key in node.active if not node.held_by(key))
+    node.restart()
+    assert node.held_by(empty) == []
+    node.run(200)
+    assert len(node.held_by(empty)) == 1
+
+
 # --- random histories
+
+
+def pull(node: VirtualNode, key: str) -> None:
+    node.link(key, up=False)
+
+
+def plug(node: VirtualNode, key: str) -> None:
+    node.link(key, up=True)
+
+
+def flap(node: VirtualNode, key: str) -> None:
+    for up in [False, True] * 3:
+        node.link(key, up=up)
+        node.run(2)
+
 
 HAPPENINGS = st.lists(
     st.tuples(st.sampled_from(["restart", "unplug", "plug", "offline", "online"]), st.floats(0, 3) | st.floats(3, 50)),
@@ -268,7 +300,7 @@ HAPPENINGS = st.lists(
 )
 
 
-@settings(max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     source=st.sampled_from(SOURCES),
     failure=st.sampled_from(FAILURES),
@@ -314,3 +346,51 @@ def test_no_history_repairs_a_member_that_never_answers(
         assert not node.interface("nic0").usable
     assert [verdict for _, verdict in node.verdicts if verdict.interface == "nic0"] == []
     assert node.moves == []
+
+
+KEYS = st.sampled_from(["nic0", "nic1", "nic2"])
+STEPS = st.one_of(
+    st.tuples(st.just(VirtualNode.remove), st.tuples(KEYS)),
+    st.tuples(st.just(VirtualNode.add), st.tuples(KEYS)),
+    st.tuples(st.just(VirtualNode.wear), st.tuples(KEYS, KEYS)),
+    st.tuples(st.just(VirtualNode.offline), st.tuples(KEYS)),
+    st.tuples(st.just(VirtualNode.online), st.tuples(KEYS)),
+    st.tuples(st.just(VirtualNode.run), st.tuples(st.floats(0.5, 100))),
+    st.tuples(st.sampled_from([pull, plug, flap]), st.tuples(KEYS)),
+)
+
+
+def seen(node: VirtualNode) -> tuple[object, ...]:
+    """All but which of the addresses are where: that the newest is lent first is not remembered."""
+    snapshot = node.snapshot()
+    members = [(i.interface, i.state, i.active, i.inactive, i.failed, i.flags) for i in snapshot.interfaces]
+    leaving = (snapshot.nominee_ipv4, snapshot.outbound_ipv4) if node.active else None
+    return members, leaving, [len(node.held_by(i.interface)) for i in snapshot.interfaces]
+
+
+@settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    standby=st.integers(0, 2),
+    failback=st.booleans(),
+    addresses=st.integers(1, 5),
+    steps=st.lists(st.tuples(STEPS, st.booleans()), max_size=12),
+)
+def test_history_with_restarts_is_the_one_without(
+    standby: int, failback: bool, addresses: int, steps: list[tuple[tuple[Callable[..., object], Any], bool]]
+) -> None:
+    """Links only: no jitter, so two nodes do the same at the same time."""
+    group = node_group(3 - standby, standby, addresses=addresses, failback=failback, **UNPROBED)  # type: ignore[arg-type]
+    lasting, restarted = nodes = VirtualNode(group), VirtualNode(group)
+    for node in nodes:
+        node.start()
+    for (happen, arguments), restart in steps:
+        for node in nodes:
+            happen(node, *arguments)
+        if restart:
+            moves = len(restarted.moves)
+            restarted.restart()
+            assert len(restarted.moves) == moves
+        assert seen(restarted) == seen(lasting)
+    for node in nodes:
+        node.run(400)
+    assert seen(restarted) == seen(lasting)
