@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ipmp_agent.core.actions import Action
-    from ipmp_agent.core.events import Event
+    from ipmp_agent.core.events import Event, StateRestored
     from ipmp_agent.core.reasons import Reason
     from ipmp_agent.measurements import Measurements
     from ipmp_agent.publication import Occurrence
@@ -177,6 +177,7 @@ class DataPlane:
         self._refresh_timer: asyncio.TimerHandle | None = None
         self._changed = False
         self._told: list[Occurrence] = []  # in this turn
+        self._known_when_saved: dict[str, StateRestored] = {}
         self._unfinished: State = State()  # groups that are still to be withdrawn, as they were saved
         self.trouble: set[str] = set()  # groups in which the kernel refused something since the last reconcile
         self.trouble_noticed = asyncio.Event()
@@ -396,8 +397,10 @@ class DataPlane:
     # --- what others see
 
     def refresh(self) -> None:
-        """Publish at once and then every second."""
+        """Publish at once and then every second; save what the cores have learned without giving an order."""
         self._refresh_timer = self._loop.call_later(REFRESH, self.refresh)
+        if self._known() != self._known_when_saved:
+            self.save_soon()
         self.publish()
 
     def publish(self) -> Publication:
@@ -418,6 +421,9 @@ class DataPlane:
             observer.published(self.publication)
         return self.publication
 
+    def _known(self) -> dict[str, StateRestored]:
+        return {group.name: group.core.saved() for group in self.groups.values() if group.held is None}
+
     def save_soon(self) -> None:
         """Have the state written shortly."""
         if self._save_timer is None:
@@ -428,6 +434,7 @@ class DataPlane:
         if self._save_timer is not None:
             self._save_timer.cancel()
             self._save_timer = None
+        self._known_when_saved = self._known()
         saved = {
             group.name: group.to_save(self.kernel.memory(group.name))
             for group in self.groups.values()

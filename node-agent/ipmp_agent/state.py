@@ -51,8 +51,8 @@ class SavedGroup:
         return StateRestored(self.interfaces, self.detection_time, self.moves)
 
     def of_another_boot(self) -> SavedGroup:
-        """What is still true of it: not what the kernel had, and the clock began anew."""
-        interfaces = tuple(replace(each, link_ups=(), held_until=None) for each in self.interfaces)
+        """What is still true of it: not what the kernel had; the clock and the links began anew."""
+        interfaces = tuple(replace(i, link_ups=(), held_until=None, answered=False) for i in self.interfaces)
         return replace(self, kernel=None, interfaces=interfaces, moves=())
 
 

@@ -192,6 +192,7 @@ class SavedInterface:
     reason: Reason | None = None
     heeded: bool = False  # offline because spec.offline asks for it
     twin: bool = False  # offline because another member has its MAC address
+    answered: bool = False  # it has been: its quiet period is over
     active_since: int | None = None  # order of activation in the group; None: not active
     claims: bool = False  # its share of the addresses, which waits for their budgets
     link_ups: tuple[float, ...] = ()  # when its link came up last, monotonic seconds

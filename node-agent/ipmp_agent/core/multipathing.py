@@ -114,6 +114,7 @@ class Multipathing:
                 reason=interface.cause,
                 heeded=Reason.CONFIGURED in interface.offline_reasons,
                 twin=Reason.DUPLICATE_MAC in interface.offline_reasons,
+                answered=interface.quiet_until is None and interface.present,
                 active_since=interface.active_since,
                 claims=interface.key in self._placement.claims,
                 link_ups=interface.link.ups,
@@ -245,7 +246,9 @@ class Multipathing:
         return Reason.MEDIA_MISMATCH if media and event.media not in media else None
 
     def _appear(self, interface: Interface, link: bool | None, now: float) -> None:
-        saved = self._saved.pop(interface.key, None)
+        known = self._saved.pop(interface.key, None)
+        unused = interface.role is Role.STANDBY
+        saved = known or events.SavedInterface(interface.key, failed=False, inactive=unused, offline=False)
         interface.fire(InterfaceEvent.APPEAR, Reason.INTERFACE_APPEARED, now)
         interface.inactive = True  # until all is known of it
         self._detection.appear(interface, now)
@@ -254,12 +257,13 @@ class Multipathing:
             interface.gone = False
         if self._read:
             self.tell(Reason.INTERFACE_APPEARED, f"{interface.name} is here", interface)
-        self._offline.find_reasons(interface, saved, late=self._read)
+        self._offline.find_reasons(interface, known, late=self._read)
         if interface.offline_reasons:
             self._detection.go_offline(interface, next(iter(interface.offline_reasons)), now)
-        if saved:
-            interface.link.restore(saved.link_ups, saved.held_until, now)
-        if saved and saved.failed:
+        interface.link.restore(saved.link_ups, saved.held_until, now)
+        if saved.answered:
+            interface.quiet_until = None
+        if saved.failed:
             self._detection.restore_failed(interface, saved.reason or Reason.RESTORED, now)
         if link is not True:
             self._detection.link_changed(interface, link, now)
@@ -268,9 +272,9 @@ class Multipathing:
         elif self._read:
             self.gained(interface, reclaim=True)
         else:  # who is used is settled when all have been found
-            interface.inactive = saved.inactive if saved else interface.role is Role.STANDBY
-            interface.active_since = saved.active_since if saved else None
-            if saved and saved.claims:
+            interface.inactive = saved.inactive
+            interface.active_since = saved.active_since
+            if saved.claims:
                 self._placement.claims.append(interface.key)
 
     def _mac_changed(self, interface: Interface, now: float) -> None:

@@ -88,6 +88,7 @@ class ScriptedCore:
         self.on_event: Callable[[Event], list[Action]] = lambda _: []
         self.on_tick: Callable[[], list[Action]] = list
         self.deadline: float | None = None
+        self.known = StateRestored(())
 
     def handle(self, event: Event, now: float) -> list[Action]:
         self.asked.append(("handle", event, now))
@@ -105,7 +106,7 @@ class ScriptedCore:
         return snapshot()
 
     def saved(self) -> StateRestored:
-        return StateRestored(())
+        return self.known
 
     @property
     def events(self) -> list[Event | None]:

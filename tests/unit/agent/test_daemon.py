@@ -19,7 +19,7 @@ from ipmp_agent.core.actions import (
     SetOutbound,
     Severity,
 )
-from ipmp_agent.core.events import Family, LinkChanged, ProbeAnswered, ProbeKind
+from ipmp_agent.core.events import Family, LinkChanged, ProbeAnswered, ProbeKind, SavedInterface, StateRestored
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.daemon import ERROR_PAUSE, REFRESH, SAVE_DELAY
 from tests.unit.agent.building import WALL, Rig, ScriptedCore, node_group
@@ -306,6 +306,17 @@ async def test_state_is_saved_after_a_change_and_a_burst_is_saved_once() -> None
     await asyncio.sleep(2 * SAVE_DELAY)
     (state,) = rig.saved
     assert state.groups["lab"].kernel == {"holders": {"198.18.0.100/24": "nic1"}}
+
+
+async def test_what_a_core_learns_without_an_order_is_saved_within_a_second_and_once() -> None:
+    rig, core = await scripted()
+    rig.plane.refresh()
+    await asyncio.sleep(10 * REFRESH)
+    rig.saved.clear()
+    core.known = StateRestored((SavedInterface("nic0", failed=False, inactive=False, offline=False, answered=True),))
+    await asyncio.sleep(10 * REFRESH)
+    (state,) = rig.saved
+    assert state.groups["lab"].interfaces == core.known.interfaces
 
 
 async def test_publication_is_refreshed_while_nothing_happens() -> None:

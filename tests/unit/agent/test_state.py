@@ -49,13 +49,14 @@ def test_after_another_boot_the_kernel_is_forgotten_and_the_members_are_not(capl
     assert "started anew" in caplog.text
 
 
-def test_after_another_boot_nothing_is_known_by_a_clock_that_began_anew() -> None:
-    member = SavedInterface("nic0", failed=True, inactive=False, offline=False, link_ups=(5.0, 7.0), held_until=65.0)
+def test_after_another_boot_clock_and_links_have_begun_anew() -> None:
+    ups = {"answered": True, "link_ups": (5.0, 7.0), "held_until": 65.0}
+    member = SavedInterface("nic0", failed=True, inactive=False, offline=False, **ups)  # type: ignore[arg-type]
     moves = (SavedMoves(ip_interface("198.18.0.100/24"), (5.0, 7.0)),)
     group = SavedGroup(node_group(), (member,), detection_time=2.0, moves=moves)
     text = state.dump(State({"lab": group}), "one")
     assert state.parse(text, "one").groups["lab"] == group
-    forgotten = replace(group, interfaces=(replace(member, link_ups=(), held_until=None),), moves=())
+    forgotten = replace(group, interfaces=(replace(member, answered=False, link_ups=(), held_until=None),), moves=())
     assert state.parse(text, "two").groups["lab"] == forgotten
 
 

@@ -126,6 +126,31 @@ def test_ten_answers_repair_soon_after_a_restart() -> None:
     assert node.active == ["nic0", "nic1", "nic2"]
 
 
+# --- a failure that begins while no agent runs
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_member_that_falls_silent_meanwhile_is_found_within_the_detection_time(
+    source: Callable[..., VirtualNode],
+) -> None:
+    node = source()
+    start(node)
+    node.silence("nic0")
+    node.run(0.5)
+    node.restart()
+    assert node.run(1.3, lambda: node.interface("nic0").state is InterfaceWord.FAILED)
+    assert node.held_by("nic0") == []
+
+
+def test_member_that_was_never_answered_is_given_the_quiet_period_by_every_agent() -> None:
+    node = pins()
+    node.silence("nic0")
+    start(node)
+    node.restart()
+    assert not node.run(timers.QUIET_PERIOD - 0.1, lambda: node.interface("nic0").state is InterfaceWord.FAILED)
+    assert node.run(1.2, lambda: node.interface("nic0").state is InterfaceWord.FAILED)
+
+
 # --- and no member stays failed because there is nobody to ask
 
 
