@@ -46,8 +46,8 @@ class Placement:
     def restore(self, moves: Iterable[SavedMoves], now: float) -> None:
         """Go on with the budgets of an earlier run; not with times of another clock."""
         for saved in moves:
-            at = [moment for moment in saved.at if moment <= now]
-            self._moved_at[saved.address] = deque(at, maxlen=_MOVES_BEFORE_FAILBACK_WAITS)
+            if at := [moment for moment in saved.at if moment <= now]:
+                self._moved_at[saved.address] = deque(at, maxlen=_MOVES_BEFORE_FAILBACK_WAITS)
 
     @property
     def moved(self) -> tuple[SavedMoves, ...]:
@@ -97,7 +97,6 @@ class Placement:
 
     def _forget(self, address: InterfaceAddress) -> None:
         del self._bound[address]
-        self._moved_at.pop(address, None)
         self.refused.pop(address, None)
 
     def adopt(self, address: InterfaceAddress, home: str, member: str | None) -> None:
@@ -192,6 +191,8 @@ class Placement:
             self._relieved.clear()
             if self.retry_at == timers.NEVER:
                 self.claims.clear()
+        if moves:  # an address that is taken out, and may be put back, has its budget until then
+            self._moved_at = {a: at for a, at in self._moved_at.items() if at[-1] > now - timers.MOVE_WINDOW}
         return moves
 
     def _return_home(self, counts: dict[str, int], family: int, now: float) -> list[Move]:

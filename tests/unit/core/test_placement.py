@@ -274,6 +274,20 @@ def test_released_standby_keeps_an_address_that_has_no_move_left_until_it_has(fa
         assert node.now == pytest.approx(node.failovers[0][0] + 180.0)
 
 
+def test_address_that_is_taken_out_and_put_back_keeps_its_budget() -> None:
+    node = group_of(1, 1, addresses=1)
+    for again in (False, False, True):
+        if again:
+            node.configure(with_addresses(node.configuration))
+            node.configure(with_addresses(node.configuration, 1))
+        node.link("nic0", up=False)
+        node.run(20)
+        node.link("nic0", up=True)
+        node.run(20)
+    assert node.active == ["nic0"]
+    assert node.held_by("nic1") == [1]
+
+
 @pytest.mark.parametrize("restarted", [False, True], ids=["same agent", "next agents"])
 @pytest.mark.parametrize("standby", [0, 1])
 def test_flapping_for_an_hour_keeps_the_budget(standby: int, *, restarted: bool) -> None:
