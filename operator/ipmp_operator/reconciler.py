@@ -41,7 +41,7 @@ from ipmp_operator.workqueue import WorkQueue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ipmp_operator.core.model import Holder
+    from ipmp_operator.core.model import Holder, Observed
     from ipmp_operator.core.rollup import Rollup
     from ipmp_operator.kube.client import ApiServer, Object
     from ipmp_operator.kube.daemonset import Template
@@ -129,7 +129,7 @@ class Reconciler:
         self._not_before = 0.0
         self._last_end = time.monotonic()
         self._applied: tuple[str, int] | None = None  # the DaemonSet's intent, and its generation since
-        self._going: frozenset[str] = frozenset()  # uids of the node groups that were being deleted at the last pass
+        self._standing: frozenset[object] | None = None  # of each node group at the last pass: owner, deletion
 
     @property
     def synced(self) -> bool:
@@ -198,13 +198,14 @@ class Reconciler:
             self._queue.add(Pass(), 0.2)
             return
         started = time.monotonic()
-        self._ask_why_node_groups_go()
+        observed = self._node_groups.snapshot()
+        self._look_after_owners(observed)
         objects = self.groups.snapshot()
         view = View(
             groups=[obj.group for obj in objects if obj.group is not None],
             invalid={obj.name: obj.invalid for obj in objects if obj.group is None},
             nodes=self._nodes.snapshot(),
-            observed=self._node_groups.snapshot(),
+            observed=observed,
             agents=frozenset(node for node, ready in self._pods.snapshot().values() if ready),
             now=time.time(),
         )
@@ -221,16 +222,16 @@ class Reconciler:
             self._queue.add(Pass(), max(0.1, planned.next_deadline - time.time()))
         log.debug("planned %d node groups of %d groups in %.3f s", len(planned.desired), len(objects), ended - started)
 
-    def _ask_why_node_groups_go(self) -> None:
-        """List the groups when a node group of theirs begins to be deleted: theirs may have been deleted unseen.
+    def _look_after_owners(self, observed: Mapping[Holder, Observed]) -> None:
+        """List the groups when a node group begins to go, is gone, or has another owner: its group may be gone unseen.
 
-        Else what the garbage collector deletes would be made again for a group that is no more, and deleted again.
+        Else what the garbage collector deletes would be made again for a group that is no more, and deleted again; and
+        what `--cascade=orphan` leaves would be given back to that group, and deleted.
         """
-        observed = self._node_groups.snapshot()
-        going = frozenset(seen.uid for seen in observed.values() if seen.deleting_since is not None)
-        if not going <= self._going:
+        standing = frozenset((seen.uid, seen.owner_uid, seen.deleting_since) for seen in observed.values())
+        if self._standing is None or not self._standing <= standing:
             self.groups.refresh(self._api)
-        self._going = going
+        self._standing = standing
 
     def _enqueue(self, planned: Plan, objects: list[GroupObject]) -> None:
         owners = {obj.name: obj.uid for obj in objects}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from tests.cluster.operating import OperatorProcess, operating, prepare, report,
 from tests.cluster.product import CHART, NAMESPACE, RELEASE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 FAKES = 6
@@ -102,6 +103,12 @@ def terms(daemonset: dict[str, Any]) -> Any:
 
 def managers(thing: dict[str, Any]) -> set[tuple[str, str]]:
     return {(entry["manager"], entry["operation"]) for entry in thing["metadata"]["managedFields"]}
+
+
+def strip(cluster: Cluster, node_group: str, field: str = "finalizers") -> None:
+    """Take a field off a node group's metadata, as people do by hand."""
+    patch = json.dumps({"metadata": {field: None}})
+    cluster.kubectl("patch", "ipmpnodegroup", node_group, "--type=merge", "--patch", patch)
 
 
 def events(cluster: Cluster, reason: str) -> list[dict[str, Any]]:
@@ -328,15 +335,27 @@ def test_api_server_that_restarts_is_survived(cluster: Cluster) -> None:
     assert {n: a for n, a in before.items() if n != "fake-0004"} == data(cluster)
 
 
-def test_group_deleted_while_nobody_watched_is_not_brought_back(cluster: Cluster) -> None:
+@contextlib.contextmanager
+def unwatched(cluster: Cluster, operator: OperatorProcess) -> Iterator[None]:
+    """What happens meanwhile is told to no watch: the operator stands still, and the API server begins anew."""
+    operator.process.send_signal(signal.SIGSTOP)
+    try:
+        cluster.control.restart(API_SERVER)
+        yield
+    finally:
+        operator.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("let_go", [withdraw, strip])
+def test_group_deleted_while_nobody_watched_is_not_brought_back(
+    cluster: Cluster, let_go: Callable[[Cluster, str], None]
+) -> None:
     """kopf tells nothing of it; made again, its node groups would be deleted and made again without end."""
     with operating(cluster) as operator:
         cluster.apply(group())
         wait_data(cluster, FAKES)
         known = {one["metadata"]["uid"] for one in node_groups(cluster).values()}
-        operator.process.send_signal(signal.SIGSTOP)
-        try:
-            cluster.control.restart(API_SERVER)  # and with it goes every watch
+        with unwatched(cluster, operator):
             cluster.kubectl("delete", "ipmpgroup", "data")
             going = "jsonpath={.items[*].metadata.deletionTimestamp}"
             cluster.wait(
@@ -345,9 +364,7 @@ def test_group_deleted_while_nobody_watched_is_not_brought_back(cluster: Cluster
                 what="the garbage collector's work",
             )
             for node in node_groups(cluster):
-                withdraw(cluster, f"data.{node}")
-        finally:
-            operator.process.send_signal(signal.SIGCONT)
+                let_go(cluster, f"data.{node}")
         unknown: list[str] = []
 
         def left() -> list[str]:
@@ -359,6 +376,31 @@ def test_group_deleted_while_nobody_watched_is_not_brought_back(cluster: Cluster
         cluster.wait(lambda: agents(cluster), lambda found: found == {}, what="no agents", deadline=RESYNC_SECONDS / 2)
         assert not unknown
         assert not left()
+
+
+def test_what_a_deletion_leaves_is_not_given_back_to_the_group(cluster: Cluster) -> None:
+    """With --cascade=orphan the node groups stay, without an owner; given a dead one, they would be collected."""
+    with operating(cluster) as operator:
+        cluster.apply(group())
+        before = wait_data(cluster, FAKES)
+        with unwatched(cluster, operator):
+            cluster.kubectl("delete", "ipmpgroup", "data", "--cascade=orphan")
+            for node in before:  # a garbage collector that knows no node groups yet leaves that to others
+                strip(cluster, f"data.{node}", "ownerReferences")
+        cluster.apply(group("later", interfaces=[{"name": "net5"}]))
+        for node in wait_data(cluster, FAKES, "later"):
+            report(cluster, f"later.{node}", observedGeneration=9)
+        wait_condition(cluster, "later", "Ready", "True")  # so what is left has been seen, too
+    left = [one["metadata"] for one in node_groups(cluster).values()]
+    assert not [one for one in left if "deletionTimestamp" in one or "ownerReferences" in one]
+    cluster.apply(group())
+    with operating(cluster):
+        cluster.wait(
+            lambda: [one["metadata"].get("ownerReferences") for one in node_groups(cluster).values()],
+            lambda owners: len(owners) == FAKES and all(owners),
+            what="the next group of the name has them",
+        )
+    assert data(cluster) == before
 
 
 def test_api_server_that_is_away_for_longer_than_the_lease_is_survived(cluster: Cluster) -> None:
