@@ -128,7 +128,7 @@ class Reconciler:
         self._plan: Plan | None = None
         self._not_before = 0.0
         self._last_end = time.monotonic()
-        self._applied: tuple[str, int] | None = None  # the DaemonSet's intent, and its generation since
+        self._applied: tuple[str, str, int] | None = None  # the DaemonSet's intent, and its uid and generation since
         self._standing: frozenset[object] | None = None  # of each node group at the last pass: owner, deletion
 
     @property
@@ -331,10 +331,10 @@ class Reconciler:
             return
         now = existing.terms if existing is not None else ()
         intent = self._template.intent(agent_terms(planned.selectors, planned.withdrawing, now), self._owner)
-        if existing is not None and self._applied == (digest(intent), existing.generation):
+        if existing is not None and self._applied == (digest(intent), existing.uid, existing.generation):
             return
         _, answer = read_daemonset(self._api.apply(path, intent))
-        self._applied = (digest(intent), answer.generation)
+        self._applied = (digest(intent), answer.uid, answer.generation)
         log.info("the agents' DaemonSet is applied, generation %d", answer.generation)
 
 

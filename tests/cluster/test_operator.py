@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import signal
 from typing import TYPE_CHECKING, Any
@@ -401,6 +402,26 @@ def test_what_a_deletion_leaves_is_not_given_back_to_the_group(cluster: Cluster)
             what="the next group of the name has them",
         )
     assert data(cluster) == before
+
+
+def test_daemonset_replaced_while_nobody_watched_is_put_right(cluster: Cluster) -> None:
+    """Its generation is that of the one before: each begins with 1."""
+    with operating(cluster) as operator:
+        cluster.apply(group())
+        ours = cluster.wait(lambda: agents(cluster), what="the agents")
+        name, image = ours["metadata"]["name"], "elsewhere.test/other:1"
+        theirs = copy.deepcopy(ours)
+        theirs["metadata"] = {key: ours["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+        theirs["spec"]["template"]["spec"]["containers"][0]["image"] = image
+        with unwatched(cluster, operator):
+            cluster.kubectl("--namespace", NAMESPACE, "delete", "daemonset", name)
+            cluster.apply(theirs)
+        cluster.wait(
+            lambda: agents(cluster)["spec"]["template"]["spec"]["containers"][0]["image"],
+            lambda seen: seen != image,
+            what="the image is ours again",
+            deadline=RESYNC_SECONDS / 2,
+        )
 
 
 def test_api_server_that_is_away_for_longer_than_the_lease_is_survived(cluster: Cluster) -> None:
