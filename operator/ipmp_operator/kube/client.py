@@ -53,7 +53,8 @@ class ApiError(Exception):
     @property
     def away(self) -> bool:
         """There was no answer, or one that says that there will be one later."""
-        return self.status == 0 or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        later = (0, HTTPStatus.TOO_MANY_REQUESTS)  # the second also while it starts
+        return self.status in later or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
     @property
     def gone(self) -> bool:

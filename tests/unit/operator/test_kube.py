@@ -234,6 +234,14 @@ class TestGroupCache:
         assert not cache.synced
 
 
+@pytest.mark.parametrize(
+    ("status", "away"), [(0, True), (429, True), (500, True), (503, True), (403, False), (404, False), (409, False)]
+)
+def test_server_that_answers_later_is_away_and_one_that_refuses_is_not(status: int, away: bool) -> None:
+    """An API server that has just started says 429 of custom resources: storage is (re)initializing."""
+    assert ApiError(status, "", "").away is away
+
+
 class TestElection:
     def lease(self, holder: str = "other", renewed: str = "t0", **more: Any) -> dict[str, Any]:
         return {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": 15} | more
