@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FAKES = 6
+DEFINITIONS = ("crd", "ipmpgroups.ipmp.dev", "ipmpnodegroups.ipmp.dev")
 STEPS = 'ipmp_operator_reconcile_duration_seconds_count{result="success"}'
 VERSIONS = "jsonpath={range .items[*]}{.metadata.name} {.metadata.resourceVersion}{end}"
 POOL = {"name": "v4", "ranges": ["198.18.7.1-198.18.7.250"]}
@@ -104,6 +105,12 @@ def terms(daemonset: dict[str, Any]) -> Any:
 
 def managers(thing: dict[str, Any]) -> set[tuple[str, str]]:
     return {(entry["manager"], entry["operation"]) for entry in thing["metadata"]["managedFields"]}
+
+
+def define(cluster: Cluster) -> None:
+    """Install the definitions."""
+    cluster.kubectl("apply", "--server-side", "-f", str((CHART / "files/crds").resolve()))
+    cluster.kubectl("wait", "--for=condition=Established", *DEFINITIONS, "--timeout=30s")
 
 
 def strip(cluster: Cluster, node_group: str, field: str = "finalizers") -> None:
@@ -515,15 +522,33 @@ def test_five_hundred_nodes_are_served_and_then_left_alone(tools: Path) -> None:
             assert versions == cluster.kubectl("get", "ipmpnodegroups", "-o", VERSIONS), "nothing is written again"
 
 
+def test_definitions_that_go_are_not_held_up(cluster: Cluster) -> None:
+    """What goes with them is let go, also once there is no kind of group any more. Without it, kopf ends."""
+    operator = OperatorProcess(cluster, "operator-3").start().wait_leading()
+    try:
+        cluster.apply(group())
+        going = wait_data(cluster, FAKES)
+        cluster.kubectl("delete", *DEFINITIONS, "--wait=false")
+        assert operator.process.wait(60) == 1, operator.said()
+        operator.start()  # as its kubelet would
+        for node in going:
+            withdraw(cluster, f"data.{node}")
+        cluster.kubectl("wait", "--for=delete", *DEFINITIONS, "--timeout=30s")
+    except BaseException:
+        print(operator.said())
+        raise
+    finally:
+        operator.kill()
+        define(cluster)
+
+
 def test_definitions_that_come_after_the_operator_are_watched_like_any(cluster: Cluster) -> None:
-    definitions = ("crd", "ipmpgroups.ipmp.dev", "ipmpnodegroups.ipmp.dev")
     soon = RESYNC_SECONDS / 2  # the list that makes up for a watch is not what brings them
-    cluster.kubectl("delete", *definitions)
+    cluster.kubectl("delete", *DEFINITIONS)
     operator = OperatorProcess(cluster).start()
     try:
         cluster.wait(lambda: "page not found" in operator.said(), what="the operator misses them")
-        cluster.kubectl("apply", "--server-side", "-f", str((CHART / "files/crds").resolve()))
-        cluster.kubectl("wait", "--for=condition=Established", *definitions, "--timeout=30s")
+        define(cluster)
         operator.wait_leading()
         cluster.apply(group())
         cluster.wait(lambda: len(data(cluster)), lambda count: count == FAKES, what="node groups", deadline=soon)

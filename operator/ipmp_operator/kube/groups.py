@@ -5,9 +5,11 @@ kopf tells nothing of a group that was deleted while its watch was down; the lis
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING
 
+from ipmp_operator.kube.client import ApiError
 from ipmp_operator.kube.objects import GROUPS_PATH, GroupObject, read_group
 
 if TYPE_CHECKING:
@@ -45,14 +47,14 @@ class GroupCache:
 
     def refresh(self, api: ApiServer) -> bool:
         """Replace the cache by what there is; tell whether anything changed. Raises ApiError."""
-        objects, version = api.list_all(GROUPS_PATH, {})
+        objects, version = _list(api)
         there = {obj["metadata"]["uid"] for obj in objects}
         with self._lock:
             changed = not self._listed
             for obj in objects:
                 changed |= self._take(obj, deleted=False)
             # What is newer than the list was created, or deleted, after it was read: events are ahead of it.
-            for uid in [uid for uid, seen in self._versions.items() if uid not in there and seen <= int(version)]:
+            for uid in [uid for uid, seen in self._versions.items() if uid not in there and seen <= version]:
                 del self._versions[uid]
                 changed |= self._drop(uid)
             self._listed = True
@@ -78,3 +80,14 @@ class GroupCache:
         for name in names:
             del self._groups[name]
         return bool(names)
+
+
+def _list(api: ApiServer) -> tuple[list[Object], float]:
+    """Return all groups and the resource version of the list; none for ever, where their kind itself was deleted."""
+    try:
+        objects, version = api.list_all(GROUPS_PATH, {})
+    except ApiError as error:
+        if error.not_found:
+            return [], math.inf
+        raise
+    return objects, int(version)

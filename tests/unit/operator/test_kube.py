@@ -173,6 +173,16 @@ class Listing:
         return self.answer
 
 
+class Refusing:
+    """Stands where the API server does that answers a list with an error."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def list_all(self, path: str, query: dict[str, str]) -> Any:
+        raise ApiError(self.status, "", "")
+
+
 class TestGroupCache:
     def names(self, cache: GroupCache) -> set[str]:
         return {one.name for one in cache.snapshot()}
@@ -222,16 +232,19 @@ class TestGroupCache:
         assert not cache.observe("MODIFIED", group_object(version=4, mode="Observe")), "an old event"
 
     def test_list_that_fails_changes_nothing(self) -> None:
-        class Failing(Listing):
-            def list_all(self, path: str, query: dict[str, str]) -> Any:
-                raise ApiError(0, "Unreachable", "")
-
         cache = GroupCache()
         cache.observe("ADDED", group_object(version=5))
         with pytest.raises(ApiError):
-            cache.refresh(Failing(9))  # type: ignore[arg-type]
+            cache.refresh(Refusing(0))  # type: ignore[arg-type]
         assert self.names(cache) == {"data"}
         assert not cache.synced
+
+    def test_groups_go_with_their_kind(self) -> None:
+        cache = GroupCache()
+        cache.observe("ADDED", group_object(version=5))
+        assert cache.refresh(Refusing(404))  # type: ignore[arg-type]
+        assert self.names(cache) == set()
+        assert cache.synced
 
 
 @pytest.mark.parametrize(
