@@ -57,12 +57,12 @@ def account(cluster: Cluster) -> str:
 
 
 def no_unhandled_exception(cluster: Cluster) -> None:
-    """See that neither the operator nor an agent that is there logged an unhandled exception."""
-    for pod in cluster.get("pods", "--namespace", NAMESPACE):
-        logs = cluster.try_kubectl("--namespace", NAMESPACE, "logs", pod["metadata"]["name"], "--all-containers")
-        nothing_yet_or_any_more = any(word in logs.stderr for word in ("ContainerCreating", "NotFound"))
-        assert logs.returncode == 0 or nothing_yet_or_any_more, logs.stderr
-        invariants.no_unhandled_exception(logs.stdout)
+    """See that neither the operator nor an agent logged an unhandled exception; a pod that comes or goes has no log."""
+    pods = [pod["metadata"]["name"] for pod in cluster.get("pods", "--namespace", NAMESPACE)]
+    looks = [cluster.try_kubectl("--namespace", NAMESPACE, "logs", pod, "--all-containers") for pod in pods]
+    assert any(look.returncode == 0 for look in looks), looks
+    for look in looks:
+        invariants.no_unhandled_exception(look.stdout)
 
 
 def group(name: str, targets: Sequence[str] = (), **spec: Any) -> dict[str, Any]:
