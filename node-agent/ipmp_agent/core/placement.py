@@ -11,6 +11,7 @@ when its home becomes active again it goes there first, whatever the shares; and
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
@@ -191,9 +192,22 @@ class Placement:
             self._relieved.clear()
             if self.retry_at == timers.NEVER:
                 self.claims.clear()
+        moves = self._merge(moves)
         if moves:  # an address that is taken out, and may be put back, has its budget until then
-            self._moved_at = {a: at for a, at in self._moved_at.items() if at[-1] > now - timers.MOVE_WINDOW}
+            self._moved_at = {a: at for a, at in self._moved_at.items() if at and at[-1] > now - timers.MOVE_WINDOW}
         return moves
+
+    def _merge(self, moves: Iterable[Move]) -> list[Move]:
+        """One move for each address: a share may be taken from a member that has just got its own."""
+        merged: dict[InterfaceAddress, Move] = {}
+        for move in moves:
+            first = merged.get(move.address)
+            if first is None:
+                merged[move.address] = move
+            else:
+                merged[move.address] = replace(first, destination=move.destination)
+                self._moved_at[move.address].pop()
+        return list(merged.values())
 
     def _return_home(self, counts: dict[str, int], family: int, now: float) -> list[Move]:
         """Members that are active again get the adopted addresses back that were found on them."""

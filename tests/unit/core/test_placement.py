@@ -150,6 +150,22 @@ def test_foreign_addresses_and_foreign_members_are_none_of_our_business() -> Non
     assert node.snapshot().addresses[0].interface == "nic0"
 
 
+def test_members_that_come_back_in_one_moment_get_each_address_by_one_move() -> None:
+    """Who takes a share next takes it from a member that has just got its own: announced there, too, it would flap."""
+    placement = Placement()
+    addresses = [ip_interface(f"198.18.1.{number}/32") for number in range(1, 7)]
+    placement.configure(addresses)
+    placement.place(["nic1"], 0.0, lambda _: Reason.CONFIGURED)
+    before = {address: placement.holder(address) for address in addresses}
+    placement.claims += ["nic0", "nic2"]
+    moves = placement.place(["nic0", "nic1", "nic2"], 1.0, lambda _: Reason.CONFIGURED)
+    assert len({move.address for move in moves}) == len(moves) == 4
+    for move in moves:
+        assert (move.source, move.destination) == (before[move.address], placement.holder(move.address))
+    assert [len(placement.addresses(f"nic{number}")) for number in range(3)] == [2, 2, 2]
+    assert {saved.at for saved in placement.moved} == {(1.0,)}
+
+
 def test_refused_address_is_told_and_left_alone_until_it_is_cleared() -> None:
     node = group_of(2)
     address = data_address(1).address
