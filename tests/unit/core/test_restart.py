@@ -386,7 +386,7 @@ STEPS = st.one_of(
 
 
 def seen(node: VirtualNode) -> tuple[object, ...]:
-    """All but which of the addresses are where: that the newest is lent first is not remembered."""
+    """Members, who sends, and how many addresses each has; not which: that the newest is lent first is forgotten."""
     snapshot = node.snapshot()
     members = [(i.interface, i.state, i.active, i.inactive, i.failed, i.flags) for i in snapshot.interfaces]
     leaving = (snapshot.nominee_ipv4, snapshot.outbound_ipv4) if node.active else None
@@ -415,7 +415,10 @@ def test_history_with_restarts_is_the_one_without(
             moves = len(restarted.moves)
             restarted.restart()
             assert len(restarted.moves) == moves
-        assert seen(restarted) == seen(lasting)
+        # Where others of the addresses were lent, others have no move left: a share may wait on one node alone.
+        waiting = any(node.core._placement.claims for node in nodes)
+        compared = 2 if waiting else 3
+        assert seen(restarted)[:compared] == seen(lasting)[:compared]
     for node in nodes:
         node.run(400)
     assert seen(restarted) == seen(lasting)
