@@ -60,8 +60,8 @@ class AgentCollector(Collector):
         groups = self._publication().groups
         names = {view.snapshot.group: view.names() for view in groups}
         yield self._build_info()
-        yield from _states(groups)
-        yield from _probing(groups)
+        yield from _states(groups, names)
+        yield from _probing(groups, names)
         yield from self._group_counters(names)
         yield from self._probe_counters(names)
         yield from self._agent()
@@ -159,7 +159,7 @@ def _shown(names: Names, group: str, interface: str) -> tuple[str, ...]:
     return (members[interface],) if interface in members else ()
 
 
-def _states(groups: tuple[GroupView, ...]) -> Iterator[Metric]:
+def _states(groups: tuple[GroupView, ...], names: Names) -> Iterator[Metric]:
     """What is the case now."""
     group_state = GaugeMetricFamily("ipmp_group_state", "1 for the state of the group.", labels=("group", "state"))
     degraded = GaugeMetricFamily("ipmp_group_degraded", "1 while any interface is unusable.", labels=("group",))
@@ -180,14 +180,14 @@ def _states(groups: tuple[GroupView, ...]) -> Iterator[Metric]:
     )
     for view in groups:
         snapshot = view.snapshot
-        name, shown = snapshot.group, view.names()
+        name = snapshot.group
         for word in GroupState:
             group_state.add_metric((name, word.value), float(word is snapshot.state))
         degraded.add_metric((name,), float(any(not i.usable for i in snapshot.interfaces)))
         detection.add_metric((name,), snapshot.detection_time)
         unavailable.add_metric((name,), sum(a.interface is None for a in snapshot.addresses))
         for interface in snapshot.interfaces:
-            labels = (name, shown[interface.interface])
+            labels = (name, names[name][interface.interface])
             for each in InterfaceWord:
                 state.add_metric((*labels, each.value), float(each is interface.state))
             active.add_metric(labels, float(interface.active))
@@ -195,16 +195,16 @@ def _states(groups: tuple[GroupView, ...]) -> Iterator[Metric]:
     yield from (group_state, degraded, state, active, addresses, unavailable, detection)
 
 
-def _probing(groups: tuple[GroupView, ...]) -> Iterator[Metric]:
+def _probing(groups: tuple[GroupView, ...], names: Names) -> Iterator[Metric]:
     """How probing goes, by interface: both families together."""
     labels = ("group", "interface")
     missed = CounterMetricFamily("ipmp_probes_missed", "Probes not sent or judged: the agent was late.", labels=labels)
     refused = CounterMetricFamily("ipmp_probes_refused", "Probes that the kernel refused to send.", labels=labels)
     targets = GaugeMetricFamily("ipmp_probe_targets", "Targets in use.", labels=labels)
     for view in groups:
-        shown = view.names()
+        name = view.snapshot.group
         for interface in view.snapshot.interfaces:
-            where = (view.snapshot.group, shown[interface.interface])
+            where = (name, names[name][interface.interface])
             probers = interface.probers
             missed.add_metric(where, sum(prober.missed for prober in probers))
             refused.add_metric(where, sum(prober.not_sent for prober in probers))

@@ -22,7 +22,7 @@ from ipmp_api.status import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ipmp_agent.core.snapshot import AddressSnapshot, InterfaceSnapshot
     from ipmp_agent.publication import Failover as PastFailover
@@ -55,9 +55,9 @@ def build(view: GroupView, *, now: float, previous: tuple[Condition, ...] = (), 
     return NodeGroupStatus(
         state=snapshot.state.value,
         interfaces=tuple(_interface(interface, names[interface.interface], view) for interface in snapshot.interfaces),
-        addresses=tuple(_address(address, view) for address in snapshot.addresses[:STATUS_ADDRESSES_MAX]),
+        addresses=tuple(_address(address, names) for address in snapshot.addresses[:STATUS_ADDRESSES_MAX]),
         failure_detection_time_milliseconds=round(snapshot.detection_time * 1000),
-        last_failovers=tuple(_failover(one, view) for one in reversed(view.history))[:LAST_FAILOVERS_MAX],
+        last_failovers=tuple(_failover(one, names) for one in reversed(view.history))[:LAST_FAILOVERS_MAX],
         conditions=with_times(conditions(view), now=now, previous=previous, generation=generation),
         observed_generation=generation,
         agent_version=ipmp_agent.__version__,
@@ -112,29 +112,29 @@ def _targets(interface: InterfaceSnapshot) -> tuple[TargetStatus, ...]:
     return tuple(TargetStatus(str(target.address), target.state.value) for target in targets)
 
 
-def _address(address: AddressSnapshot, view: GroupView) -> AddressStatus:
+def _address(address: AddressSnapshot, names: Mapping[str, str]) -> AddressStatus:
     return AddressStatus(
         address=str(address.address),
         state="down" if address.refusal or address.interface is None else "up",
-        interface=_name(view, address.interface),
+        interface=_name(names, address.interface),
         reason=address.refusal.value if address.refusal else None,
         origin=address.origin.value,
     )
 
 
-def _failover(failover: PastFailover, view: GroupView) -> Failover:
+def _failover(failover: PastFailover, names: Mapping[str, str]) -> Failover:
     return Failover(
         time=datetime.fromtimestamp(failover.time, UTC),
         reason=failover.reason.value,
         addresses=len(failover.addresses),
         duration_microseconds=round(failover.duration * 1e6),
-        from_=_name(view, failover.source),
-        to=_name(view, failover.destination),
+        from_=_name(names, failover.source),
+        to=_name(names, failover.destination),
     )
 
 
-def _name(view: GroupView, key: str | None) -> str | None:
-    return next((i.name for i in view.snapshot.interfaces if i.interface == key), key)
+def _name(names: Mapping[str, str], key: str | None) -> str | None:
+    return None if key is None else names.get(key, key)
 
 
 # --- conditions
