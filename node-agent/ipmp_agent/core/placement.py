@@ -164,6 +164,7 @@ class Placement:
         if not active:
             return []
         self.claims = [member for member in dict.fromkeys(self.claims) if member in active]
+        sharing = not waiting and bool(self.claims or self._relieved)
         moves: list[Move] = []
         for family in _FAMILIES:
             counts = {member: len(self._held.get((member, family), ())) for member in active}
@@ -184,7 +185,7 @@ class Placement:
                 target = home if home in counts else min(active, key=counts.__getitem__)
                 counts[target] += 1
                 moves.append(self._move(address, target, reason, now))
-            if not waiting:
+            if sharing:
                 moves += self._return_home(counts, family, now)
                 moves += self._share(active, counts, family, now)
                 moves += self._rebalance(active, counts, family, now)
@@ -192,7 +193,8 @@ class Placement:
             self._relieved.clear()
             if self.retry_at == timers.NEVER:
                 self.claims.clear()
-        moves = self._merge(moves)
+        if sharing:
+            moves = self._merge(moves)
         if moves:  # an address that is taken out, and may be put back, has its budget until then
             self._moved_at = {a: at for a, at in self._moved_at.items() if at and at[-1] > now - timers.MOVE_WINDOW}
         return moves
