@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
-from ipmp_agent.linux import addresses
-from ipmp_agent.linux.netlink import Channel
+from ipmp_agent.linux.messages import addresses
+from ipmp_agent.linux.messages.netlink import Channel
 from tests.lab import Lab
 
 if TYPE_CHECKING:

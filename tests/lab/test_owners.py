@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipmp_agent.core import timers
-from ipmp_agent.linux.reconcile import LONGEST_WAIT, PATIENCE
+from ipmp_agent.linux.group.reconcile import LONGEST_WAIT, PATIENCE
 from tests.lab import wait_for
 from tests.lab.networkd import Networkd
 from tests.lab.networkmanager import NetworkManager

@@ -7,21 +7,22 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import timers
-from ipmp_agent.linux import addresses, links, netlink, reachability, routes
-from ipmp_agent.linux.carriers import CarrierPoll
-from ipmp_agent.linux.group import Group, Orders, former_members
-from ipmp_agent.linux.host import Host
-from ipmp_agent.linux.members import Member, Members
-from ipmp_agent.linux.monitor import Monitor
-from ipmp_agent.linux.readers import at_once
-from ipmp_agent.linux.reconcile import RETRY
+from ipmp_agent.linux.group.group import Group, Orders, former_members
+from ipmp_agent.linux.group.reconcile import RETRY
+from ipmp_agent.linux.messages import addresses, links, netlink, routes
+from ipmp_agent.linux.shared import reachability
+from ipmp_agent.linux.shared.carriers import CarrierPoll
+from ipmp_agent.linux.shared.host import Host
+from ipmp_agent.linux.shared.members import Member, Members
+from ipmp_agent.linux.shared.monitor import Monitor
+from ipmp_agent.linux.shared.readers import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ipmp_agent.core.events import Event
-    from ipmp_agent.linux.findings import Finding
-    from ipmp_agent.linux.netlink import Message
+    from ipmp_agent.core.findings import Finding
+    from ipmp_agent.linux.messages.netlink import Message
     from ipmp_api.types import Address, NodeGroup
 
 log = logging.getLogger(__name__)

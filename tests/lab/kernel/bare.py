@@ -6,8 +6,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, Self
 
-from ipmp_agent.linux import frames, netlink
-from ipmp_agent.linux.monitor import GROUPS
+from ipmp_agent.linux.messages import frames, netlink
+from ipmp_agent.linux.shared.monitor import GROUPS
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address

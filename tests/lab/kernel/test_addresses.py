@@ -21,7 +21,8 @@ from ipmp_agent.core.events import (
     TestAddressChanged,
 )
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import addresses, data_addresses, netlink, reconcile
+from ipmp_agent.linux.group import data_addresses, reconcile
+from ipmp_agent.linux.messages import addresses, netlink
 from ipmp_api.types import DeletionPolicy, InterfaceMatch, Member, Mode
 from tests.lab import Sniffer, wait_for
 from tests.lab.kernel.bare import Notifications, send

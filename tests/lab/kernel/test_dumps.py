@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent.linux import addresses, netlink, routes
+from ipmp_agent.linux.messages import addresses, netlink, routes
 
 if TYPE_CHECKING:
     from tests.lab import Lab

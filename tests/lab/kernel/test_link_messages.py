@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from ipmp_agent.linux import links, netlink
-from ipmp_agent.linux.links import Link
-from ipmp_agent.linux.settings import IDENTIFIERS
+from ipmp_agent.linux.messages import links, netlink
+from ipmp_agent.linux.messages.links import IDENTIFIERS, Link
 from tests.lab import CommandFailedError
 
 if TYPE_CHECKING:

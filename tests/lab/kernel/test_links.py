@@ -9,7 +9,8 @@ import pytest
 
 from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged, LinksLost
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import ethtool, links, netlink
+from ipmp_agent.linux.messages import links, netlink
+from ipmp_agent.linux.shared import ethtool
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import wait_for
 from tests.lab.carrier import Carrier
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipmp_agent.linux.kernel import Kernel
-    from ipmp_agent.linux.netlink import Message
+    from ipmp_agent.linux.messages.netlink import Message
     from tests.lab import Lab
     from tests.lab.kernel.running import RunningKernel
 

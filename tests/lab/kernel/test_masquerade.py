@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.pod_egress import PRIORITY
+from ipmp_agent.linux.messages.nftables import EGRESS_PRIORITY
 from ipmp_api.types import Mode
 from tests.lab.kernel.running import GROUP, node_group
 from tests.lab.kernel.tables import owned_table
@@ -106,7 +106,7 @@ def test_source_that_pod_egress_names_is_not_said_again(lab: Lab, kernel: Runnin
     assert beside(lab, kernel, "", ip_network("198.19.96.0/20"), mode=mode)
 
 
-@pytest.mark.parametrize(("priority", "is_said"), [(-50, True), (PRIORITY, True), (PRIORITY + 1, False)])
+@pytest.mark.parametrize(("priority", "is_said"), [(-50, True), (EGRESS_PRIORITY, True), (EGRESS_PRIORITY + 1, False)])
 def test_chain_that_comes_before_ours_is_said_with_its_priority(
     lab: Lab, kernel: RunningKernel, priority: int, *, is_said: bool
 ) -> None:

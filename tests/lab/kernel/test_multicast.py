@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.core.actions import SetNominee, SetOutbound
-from ipmp_agent.linux.multicast import memberships
+from ipmp_agent.linux.group.multicast import memberships
 from ipmp_api.types import Mode
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, moves, node_group

@@ -17,8 +17,8 @@ import pytest
 
 from ipmp_agent.core.actions import Move, MoveAddresses
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.nftables import ChangedMeanwhileError, Nftables
-from ipmp_agent.linux.pod_egress import RETRY_FIRST, WATCH
+from ipmp_agent.linux.group.pod_egress import RETRY_FIRST, WATCH
+from ipmp_agent.linux.messages.nftables import ChangedMeanwhileError, Nftables
 from ipmp_api.types import DeletionPolicy, Mode
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, node_group, where
@@ -333,7 +333,8 @@ def test_group_leaves_a_kernel_that_refused_the_table(lab: Lab, kernel: RunningK
 
 CHANGING = """
 import ipaddress, itertools
-from ipmp_agent.linux import nftables, pod_egress
+from ipmp_agent.linux.messages import nftables
+from ipmp_agent.linux.group import pod_egress
 
 tables = nftables.Nftables()
 networks = [ipaddress.ip_network(f"198.19.{number}.0/24") for number in range(100)]

@@ -23,8 +23,8 @@ from ipmp_agent.core.events import (
     ProbeNotSent,
     TestAddressChanged,
 )
-from ipmp_agent.linux import frames
-from ipmp_agent.linux.probes import EchoSocket
+from ipmp_agent.linux.messages import frames
+from ipmp_agent.linux.shared.probes import EchoSocket
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, RunningKernel, node_group

@@ -25,7 +25,7 @@ from ipmp_agent.core.events import (
     TestAddressChanged,
 )
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import netlink
+from ipmp_agent.linux.messages import netlink
 from ipmp_api.types import Existing, InterfaceMatch, Member, Mode
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, moves, node_group, place, where

@@ -6,7 +6,7 @@ import asyncio
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import reachability
+from ipmp_agent.linux.shared import reachability
 
 if TYPE_CHECKING:
     from ipmp_agent.linux.kernel import Kernel

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipmp_agent.linux import addresses, frames, settings
+from ipmp_agent.linux.group import settings
+from ipmp_agent.linux.messages import addresses, frames
 from tests.lab import CommandFailedError, Sniffer, TcpStream, wait_for
 from tests.lab.kernel.bare import Wire, known_mac, send
 from tests.lab.kernel.running import where
@@ -256,7 +257,8 @@ exec setpriv --bounding-set=-all,+net_admin "$@"
 INSIDE = """
 import sys
 from pathlib import Path
-from ipmp_agent.linux import netlink, settings
+from ipmp_agent.linux.messages import netlink
+from ipmp_agent.linux.group import settings
 print(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0])
 try:
     Path("/proc/sys/net/ipv4/conf/nic0/arp_ignore").write_text("1")

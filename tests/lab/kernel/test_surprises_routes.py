@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipmp_agent.linux import addresses, netlink, routes
-from ipmp_agent.linux.routes import Leg
+from ipmp_agent.linux.messages import addresses, netlink, routes
+from ipmp_agent.linux.messages.routes import Leg
 from tests.lab import CommandFailedError, wait_for
 from tests.lab.carrier import Carrier
 from tests.lab.kernel.bare import Notifications, send

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from ipmp_agent.linux import byways, netlink, routes
+from ipmp_agent.linux.group import byways
+from ipmp_agent.linux.messages import netlink, routes
 
 NIC0, NIC1, OTHER = 2, 3, 4
 PREFIX, SECOND = (routes.prefix_of(ip_network(text)) for text in ("198.18.0.0/24", "198.19.0.0/20"))

@@ -6,8 +6,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import carriers
-from ipmp_agent.linux.carriers import CarrierPoll
+from ipmp_agent.linux.shared import carriers
+from ipmp_agent.linux.shared.carriers import CarrierPoll
 
 if TYPE_CHECKING:
     import pytest

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipmp_agent.linux import frames
+from ipmp_agent.linux.messages import frames
 
 MAC = bytes.fromhex("020000000001")
 OTHER = bytes.fromhex("020000000002")

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import links, netlink, settings
-from ipmp_agent.linux.links import Link
-from ipmp_agent.linux.settings import InterfaceSettings
+from ipmp_agent.linux.group import settings
+from ipmp_agent.linux.group.settings import InterfaceSettings
+from ipmp_agent.linux.messages import links, netlink
+from ipmp_agent.linux.messages.links import Link
 from ipmp_api.types import InterfaceMatch
 
 USUAL = links.IFF_UP | links.IFF_LOWER_UP | links.IFF_BROADCAST | links.IFF_MULTICAST
@@ -159,12 +160,12 @@ def having(index: int = 2, **values: int) -> Link:
 
 def changed(requests: list[bytes]) -> list[dict[str, int]]:
     """What requests set, by name."""
-    names = {number: name for name, number in settings.IDENTIFIERS.items()}
+    names = {number: name for name, number in links.IDENTIFIERS.items()}
     found = []
     for request in requests:
         (message,) = netlink.messages(request)
-        inet = netlink.attributes(netlink.attributes(message.body, 16)[settings.IFLA_AF_SPEC], 0)[2]
-        conf = netlink.attributes(netlink.attributes(inet, 0)[settings.IFLA_INET_CONF], 0)
+        inet = netlink.attributes(netlink.attributes(message.body, 16)[links.IFLA_AF_SPEC], 0)[2]
+        conf = netlink.attributes(netlink.attributes(inet, 0)[links.IFLA_INET_CONF], 0)
         found.append({names[number]: netlink.number(value) for number, value in conf.items()})
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from ipaddress import ip_address
 
-from ipmp_agent.linux.multicast import memberships
+from ipmp_agent.linux.group.multicast import memberships
 
 
 def number(group: str) -> str:

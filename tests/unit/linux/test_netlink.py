@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipmp_agent.linux import addresses, netlink
+from ipmp_agent.linux.messages import addresses, netlink
 
 
 @pytest.mark.parametrize(

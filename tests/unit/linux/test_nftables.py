@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipmp_agent.linux import masquerade, netlink, nftables, pod_egress
-from ipmp_agent.linux.masquerade import Masquerade
-from ipmp_agent.linux.nftables import Rule
+from ipmp_agent.linux.group import pod_egress
+from ipmp_agent.linux.messages import netlink, nftables
+from ipmp_agent.linux.messages.nftables import Rule
+from ipmp_agent.linux.shared import masquerade
+from ipmp_agent.linux.shared.masquerade import Masquerade
 
 NETWORKS = (ip_network("198.19.0.0/20"), ip_network("2001:db8:0:60::/60"))
 SOURCES = {4: ip_address("198.18.0.10"), 6: ip_address("2001:db8:0:1::10")}

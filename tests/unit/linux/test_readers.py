@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent.linux.readers import DRAIN_ROUNDS, Readers
+from ipmp_agent.linux.shared.readers import DRAIN_ROUNDS, Readers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

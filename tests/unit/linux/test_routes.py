@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from ipmp_agent.linux import netlink, routes
-from ipmp_agent.linux.foreign_routes import _foreign, _out_of_order
-from ipmp_agent.linux.legs import FIRST_IDENTIFIER, Identifiers, Legs, Way
-from ipmp_agent.linux.routes import Leg, Nexthop, Route
-from ipmp_agent.linux.shadows import _preferred
+from ipmp_agent.linux.group.foreign_routes import _foreign, _out_of_order
+from ipmp_agent.linux.group.legs import Legs, Way
+from ipmp_agent.linux.group.shadows import _preferred
+from ipmp_agent.linux.messages import netlink, routes
+from ipmp_agent.linux.messages.routes import Leg, Nexthop, Route
+from ipmp_agent.linux.shared.identifiers import FIRST_IDENTIFIER, Identifiers
 
 GATEWAY = IPv4Address("198.18.0.1").packed
 OTHER_GATEWAY = IPv4Address("198.18.0.2").packed

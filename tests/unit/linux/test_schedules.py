@@ -12,10 +12,11 @@ import pytest
 
 from ipmp_agent.core import timers
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import conflicts, frames
-from ipmp_agent.linux.announce import BURST, Announcer
-from ipmp_agent.linux.conflicts import ConflictChecks
-from ipmp_agent.linux.reconcile import LONGEST_WAIT, PATIENCE, RETRY, Reconciler
+from ipmp_agent.linux.group.reconcile import LONGEST_WAIT, PATIENCE, RETRY, Reconciler
+from ipmp_agent.linux.messages import frames
+from ipmp_agent.linux.shared import conflicts
+from ipmp_agent.linux.shared.announce import BURST, Announcer
+from ipmp_agent.linux.shared.conflicts import ConflictChecks
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 

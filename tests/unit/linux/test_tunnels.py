@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import netlink
-from ipmp_agent.linux.tunnels import GroupTunnels, Tunnel, TunnelTable, decode
+from ipmp_agent.linux.group.tunnels import GroupTunnels
+from ipmp_agent.linux.messages import netlink
+from ipmp_agent.linux.messages.tunnel_devices import Tunnel, TunnelTable, decode
 
 if TYPE_CHECKING:
     from ipmp_api.types import Address

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ipmp_agent.linux.data_addresses import DataAddresses
-    from ipmp_agent.linux.members import Member, Members
-    from ipmp_agent.linux.test_addresses import TestAddresses
+    from ipmp_agent.linux.group.data_addresses import DataAddresses
+    from ipmp_agent.linux.group.testaddresses import TestAddresses
+    from ipmp_agent.linux.shared.members import Member, Members
     from ipmp_api.types import Address, Network
 
 

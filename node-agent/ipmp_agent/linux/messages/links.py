@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import netlink
-from ipmp_agent.linux.settings import IDENTIFIERS, IFLA_AF_SPEC, IFLA_INET_CONF
+from ipmp_agent.linux.messages import netlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipmp_api.types import InterfaceMatch
+
+IFLA_AF_SPEC, IFLA_INET_CONF = 26, 1
+
+IDENTIFIERS = {"rp_filter": 8, "arp_announce": 18, "arp_ignore": 19, "promote_secondaries": 20}
+"""IPV4_DEVCONF_* of the kernel."""
 
 IFF_UP, IFF_BROADCAST, IFF_LOOPBACK, IFF_POINTOPOINT = 0x1, 0x2, 0x8, 0x10
 IFF_NOARP, IFF_MULTICAST, IFF_LOWER_UP = 0x80, 0x1000, 0x10000

@@ -14,13 +14,13 @@ from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
-from ipmp_agent.linux import frames
+from ipmp_agent.linux.messages import frames
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable
 
-    from ipmp_agent.linux.wire import Wire
+    from ipmp_agent.linux.shared.wire import Wire
     from ipmp_api.types import InterfaceAddress
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import netlink
+from ipmp_agent.linux.messages import netlink
 
 if TYPE_CHECKING:
     from ipmp_api.types import InterfaceAddress

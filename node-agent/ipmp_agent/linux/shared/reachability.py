@@ -8,7 +8,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import filters, frames, routes
+from ipmp_agent.linux.messages import filters, frames, routes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

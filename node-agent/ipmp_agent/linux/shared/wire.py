@@ -7,14 +7,14 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import filters, frames
+from ipmp_agent.linux.messages import filters, frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipmp_agent.linux.frames import Transitive
-    from ipmp_agent.linux.links import Link
-    from ipmp_agent.linux.readers import Readers
+    from ipmp_agent.linux.messages.frames import Transitive
+    from ipmp_agent.linux.messages.links import Link
+    from ipmp_agent.linux.shared.readers import Readers
     from ipmp_api.types import Address
 
 log = logging.getLogger(__name__)

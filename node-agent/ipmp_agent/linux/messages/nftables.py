@@ -10,13 +10,16 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import netlink
+from ipmp_agent.linux.messages import netlink
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Sequence
 
     from ipmp_api.types import Address, Network
+
+EGRESS_PRIORITY = 90
+"""Of the chain of `podEgress`: before the 100 of everybody's source NAT, for the first to map a flow decides."""
 
 NETLINK_NETFILTER = 12
 

@@ -9,7 +9,7 @@ import ctypes
 import struct
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import frames
+from ipmp_agent.linux.messages import frames
 
 if TYPE_CHECKING:
     import socket

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged, LinksLost
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import links, netlink
+from ipmp_agent.linux.messages import links, netlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ipmp_agent.core.events import Event
-    from ipmp_agent.linux.ethtool import Carrier, Ethtool
-    from ipmp_agent.linux.links import Link
+    from ipmp_agent.linux.messages.links import Link
+    from ipmp_agent.linux.shared.ethtool import Carrier, Ethtool
     from ipmp_api.types import InterfaceMatch, NodeGroup
 
 log = logging.getLogger(__name__)

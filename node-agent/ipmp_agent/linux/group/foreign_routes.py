@@ -10,14 +10,14 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ipmp_agent.linux import netlink, routes
-from ipmp_agent.linux.routes import RTPROT_KERNEL
+from ipmp_agent.linux.messages import netlink, routes
+from ipmp_agent.linux.messages.routes import RTPROT_KERNEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from ipmp_agent.linux.members import Member
-    from ipmp_agent.linux.routes import Prefix, Route
+    from ipmp_agent.linux.messages.routes import Prefix, Route
+    from ipmp_agent.linux.shared.members import Member
     from ipmp_api.types import Address
 
 

@@ -12,15 +12,14 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import nftables
-from ipmp_agent.linux.findings import Finding
-from ipmp_agent.linux.pod_egress import PRIORITY
+from ipmp_agent.linux.messages import nftables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from ipmp_agent.linux.nftables import Chain, Nftables, Rule
+    from ipmp_agent.linux.messages.nftables import Chain, Nftables, Rule
     from ipmp_api.types import Network
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ class Masquerade:
     @property
     def is_first(self) -> bool:
         """Whether it may map a flow before podEgress does. Of equals, the one made last comes first."""
-        return self.priority <= PRIORITY
+        return self.priority <= nftables.EGRESS_PRIORITY
 
     def hits(self, members: Collection[str]) -> bool:
         """Whether what leaves by one of these interfaces may be masqueraded."""

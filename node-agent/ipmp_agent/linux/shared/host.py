@@ -12,28 +12,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import Family
-from ipmp_agent.linux import frames, links, netlink, routes
-from ipmp_agent.linux.announce import Announcer
-from ipmp_agent.linux.conflicts import ConflictChecks
-from ipmp_agent.linux.ethtool import Ethtool
-from ipmp_agent.linux.legs import Identifiers
-from ipmp_agent.linux.masquerade import Masquerades
-from ipmp_agent.linux.netlink import Channel, Dumper
-from ipmp_agent.linux.nftables import Nftables
-from ipmp_agent.linux.probes import Prober
-from ipmp_agent.linux.readers import Readers, at_once
-from ipmp_agent.linux.tunnels import TunnelTable
-from ipmp_agent.linux.wire import Wire
+from ipmp_agent.linux.messages import frames, links, netlink, routes
+from ipmp_agent.linux.messages.netlink import Channel, Dumper
+from ipmp_agent.linux.messages.nftables import Nftables
+from ipmp_agent.linux.messages.tunnel_devices import TunnelTable
+from ipmp_agent.linux.shared.announce import Announcer
+from ipmp_agent.linux.shared.conflicts import ConflictChecks
+from ipmp_agent.linux.shared.ethtool import Ethtool
+from ipmp_agent.linux.shared.identifiers import Identifiers
+from ipmp_agent.linux.shared.masquerade import Masquerades
+from ipmp_agent.linux.shared.probes import Prober
+from ipmp_agent.linux.shared.readers import Readers, at_once
+from ipmp_agent.linux.shared.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ipmp_agent.core.events import Event
-    from ipmp_agent.linux.frames import Transitive
-    from ipmp_agent.linux.links import Link
-    from ipmp_agent.linux.members import Member
-    from ipmp_agent.linux.netlink import Failure
-    from ipmp_agent.linux.routes import Route, Table
+    from ipmp_agent.linux.messages.frames import Transitive
+    from ipmp_agent.linux.messages.links import Link
+    from ipmp_agent.linux.messages.netlink import Failure
+    from ipmp_agent.linux.messages.routes import Route, Table
+    from ipmp_agent.linux.shared.members import Member
     from ipmp_api.types import Address
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import netlink
+from ipmp_agent.linux.messages import netlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,31 +13,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipmp_agent.core.actions import Announce, MoveAddresses, SendProbe, SetNominee, SetOutbound
 from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeNotSent
+from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import addresses, byways, netlink, routes, settings
-from ipmp_agent.linux.data_addresses import DataAddresses
-from ipmp_agent.linux.findings import Finding
-from ipmp_agent.linux.host import Port
-from ipmp_agent.linux.multicast import Multicast
-from ipmp_agent.linux.pod_egress import PodEgress
-from ipmp_agent.linux.reconcile import Reconciler
-from ipmp_agent.linux.routes import Table
-from ipmp_agent.linux.settings import InterfaceSettings
-from ipmp_agent.linux.shadows import TRANSIENT, Shadows
-from ipmp_agent.linux.surroundings import GroupSurroundings
-from ipmp_agent.linux.test_addresses import TestAddresses
-from ipmp_agent.linux.tunnels import GroupTunnels
+from ipmp_agent.linux.group import byways, settings
+from ipmp_agent.linux.group.data_addresses import DataAddresses
+from ipmp_agent.linux.group.multicast import Multicast
+from ipmp_agent.linux.group.pod_egress import PodEgress
+from ipmp_agent.linux.group.reconcile import Reconciler
+from ipmp_agent.linux.group.settings import InterfaceSettings
+from ipmp_agent.linux.group.shadows import TRANSIENT, Shadows
+from ipmp_agent.linux.group.surroundings import GroupSurroundings
+from ipmp_agent.linux.group.testaddresses import TestAddresses
+from ipmp_agent.linux.group.tunnels import GroupTunnels
+from ipmp_agent.linux.messages import addresses, netlink, routes
+from ipmp_agent.linux.messages.routes import Table
+from ipmp_agent.linux.shared.host import Port
 from ipmp_api.types import DeletionPolicy, InterfaceMatch, Mode, Tunnels
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ipmp_agent.core.events import Event
-    from ipmp_agent.linux.addresses import InstalledAddress
-    from ipmp_agent.linux.host import Host
-    from ipmp_agent.linux.links import Link
-    from ipmp_agent.linux.members import Member, Members
-    from ipmp_agent.linux.routes import Nexthop, Route
+    from ipmp_agent.linux.messages.addresses import InstalledAddress
+    from ipmp_agent.linux.messages.links import Link
+    from ipmp_agent.linux.messages.routes import Nexthop, Route
+    from ipmp_agent.linux.shared.host import Host
+    from ipmp_agent.linux.shared.members import Member, Members
     from ipmp_api.types import Address, NodeGroup
 
 log = logging.getLogger(__name__)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core.events import AddressAdopted, AddressCleared, AddressFound, AddressRefused, AddressReleased
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import addresses, frames, netlink
-from ipmp_agent.linux.adoption import Adoption, oldest_first
+from ipmp_agent.linux.group.adoption import Adoption, oldest_first
+from ipmp_agent.linux.messages import addresses, frames, netlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ipmp_agent.core.actions import Move
     from ipmp_agent.core.events import Event
-    from ipmp_agent.linux.addresses import InstalledAddress
-    from ipmp_agent.linux.host import Host
-    from ipmp_agent.linux.members import Member, Members
+    from ipmp_agent.linux.messages.addresses import InstalledAddress
+    from ipmp_agent.linux.shared.host import Host
+    from ipmp_agent.linux.shared.members import Member, Members
     from ipmp_api.types import Address, InterfaceAddress, Network, NodeGroup
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import routes
+from ipmp_agent.linux.messages import routes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
-    from ipmp_agent.linux.routes import Prefix, Route
+    from ipmp_agent.linux.messages.routes import Prefix, Route
 
 
 def differences(

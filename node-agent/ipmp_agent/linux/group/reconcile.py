@@ -8,8 +8,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
+from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

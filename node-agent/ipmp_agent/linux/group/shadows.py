@@ -11,16 +11,17 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ipmp_agent.core.events import RoutersChanged
-from ipmp_agent.linux import foreign_routes, netlink, routes
-from ipmp_agent.linux.foreign_routes import ForeignRoutes
-from ipmp_agent.linux.legs import Legs, Way
+from ipmp_agent.linux.group import foreign_routes
+from ipmp_agent.linux.group.foreign_routes import ForeignRoutes
+from ipmp_agent.linux.group.legs import Legs, Way
+from ipmp_agent.linux.messages import netlink, routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ipmp_agent.core.events import Event
-    from ipmp_agent.linux.host import Host
-    from ipmp_agent.linux.routes import Nexthop, Prefix, Route
+    from ipmp_agent.linux.messages.routes import Nexthop, Prefix, Route
+    from ipmp_agent.linux.shared.host import Host
     from ipmp_api.types import Address, Network
 
 log = logging.getLogger(__name__)

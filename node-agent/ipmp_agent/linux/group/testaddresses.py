@@ -9,16 +9,16 @@ from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import IP_FAMILIES, Family, TestAddressChanged
-from ipmp_agent.linux import addresses, netlink
+from ipmp_agent.linux.messages import addresses, netlink
 from ipmp_api.types import TestAddressIPv6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ipmp_agent.core.events import Event
-    from ipmp_agent.linux.addresses import InstalledAddress
-    from ipmp_agent.linux.host import Host
-    from ipmp_agent.linux.members import Members
+    from ipmp_agent.linux.messages.addresses import InstalledAddress
+    from ipmp_agent.linux.shared.host import Host
+    from ipmp_agent.linux.shared.members import Members
     from ipmp_api.types import Address, Network, NodeGroup
 
 log = logging.getLogger(__name__)

@@ -6,20 +6,17 @@ there are. The kernel takes a leg out by itself when its interface loses the car
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import routes
-from ipmp_agent.linux.routes import Leg
+from ipmp_agent.linux.messages import routes
+from ipmp_agent.linux.messages.routes import Leg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from ipmp_agent.linux.routes import Nexthop
-
-FIRST_IDENTIFIER = 0x49504D50
-"""Nexthop identifiers are one space for the whole host; routing daemons start near 1."""
+    from ipmp_agent.linux.messages.routes import Nexthop
+    from ipmp_agent.linux.shared.identifiers import Identifiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +30,6 @@ class Way:
     def has_gateway(self) -> bool:
         """Whether packets go to a gateway and not to the destination itself."""
         return None not in self.gateways
-
-
-class Identifiers:
-    """Free nexthop identifiers, for all groups of the host."""
-
-    def __init__(self) -> None:
-        self._used: set[int] = set()
-        self._next = itertools.count(FIRST_IDENTIFIER)
-
-    def note(self, present: Iterable[Nexthop]) -> None:
-        """Take what is in the kernel, whoever put it there."""
-        self._used.update(nexthop.identifier for nexthop in present)
-
-    def take(self) -> int:
-        """Return an identifier nobody uses."""
-        return next(identifier for identifier in self._next if identifier not in self._used)
 
 
 @dataclass(slots=True)

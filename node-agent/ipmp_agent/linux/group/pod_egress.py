@@ -22,23 +22,20 @@ import logging
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import nftables
-from ipmp_agent.linux.findings import Finding
-from ipmp_agent.linux.netlink import InterruptedDumpError
+from ipmp_agent.linux.messages import nftables
+from ipmp_agent.linux.messages.netlink import InterruptedDumpError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ipmp_agent.linux.nftables import Nftables, Rule, Table
-    from ipmp_agent.linux.reconcile import Reconciler
-    from ipmp_agent.linux.surroundings import GroupSurroundings
+    from ipmp_agent.linux.group.reconcile import Reconciler
+    from ipmp_agent.linux.group.surroundings import GroupSurroundings
+    from ipmp_agent.linux.messages.nftables import Nftables, Rule, Table
     from ipmp_api.types import Address, Network
 
 log = logging.getLogger(__name__)
-
-PRIORITY = 90
-"""Of our chain: before the 100 of everybody's source NAT, for the first one to map a flow decides."""
 
 WATCH = 1.0
 """Seconds between looks at whether somebody changed nf_tables: one question, answered in microseconds."""
@@ -81,7 +78,7 @@ def replacement(
         nftables.delete_table(inet, table),
         nftables.new_table(inet, table),
         nftables.new_chain(inet, table, PODS),
-        nftables.new_nat_chain(inet, table, BASE, PRIORITY),
+        nftables.new_nat_chain(inet, table, BASE, nftables.EGRESS_PRIORITY),
     ]
     ways = [(nftables.leaves_by(name), nftables.jump_to(PODS)) for name in members]
     requests += [nftables.new_rule(inet, table, BASE, *way) for way in ways]

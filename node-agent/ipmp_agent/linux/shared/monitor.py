@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import netlink
+from ipmp_agent.linux.messages import netlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipmp_agent.linux.netlink import Message
-    from ipmp_agent.linux.readers import Readers
+    from ipmp_agent.linux.messages.netlink import Message
+    from ipmp_agent.linux.shared.readers import Readers
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux import frames
+from ipmp_agent.linux.messages import frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipmp_agent.linux.wire import Wire
+    from ipmp_agent.linux.shared.wire import Wire
     from ipmp_api.types import Address, InterfaceAddress
 
 log = logging.getLogger(__name__)

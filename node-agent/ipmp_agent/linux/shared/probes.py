@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core.actions import ProbeProtocol
 from ipmp_agent.core.events import Family, MacAddress, ProbeAnswered, ProbeKind, ProbeNotSent
-from ipmp_agent.linux import filters, frames
+from ipmp_agent.linux.messages import filters, frames
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import SendProbe
     from ipmp_agent.core.events import Event
-    from ipmp_agent.linux.frames import Transitive
-    from ipmp_agent.linux.readers import Readers
-    from ipmp_agent.linux.wire import Wire
+    from ipmp_agent.linux.messages.frames import Transitive
+    from ipmp_agent.linux.shared.readers import Readers
+    from ipmp_agent.linux.shared.wire import Wire
     from ipmp_api.types import Address
 
 log = logging.getLogger(__name__)

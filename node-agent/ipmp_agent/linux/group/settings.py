@@ -11,20 +11,16 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipmp_agent.linux import netlink
+from ipmp_agent.linux.messages import netlink
+from ipmp_agent.linux.messages.links import IDENTIFIERS, IFLA_AF_SPEC, IFLA_INET_CONF
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Collection, Mapping
 
-    from ipmp_agent.linux.links import Link
+    from ipmp_agent.linux.messages.links import Link
 
 log = logging.getLogger(__name__)
-
-IFLA_AF_SPEC, IFLA_INET_CONF = 26, 1
-
-IDENTIFIERS = {"rp_filter": 8, "arp_announce": 18, "arp_ignore": 19, "promote_secondaries": 20}
-"""IPV4_DEVCONF_* of the kernel."""
 
 WANTED = {
     "arp_ignore": 1,  # a NIC answers for its own addresses only, else both NICs answer for every address

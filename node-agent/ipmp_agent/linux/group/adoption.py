@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux import addresses
-from ipmp_agent.linux.findings import Finding
+from ipmp_agent.linux.messages import addresses
 from ipmp_api.types import Existing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from ipmp_agent.linux.addresses import InstalledAddress
+    from ipmp_agent.linux.messages.addresses import InstalledAddress
     from ipmp_api.types import Address, NodeGroup
 
 
