@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from ipmp_agent.client import Client, UnreachableError
+from ipmp_agent.commands.client import Client, UnreachableError
 from tests.lab.dump import KernelDump
 from tests.lab.waiting import wait_for
 

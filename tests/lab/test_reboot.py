@@ -6,7 +6,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING
 
-from ipmp_agent.state import FILE_NAME
+from ipmp_agent.disk.state import FILE_NAME
 from tests import invariants
 from tests.lab import Agent, Lab, wait_for
 from tests.lab.status import group_view

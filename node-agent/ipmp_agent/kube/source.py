@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from ipmp_agent.disk.state import State
     from ipmp_agent.kube.report import Describe
-    from ipmp_agent.state import State
     from ipmp_api.types import NodeGroup
 
 log = logging.getLogger(__name__)

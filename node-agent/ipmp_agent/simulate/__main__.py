@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ipmp_agent.files import BadInputError
+from ipmp_agent.process.files import BadInputError
 from ipmp_agent.simulate.documents import load
 from ipmp_agent.simulate.replay import Replay
 from ipmp_agent.simulate.simulation import Simulation

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ipmp_agent.files import BadInputError
+from ipmp_agent.process.files import BadInputError
 from ipmp_agent.simulate import script
 from ipmp_api.compile import compile_for_file
 from ipmp_api.errors import ManifestError, ValidationError

@@ -6,11 +6,11 @@ import json
 import traceback
 from typing import TYPE_CHECKING
 
-from ipmp_agent import recording
 from ipmp_agent.core.events import KernelRead, ProbeAnswered, ProbeKind
 from ipmp_agent.core.multipathing import Multipathing
-from ipmp_agent.files import BadInputError
-from ipmp_agent.recording import ROUTINE, Decided, Handled, Started, Stopped, Ticked
+from ipmp_agent.disk import recording
+from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Started, Stopped, Ticked
+from ipmp_agent.process.files import BadInputError
 from ipmp_agent.simulate.summary import Summary
 from ipmp_agent.simulate.timeline import Witness, may_change_state
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core.actions import InterfaceVerdict, Notify, ProbeClosed
 from ipmp_agent.core.events import Family
-from ipmp_agent.recording import ROUTINE
+from ipmp_agent.disk.recording import ROUTINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,15 +5,14 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
-from ipmp_agent.configurator import Configurator
 from ipmp_agent.core.events import StateRestored
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.core.snapshot import GroupSnapshot, GroupState
-from ipmp_agent.daemon import DataPlane
+from ipmp_agent.dataplane.configurator import Configurator
+from ipmp_agent.dataplane.loop import DataPlane
+from ipmp_agent.dataplane.trials import Probation
+from ipmp_agent.disk.state import State
 from ipmp_agent.measurements import Measurements
-from ipmp_agent.probation import Probation
-from ipmp_agent.state import State
-from ipmp_agent.testing import FakeKernel
 from ipmp_api.types import (
     DataAddress,
     InterfaceMatch,
@@ -24,14 +23,15 @@ from ipmp_api.types import (
     Role,
     TargetSources,
 )
+from tests.fake_kernel import FakeKernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ipmp_agent.core.actions import Action, ProbeClosed
     from ipmp_agent.core.events import Event
+    from ipmp_agent.disk.recording import Entry
     from ipmp_agent.publication import Occurrence, Publication
-    from ipmp_agent.recording import Entry
 
 ADDRESSES = ("198.18.0.100/24", "198.18.0.101/24")
 WALL = 1_700_000_000.0

@@ -9,7 +9,6 @@ from typing import get_args
 
 import pytest
 
-from ipmp_agent.codec import decode, encode
 from ipmp_agent.core import actions, events
 from ipmp_agent.core.events import (
     AddressRefused,
@@ -23,6 +22,7 @@ from ipmp_agent.core.events import (
     StateRestored,
 )
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.disk.codec import decode, encode
 from ipmp_api.types import (
     InterfaceMatch,
     Member,

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent import state
-from ipmp_agent.configurator import RETRY_MINIMUM
 from ipmp_agent.core.actions import MoveAddresses, SetOutbound
 from ipmp_agent.core.events import KernelRead, LinkChanged, StateRestored
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import GroupState, InterfaceWord
-from ipmp_agent.daemon import SECURING
-from ipmp_agent.state import State
+from ipmp_agent.dataplane.configurator import RETRY_MINIMUM
+from ipmp_agent.dataplane.loop import SECURING
+from ipmp_agent.disk import state
+from ipmp_agent.disk.state import State
 from ipmp_api.types import Mode, ProbeMethod
 from tests.unit.agent.building import Rig, ScriptedCore, node_group
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipmp_agent import control, ipmpadm
-from ipmp_agent.client import Client, RefusedError, UnreachableError
-from ipmp_agent.control import ControlSocket
+from ipmp_agent.commands import ipmpadm, ipmpstat
+from ipmp_agent.commands.client import Client, RefusedError, UnreachableError
 from ipmp_agent.core.actions import ProbeClosed
 from ipmp_agent.core.events import Family
-from ipmp_agent.views import ipmpstat
+from ipmp_agent.process import control
+from ipmp_agent.process.control import ControlSocket
 from tests.unit.agent.building import Rig, node_group
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from ipmp_agent.core.actions import (
 )
 from ipmp_agent.core.events import Family, LinkChanged, ProbeAnswered, ProbeKind, SavedInterface, StateRestored
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.daemon import ERROR_PAUSE, REFRESH, SAVE_DELAY
+from ipmp_agent.dataplane.loop import ERROR_PAUSE, REFRESH, SAVE_DELAY
 from tests.unit.agent.building import WALL, Rig, ScriptedCore, node_group
 
 if TYPE_CHECKING:
-    from ipmp_agent.running import RunningGroup
+    from ipmp_agent.dataplane.running import RunningGroup
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 

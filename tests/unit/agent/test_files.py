@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent.cli import main
-from ipmp_agent.files import BadInputError, FileSource, read
-from ipmp_agent.state import State
+from ipmp_agent.commands.ipmp_agent import main
+from ipmp_agent.disk.state import State
+from ipmp_agent.process.files import BadInputError, FileSource, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,7 +126,7 @@ def test_of_two_reloads_at_once_the_later_wins(tmp_path: Path, monkeypatch: pyte
             assert go_on.wait(10)
         return found
 
-    monkeypatch.setattr("ipmp_agent.files.read", slow)
+    monkeypatch.setattr("ipmp_agent.process.files.read", slow)
     reloads = [threading.Thread(target=source.reload) for _ in range(2)]
     reloads[0].start()
     assert has_read.wait(10)

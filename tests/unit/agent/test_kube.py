@@ -13,12 +13,12 @@ from kubernetes.config import incluster_config
 
 from ipmp_agent.core.actions import Severity
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.disk.state import SavedGroup, State
 from ipmp_agent.kube import api, backoff, report
 from ipmp_agent.kube.api import ApiError, ApiServer, CredentialsError
 from ipmp_agent.kube.backoff import Backoff
 from ipmp_agent.kube.source import ClusterSource
 from ipmp_agent.publication import Occurrence
-from ipmp_agent.state import SavedGroup, State
 from ipmp_agent.views import status
 from tests.unit.agent.api_server import EVENTS, GROUPS, FakeApiServer, manifest
 from tests.unit.agent.building import WALL, node_group

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent import state
 from ipmp_agent.core import timers
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.probation import API_SERVER
-from ipmp_agent.state import State
+from ipmp_agent.dataplane.trials import API_SERVER
+from ipmp_agent.disk import state
+from ipmp_agent.disk.state import State
 from ipmp_agent.views import status
 from ipmp_api.types import DeletionPolicy, Mode
 from tests.unit.agent.building import Rig, node_group

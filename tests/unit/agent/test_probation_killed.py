@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipmp_agent import state
 from ipmp_agent.core import timers
+from ipmp_agent.disk import state
 from ipmp_api.types import Mode
 from tests.unit.agent.building import Rig, node_group
 from tests.unit.agent.test_probation import GATEWAY, node, told, view, want
 
 if TYPE_CHECKING:
-    from ipmp_agent.state import State
-    from ipmp_agent.testing import FakeGroup
+    from ipmp_agent.disk.state import State
     from ipmp_api.types import Address, NodeGroup
+    from tests.fake_kernel import FakeGroup
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 

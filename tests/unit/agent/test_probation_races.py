@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent import state
-from ipmp_agent.configurator import RETRY_MINIMUM
 from ipmp_agent.core import timers
+from ipmp_agent.dataplane.configurator import RETRY_MINIMUM
+from ipmp_agent.disk import state
 from ipmp_api.types import Mode
 from tests.unit.agent.building import Rig, node_group
 from tests.unit.agent.test_probation import GATEWAY, TARGET, calls, node, told, undo, view, want
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ipmp_agent.state import State
+    from ipmp_agent.disk.state import State
     from ipmp_api.types import NodeGroup
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.registry import CollectorRegistry
 
-from ipmp_agent import cli, state
-from ipmp_agent.agent import StartError, alive, ready, require_capabilities
-from ipmp_agent.directories import Directory, InUseError, holder
+from ipmp_agent.commands import ipmp_agent as cli
+from ipmp_agent.dataplane.withdrawal import withdraw
+from ipmp_agent.disk import state
+from ipmp_agent.disk.directories import Directory, InUseError, holder
+from ipmp_agent.disk.state import SavedGroup, State
 from ipmp_agent.health import STALE, HealthServer
 from ipmp_agent.logs import Log
-from ipmp_agent.state import SavedGroup, State
-from ipmp_agent.testing import FakeKernel
-from ipmp_agent.withdrawal import withdraw
+from ipmp_agent.process.agent import StartError, alive, ready, require_capabilities
+from tests.fake_kernel import FakeKernel
 from tests.unit.agent.building import node_group
 from tests.unit.views.pictures import interface, publication, view
 
@@ -51,7 +52,7 @@ def test_directory_belongs_to_one_agent_and_the_other_is_named(tmp_path: Path) -
 
 def test_lock_of_a_killed_agent_does_not_last(tmp_path: Path) -> None:
     script = (
-        "import os, sys, signal, pathlib; from ipmp_agent.directories import Directory;"
+        "import os, sys, signal, pathlib; from ipmp_agent.disk.directories import Directory;"
         "Directory(pathlib.Path(sys.argv[1]), '--state-dir', 0o700); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent import recording
 from ipmp_agent.core.actions import Move, MoveAddresses
 from ipmp_agent.core.events import Family, LinkChanged, ProbeAnswered, ProbeKind
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.recording import ROUTINE, Decided, Handled, Recorder, Started, Stopped, Ticked
+from ipmp_agent.disk import recording
+from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Recorder, Started, Stopped, Ticked
 from tests.unit.agent.building import Rig, node_group
 from tests.unit.agent.test_codec import VALUES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ipmp_agent.recording import Entry
+    from ipmp_agent.disk.recording import Entry
 
 EVENTS = [value for value in VALUES if type(value).__name__ in recording.EVENT_TYPES]
 ENTRIES: list[Entry] = [

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent import state
 from ipmp_agent.core.events import SavedInterface, SavedMoves
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.disk import state
+from ipmp_agent.disk.state import FILE_NAME, SavedGroup, State, StateWriter
 from ipmp_agent.publication import Failover
-from ipmp_agent.state import FILE_NAME, SavedGroup, State, StateWriter
 from tests.unit.agent.building import node_group
 
 if TYPE_CHECKING:

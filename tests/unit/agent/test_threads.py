@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ipmp_agent.agent import aside
+from ipmp_agent.process.agent import aside
 
 
 def test_what_is_done_aside_says_what_came_of_it() -> None:

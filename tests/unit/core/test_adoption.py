@@ -9,9 +9,9 @@ import pytest
 
 from ipmp_agent.core import events
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.recording import Handled, decode_entry, encode_entry
-from ipmp_agent.simulated import VirtualNode, node_group
+from ipmp_agent.disk.recording import Handled, decode_entry, encode_entry
 from ipmp_api.types import DataAddress, Existing, Mode, Origin, ProbeMethod
+from tests.virtual_node import VirtualNode, node_group
 
 HOST = tuple(ip_interface(f"198.18.7.{n}/24") for n in (1, 2, 3))
 

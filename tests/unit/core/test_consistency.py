@@ -10,8 +10,8 @@ from ipmp_agent.core import events
 from ipmp_agent.core.actions import ProbeProtocol, Severity
 from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.simulated import TARGET, VirtualNode, node_group
 from ipmp_api.types import ProbeMethod
+from tests.virtual_node import TARGET, VirtualNode, node_group
 
 TESTED = ["198.18.2.1/24", "198.18.2.2/24"]
 

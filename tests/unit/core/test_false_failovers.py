@@ -10,8 +10,8 @@ import pytest
 from ipmp_agent.core import timers
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import GroupState
-from ipmp_agent.simulated import VirtualNode, node_group
 from ipmp_api.types import ProbeMethod
+from tests.virtual_node import VirtualNode, node_group
 
 INTERVAL = timers.probe_interval(1.0)
 PINS = ("198.18.0.1", "198.18.0.2", "198.18.0.3")

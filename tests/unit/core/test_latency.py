@@ -17,7 +17,7 @@ from ipmp_agent.core.actions import ProbeProtocol
 from ipmp_agent.core.events import Family, ProbeAnswered
 from ipmp_agent.core.probing import Prober
 from ipmp_agent.core.targets import TargetOrigin
-from ipmp_agent.simulated import VirtualNode, node_group
+from tests.virtual_node import VirtualNode, node_group
 
 TARGETS = [IPv4Address(f"198.18.0.{n}") for n in range(1, 4)]
 ROUNDING = 0.99

@@ -10,8 +10,8 @@ from ipmp_agent.core import events
 from ipmp_agent.core.link import Link
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import InterfaceWord, LinkWord
-from ipmp_agent.simulated import VirtualNode, node_group
 from ipmp_api.types import ProbeMethod
+from tests.virtual_node import VirtualNode, node_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable

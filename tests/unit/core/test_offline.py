@@ -7,8 +7,8 @@ import dataclasses
 from ipmp_agent.core import events
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import InterfaceWord
-from ipmp_agent.simulated import VirtualNode, mac, node_group
 from ipmp_api.types import ProbeMethod
+from tests.virtual_node import VirtualNode, mac, node_group
 
 UNPROBED = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 

@@ -11,9 +11,9 @@ from ipmp_agent.core import events
 from ipmp_agent.core.actions import Announce, MoveAddresses, SetNominee, SetOutbound
 from ipmp_agent.core.placement import Placement
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.simulated import VirtualNode, data_address, node_group
 from ipmp_api.types import DataAddress, NodeGroup, ProbeMethod, Switch
 from tests import invariants
+from tests.virtual_node import VirtualNode, data_address, node_group
 
 UNPROBED = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 

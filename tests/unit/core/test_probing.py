@@ -16,8 +16,8 @@ from ipmp_agent.core.probing import Probe, Prober, choose_protocol
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import ProberSnapshot, ProbeWord, TargetMode
 from ipmp_agent.core.targets import TargetOrigin
-from ipmp_agent.simulated import TARGET, VirtualNode, node_group
 from ipmp_api.types import ProbeMethod
+from tests.virtual_node import TARGET, VirtualNode, node_group
 
 INTERVAL = 0.142
 A, B = IPv4Address("198.18.0.1"), IPv4Address("198.18.0.2")

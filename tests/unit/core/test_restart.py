@@ -14,8 +14,8 @@ from ipmp_agent.core import events, timers
 from ipmp_agent.core.actions import SetNominee
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import InterfaceWord
-from ipmp_agent.simulated import TARGET, VirtualNode, node_group
 from ipmp_api.types import ProbeMethod, Role, Switch
+from tests.virtual_node import TARGET, VirtualNode, node_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable

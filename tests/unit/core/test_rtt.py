@@ -11,8 +11,8 @@ from ipmp_agent.core.events import ProbeKind
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.rtt import DetectionTime, RoundTrip
 from ipmp_agent.core.snapshot import TargetState
-from ipmp_agent.simulated import VirtualNode, node_group
-from ipmp_agent.simulated import ip_address as address
+from tests.virtual_node import VirtualNode, node_group
+from tests.virtual_node import ip_address as address
 
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import SendProbe

@@ -11,8 +11,8 @@ from ipmp_agent.core import events
 from ipmp_agent.core.actions import Announce, MoveAddresses, SetOutbound
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import GroupState
-from ipmp_agent.simulated import VirtualNode, node_group
 from ipmp_api.types import ProbeMethod, Role
+from tests.virtual_node import VirtualNode, node_group
 
 UNPROBED = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 

@@ -11,8 +11,8 @@ from ipmp_agent.core import events, timers
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import InterfaceWord, TargetMode, TargetState
 from ipmp_agent.core.targets import TargetOrigin, Targets
-from ipmp_agent.simulated import VirtualNode, node_group
 from ipmp_api.types import NodeGroup, Policies, Switch, TargetSources
+from tests.virtual_node import VirtualNode, node_group
 
 T = [f"198.18.0.{n}" for n in range(1, 9)]
 HOSTS = [f"198.18.0.{n}" for n in range(101, 109)]

@@ -12,8 +12,8 @@ from ipmp_agent.core.actions import ProbeProtocol
 from ipmp_agent.core.events import Family, MacAddress
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import InterfaceWord, ProbeWord, TargetMode
-from ipmp_agent.simulated import TARGET, VirtualNode, mac, node_group
 from ipmp_api.types import ProbeMethod
+from tests.virtual_node import TARGET, VirtualNode, mac, node_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ from ipmp_agent.core import events
 from ipmp_agent.core.actions import InterfaceVerdict, SendProbe
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import GroupState, TargetState
-from ipmp_agent.simulated import VirtualNode, node_group
 from ipmp_api.types import Address, Mode, ProbeMethod
+from tests.virtual_node import VirtualNode, node_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import pytest
 from ipmp_agent.core import events
 from ipmp_agent.core.actions import Action, SendProbe
 from ipmp_agent.core.multipathing import Multipathing
-from ipmp_agent.recording import (
+from ipmp_agent.disk.recording import (
     FORMAT,
     ROUTINE,
     VERSION,

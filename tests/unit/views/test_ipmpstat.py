@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from ipmp_agent.client import RefusedError, UnreachableError
-from ipmp_agent.codec import encode
+from ipmp_agent.commands import ipmpstat, names
+from ipmp_agent.commands.client import RefusedError, UnreachableError
 from ipmp_agent.core.actions import ProbeClosed
 from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import InterfaceWord, LinkWord, ProbeWord, TargetMode
-from ipmp_agent.views import ipmpstat, names
+from ipmp_agent.disk.codec import encode
 from tests.unit.views.pictures import address, failed, interface, prober, publication, standby, view
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipmp_agent.views.table import Column, Table, UnknownFieldError, choose, fitting, line, parsable
+from ipmp_agent.commands.table import Column, Table, UnknownFieldError, choose, fitting, line, parsable
 
 Row = dict[str, str | None]
 

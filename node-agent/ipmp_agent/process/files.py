@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from ipmp_agent.state import State
+    from ipmp_agent.disk.state import State
     from ipmp_api.manifest import Document
     from ipmp_api.types import NodeGroup
 

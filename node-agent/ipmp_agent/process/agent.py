@@ -17,25 +17,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import ipmp_agent
-from ipmp_agent import state
-from ipmp_agent.configurator import Configurator
-from ipmp_agent.control import ControlSocket
 from ipmp_agent.core.multipathing import Multipathing
-from ipmp_agent.daemon import DataPlane
-from ipmp_agent.directories import Directory
+from ipmp_agent.dataplane.configurator import Configurator
+from ipmp_agent.dataplane.loop import DataPlane
+from ipmp_agent.dataplane.trials import Probation
+from ipmp_agent.disk import state
+from ipmp_agent.disk.directories import Directory
+from ipmp_agent.disk.recording import Recorder
 from ipmp_agent.health import STALE, HealthServer
 from ipmp_agent.linux.kernel import Kernel
-from ipmp_agent.probation import Probation
-from ipmp_agent.recording import Recorder
+from ipmp_agent.process.control import ControlSocket
 from ipmp_agent.views.metrics import AgentCollector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipmp_agent.daemon import Observer
+    from ipmp_agent.dataplane.loop import Observer
+    from ipmp_agent.disk.state import State
     from ipmp_agent.health import Health
     from ipmp_agent.measurements import Measurements
-    from ipmp_agent.state import State
     from ipmp_api.types import NodeGroup
 
 T = TypeVar("T")

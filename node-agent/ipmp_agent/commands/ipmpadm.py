@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipmp_agent
-from ipmp_agent.client import Client, Parser, RefusedError, UnreachableError, runtime_directory
+from ipmp_agent.commands.client import Client, Parser, RefusedError, UnreachableError, runtime_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

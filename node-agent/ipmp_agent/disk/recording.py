@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 import ipmp_agent
-from ipmp_agent.codec import decode, encode
 from ipmp_agent.core import actions, events
 from ipmp_agent.core.actions import ProbeClosed, SendProbe
+from ipmp_agent.disk.codec import decode, encode
 from ipmp_api.types import NodeGroup
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
 from ipmp_agent.core.trial import Aftermath, Blame, Trial, Verdict
-from ipmp_agent.state import Change, Refusal, SavedTrial, State
+from ipmp_agent.disk.state import Change, Refusal, SavedTrial, State
 from ipmp_api.types import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
-    from ipmp_agent.daemon import Kernel
+    from ipmp_agent.dataplane.loop import Kernel
     from ipmp_api.types import Address, NodeGroup
 
 API_SERVER = "the API server"

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ipmp_agent.commands.table import Column
 from ipmp_agent.core.snapshot import TargetMode, TargetState
-from ipmp_agent.views.table import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from ipmp_agent.commands.names import Names
     from ipmp_agent.core.actions import ProbeClosed
     from ipmp_agent.core.events import MacAddress
     from ipmp_agent.core.snapshot import AddressSnapshot, InterfaceSnapshot, ProberSnapshot
     from ipmp_agent.publication import GroupView, Publication
-    from ipmp_agent.views.names import Names
     from ipmp_api.types import Address
 
 

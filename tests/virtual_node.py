@@ -48,7 +48,7 @@ TARGET = "198.18.0.1"
 _TICKS_AT_ONE_MOMENT = 10
 
 
-def node_group(  # noqa: PLR0913 - a test names the few it is about
+def node_group(
     active: int = 2,
     standby: int = 0,
     *,
@@ -124,7 +124,7 @@ class VirtualNode:
     ) -> None:
         self.configuration = configuration
         self.now = 0.0
-        self.random = random.Random(f"node {seed}")  # noqa: S311 - virtual losses; not the core's own sequence
+        self.random = random.Random(f"node {seed}")
         self.seed = seed
         self.core = Multipathing(configuration, seed=seed)
         targets = [Target(address, latency) for address in configuration.policies.targets.addresses]

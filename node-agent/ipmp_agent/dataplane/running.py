@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 from ipmp_agent.core.actions import InterfaceVerdict, MoveAddresses, Notify, Severity
 from ipmp_agent.core.events import ProbeAnswered
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Ticked
+from ipmp_agent.disk.state import SavedGroup
 from ipmp_agent.measurements import UNFORCED
 from ipmp_agent.publication import HISTORY, Failover, GroupView, Occurrence
-from ipmp_agent.recording import ROUTINE, Decided, Handled, Ticked
-from ipmp_agent.state import SavedGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ipmp_agent.core.actions import Action, Move
     from ipmp_agent.core.events import Event, StateRestored
     from ipmp_agent.core.snapshot import GroupSnapshot
+    from ipmp_agent.disk.recording import Entry
     from ipmp_agent.measurements import GroupMeasurements
     from ipmp_agent.publication import Finding
-    from ipmp_agent.recording import Entry
     from ipmp_api.types import NodeGroup
 
 LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}

@@ -23,16 +23,16 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
-from ipmp_agent.codec import encode
-from ipmp_agent.directories import SOCKET_NAME
+from ipmp_agent.disk.codec import encode
+from ipmp_agent.disk.directories import SOCKET_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ipmp_agent.configurator import Configurator
     from ipmp_agent.core.actions import ProbeClosed
-    from ipmp_agent.daemon import DataPlane
+    from ipmp_agent.dataplane.configurator import Configurator
+    from ipmp_agent.dataplane.loop import DataPlane
 
 LINE_LIMIT = 64 * 1024
 """Bytes of one request."""

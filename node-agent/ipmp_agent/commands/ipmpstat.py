@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
-from ipmp_agent.client import Client, Parser, RefusedError, UnreachableError, runtime_directory
-from ipmp_agent.codec import decode
+from ipmp_agent.commands.client import Client, Parser, RefusedError, UnreachableError, runtime_directory
+from ipmp_agent.commands.names import Names
+from ipmp_agent.commands.rows import MODES, ProbeRow, probe_columns, probe_json
+from ipmp_agent.commands.table import Table, UnknownFieldError, choose, fitting, parsable
 from ipmp_agent.core.actions import ProbeClosed
+from ipmp_agent.disk.codec import decode
 from ipmp_agent.publication import Publication
 from ipmp_agent.views import status
-from ipmp_agent.views.names import Names
-from ipmp_agent.views.rows import MODES, ProbeRow, probe_columns, probe_json
-from ipmp_agent.views.table import Table, UnknownFieldError, choose, fitting, parsable
 from ipmp_api.status import to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ipmp_agent.commands.table import Column
     from ipmp_agent.publication import GroupView
-    from ipmp_agent.views.table import Column
 
 HEIGHT = 24
 """Lines of a terminal whose height is unknown."""

@@ -20,18 +20,18 @@ from ipmp_agent.core.events import (
     StateRestored,
 )
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.state import Change, SavedGroup, State
+from ipmp_agent.disk.state import Change, SavedGroup, State
 from ipmp_api.types import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipmp_agent.core.snapshot import InterfaceSnapshot
-    from ipmp_agent.daemon import DataPlane
-    from ipmp_agent.probation import Probation
+    from ipmp_agent.dataplane.loop import DataPlane
+    from ipmp_agent.dataplane.running import RunningGroup
+    from ipmp_agent.dataplane.trials import Probation
+    from ipmp_agent.disk.state import Refusal
     from ipmp_agent.publication import Occurrence
-    from ipmp_agent.running import RunningGroup
-    from ipmp_agent.state import Refusal
     from ipmp_api.types import NodeGroup
 
 RETRY_MINIMUM = 1.0

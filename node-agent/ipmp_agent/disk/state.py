@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
-from ipmp_agent.codec import decode, encode
 from ipmp_agent.core.events import SavedInterface, SavedMoves, StateRestored
+from ipmp_agent.disk.codec import decode, encode
 from ipmp_agent.publication import Failover  # noqa: TC001
 from ipmp_api.types import NodeGroup  # noqa: TC001
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ipmp_agent import state
+from ipmp_agent.disk import state
+from ipmp_agent.disk.state import State
 from ipmp_agent.linux.kernel import Kernel
-from ipmp_agent.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from ipmp_agent.core.events import Event
-    from ipmp_agent.daemon import Kernel as KernelSide
+    from ipmp_agent.dataplane.loop import Kernel as KernelSide
 
 log = logging.getLogger(__name__)
 

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import ipmp_agent
-from ipmp_agent import files, state
-from ipmp_agent.directories import Directory, InUseError, holder
+from ipmp_agent.disk import state
+from ipmp_agent.disk.directories import Directory, InUseError, holder
 from ipmp_agent.logs import Log
 from ipmp_agent.measurements import Measurements
+from ipmp_agent.process import files
 from ipmp_agent.views import status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ipmp_agent.agent import Source
+    from ipmp_agent.process.agent import Source
 
 STATE_DIRECTORY = Path("/var/lib/ipmp")
 RUNTIME_DIRECTORY = Path("/run/ipmp")
@@ -196,7 +197,7 @@ def _run(options: argparse.Namespace) -> int:
     if not options.node_name:
         print("ipmp-agent: name this node with --node-name or $NODE_NAME", file=sys.stderr)
         return EXIT_BAD_INPUT
-    from ipmp_agent.agent import Agent, Options, StartError  # noqa: PLC0415 - `check` needs no kernel
+    from ipmp_agent.process.agent import Agent, Options, StartError  # noqa: PLC0415 - `check` needs no kernel
 
     source = _source(options)
     measurements = Measurements()
@@ -249,8 +250,8 @@ def _withdraw(options: argparse.Namespace) -> int:
 
 
 def _withdraw_all(directory: Path) -> int:
-    from ipmp_agent.agent import require_capabilities  # noqa: PLC0415 - `check` needs no kernel
-    from ipmp_agent.withdrawal import withdraw  # noqa: PLC0415
+    from ipmp_agent.dataplane.withdrawal import withdraw  # noqa: PLC0415
+    from ipmp_agent.process.agent import require_capabilities  # noqa: PLC0415 - `check` needs no kernel
 
     if not (directory / state.FILE_NAME).exists():
         log.info("nothing to withdraw: no state file in %s", directory)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from ipmp_agent.directories import SOCKET_NAME
+from ipmp_agent.disk.directories import SOCKET_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,10 +26,10 @@ from ipmp_agent.core.actions import (
     SetNominee,
     SetOutbound,
 )
+from ipmp_agent.dataplane.running import RunningGroup, tell
+from ipmp_agent.disk.recording import Started, Stopped
+from ipmp_agent.disk.state import State
 from ipmp_agent.publication import Finding, Publication
-from ipmp_agent.recording import Started, Stopped
-from ipmp_agent.running import RunningGroup, tell
-from ipmp_agent.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from ipmp_agent.core.actions import Action
     from ipmp_agent.core.events import Event, StateRestored
     from ipmp_agent.core.reasons import Reason
+    from ipmp_agent.dataplane.running import Core
+    from ipmp_agent.disk.recording import Entry
     from ipmp_agent.measurements import Measurements
     from ipmp_agent.publication import Occurrence
-    from ipmp_agent.recording import Entry
-    from ipmp_agent.running import Core
     from ipmp_api.types import Address, NodeGroup
 
 T = TypeVar("T")

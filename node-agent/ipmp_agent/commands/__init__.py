@@ -1,0 +1,1 @@
+"""What people type: `ipmp-agent`, `ipmpstat` and `ipmpadm`."""

@@ -1,0 +1,1 @@
+"""The agent as a process: its threads, its control socket, its manifests in files."""
