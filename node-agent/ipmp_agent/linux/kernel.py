@@ -10,6 +10,7 @@ from ipmp_agent.core import timers
 from ipmp_agent.linux.group.group import Group, Orders, former_members
 from ipmp_agent.linux.group.reconcile import RETRY
 from ipmp_agent.linux.messages import addresses, links, netlink, routes
+from ipmp_agent.linux.messages.netlink import Dumper
 from ipmp_agent.linux.shared import reachability
 from ipmp_agent.linux.shared.carriers import CarrierPoll
 from ipmp_agent.linux.shared.host import Host
@@ -38,13 +39,18 @@ class Kernel:
     Args:
         sink: takes the name of a group and an event about it; called from within any method and between them.
         hear: called by the loop with each read of a socket there is to do; does it, and may then handle what it sank.
+        dumper: called by `open`; makes what reads whole tables of the kernel.
     """
 
     def __init__(
-        self, sink: Callable[[str, Event], None], hear: Callable[[Callable[[], object]], object] = at_once
+        self,
+        sink: Callable[[str, Event], None],
+        hear: Callable[[Callable[[], object]], object] = at_once,
+        dumper: Callable[[], Dumper] = Dumper,
     ) -> None:
         self._sink = sink
         self._hear = hear
+        self._dumper = dumper
         self._groups: dict[str, Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -62,7 +68,7 @@ class Kernel:
             OSError: a capability is missing (NET_ADMIN, NET_RAW).
         """
         self._loop = asyncio.get_running_loop()
-        self._host = Host(self._hear)
+        self._host = Host(self._hear, self._dumper)
         self._members = Members(
             self._host.ethtool, self._host.link, self._sink, self._member_changed, self._link_changed
         )
@@ -122,7 +128,7 @@ class Kernel:
             if known is None:
                 self._members.expect(group.name, former_members(memory))
             self._members.watch(configuration)
-            await self._resync_links()
+            await self.read_links()
             await group.configure(configuration, memory, secure)
         except BaseException:
             if known is None:
@@ -255,11 +261,12 @@ class Kernel:
         self._run(self._resync())
 
     async def _resync(self) -> None:
-        await self._resync_links()
+        await self.read_links()
         for group in self._groups.values():
             group.reconciler.soon()
 
-    async def _resync_links(self) -> None:
+    async def read_links(self) -> None:
+        """Read all interfaces anew, and tell what changed. Raises OSError where they never hold still."""
         async with self._reading_links:
             self._link_news = {}
             try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ipmp_agent.core.actions import Announce, Move, MoveAddresses
+from ipmp_agent.core.events import Family, TestAddressChanged
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.kernel import Kernel
+from ipmp_agent.linux.messages.netlink import Dumper
 from ipmp_api.types import DataAddress, Existing, InterfaceMatch, Member, NodeGroup, Policies
 from tests.lab import wait_for
 
@@ -44,6 +47,24 @@ class Heard:
     event: Event
 
 
+class InterruptedDumper(Dumper):
+    """Reads tables of the kernel; what a test arranges happens when one was read and nobody has acted on it yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._arranged: list[Callable[[int], Awaitable[None]]] = []
+
+    def arrange(self, work: Callable[[int], Awaitable[None]]) -> None:
+        """Have this awaited after every dump, with the kind of table (RTM_GET...) that it was."""
+        self._arranged.append(work)
+
+    async def dump(self, kind: int, body: bytes) -> list[bytes]:
+        bodies = await super().dump(kind, body)
+        for work in self._arranged:
+            await work(kind)
+        return bodies
+
+
 class RunningKernel:
     """A façade that runs in a thread of a namespace, as the daemon would run it."""
 
@@ -63,7 +84,7 @@ class RunningKernel:
     async def _live(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.kernel = Kernel(lambda group, event: self.heard.append(Heard(group, event)))
+        self.kernel = Kernel(lambda group, event: self.heard.append(Heard(group, event)), dumper=self._make_dumper)
         try:
             await self.kernel.open()
         except BaseException as error:  # noqa: BLE001 - raised again in the test
@@ -73,6 +94,10 @@ class RunningKernel:
         self._ready.set()
         await self._stop.wait()
         await self.kernel.close()
+
+    def _make_dumper(self) -> Dumper:
+        self.dumper = InterruptedDumper()
+        return self.dumper
 
     def call(self, work: Callable[[Kernel], T]) -> T:
         """Call the façade from within its loop."""
@@ -102,7 +127,7 @@ class RunningKernel:
 
     def perform(self, *orders: Any) -> None:
         for order in orders:
-            self.call(lambda kernel, order=order: kernel.perform(GROUP, order))
+            self.call(partial(Kernel.perform, group=GROUP, action=order))
 
     def events(self, kind: type[E]) -> list[E]:
         return [heard.event for heard in list(self.heard) if isinstance(heard.event, kind)]
@@ -116,6 +141,10 @@ class RunningKernel:
             what=kind.__name__,
         )
         return next(event for event in self.events(kind) if holds(event))
+
+    def await_test_address(self, interface: str, family: Family | None = None) -> TestAddressChanged:
+        """The first word about a test address of this interface, of any family or of this one."""
+        return self.await_event(TestAddressChanged, lambda e: e.interface == interface and family in (None, e.family))
 
     def forget(self) -> None:
         self.heard.clear()

@@ -6,7 +6,8 @@ import asyncio
 import errno
 import inspect
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface
+from functools import partial
+from ipaddress import IPv4Interface, ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,8 +26,9 @@ from ipmp_agent.core.events import (
     TestAddressChanged,
 )
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux.kernel import Kernel
 from ipmp_agent.linux.messages import netlink
-from ipmp_api.types import Existing, InterfaceMatch, Member, Mode
+from ipmp_api.types import Existing, InterfaceMatch, Member, Mode, Switch
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, moves, node_group, place, where
 
@@ -34,44 +36,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ipmp_agent.linux.kernel import Kernel
     from tests.lab import Lab
     from tests.lab.kernel.running import RunningKernel
 
 V4, OTHER_V4 = ip_interface("198.18.0.50/24"), ip_interface("198.18.0.51/24")
 BY_GATEWAY = ("via", "198.18.0.1", "dev", "nic0", "onlink")
 
-Meanwhile = "Callable[[RunningKernel, int, Callable[[], object]], None]"
 
+def meanwhile(
+    kernel: RunningKernel,
+    kind: int,
+    work: Callable[[], Any],
+    *,
+    heard: bool = True,
+    due: Callable[[], object] = lambda: True,
+) -> None:
+    """Have something happen once, and be heard of, when a table has been dumped and nobody has acted on it yet."""
+    ahead = [work]
 
-@pytest.fixture
-def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
-    """Have something happen, and be heard of, when a table has been dumped and nobody has acted on it yet."""
+    async def interrupt(dumped: int) -> None:
+        if dumped == kind and ahead and due():
+            done = ahead.pop()()
+            if heard:
+                kernel.kernel.drain()
+            if inspect.isawaitable(done):
+                await done
 
-    def arrange(
-        kernel: RunningKernel,
-        kind: int,
-        work: Callable[[], Any],
-        *,
-        heard: bool = True,
-        due: Callable[[], object] = lambda: True,
-    ) -> None:
-        dumper, ahead = kernel.kernel._host.dumper, [work]
-        dump = dumper.dump
-
-        async def interrupted(wanted: int, request: bytes) -> list[bytes]:
-            bodies = await dump(wanted, request)
-            if wanted == kind and ahead and due():
-                done = ahead.pop()()
-                if heard:
-                    kernel.kernel.drain()
-                if inspect.isawaitable(done):
-                    await done
-            return bodies
-
-        monkeypatch.setattr(dumper, "dump", interrupted)
-
-    return arrange
+    kernel.dumper.arrange(interrupt)
 
 
 # -- links ------------------------------------------------------------------------------------------------------------
@@ -80,22 +71,18 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
 def resync(kernel: RunningKernel) -> list[Any]:
     """Read all links anew, as is done regularly; returns what was told."""
     kernel.forget()
-    kernel.run(lambda k: k._resync_links())
+    kernel.run(lambda k: k.read_links())
     return [heard.event for heard in kernel.heard]
 
 
-def test_an_interface_that_vanished_during_a_dump_of_all_stays_vanished(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
-) -> None:
+def test_an_interface_that_vanished_during_a_dump_of_all_stays_vanished(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(node_group())
     meanwhile(kernel, netlink.RTM_GETLINK, lambda: lab.host.namespace.ip("link", "del", "nic0"))
     told = [e for e in resync(kernel) if isinstance(e, InterfaceFound | InterfaceVanished)]
     assert told.index(InterfaceVanished("nic0")) == len(told) - 1
 
 
-def test_an_interface_that_came_during_a_dump_of_all_is_not_lost_again(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
-) -> None:
+def test_an_interface_that_came_during_a_dump_of_all_is_not_lost_again(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.nic("nic1").remove()
     kernel.configure(node_group())
     meanwhile(kernel, netlink.RTM_GETLINK, lambda: lab.host.nic("nic1").insert())
@@ -104,9 +91,7 @@ def test_an_interface_that_came_during_a_dump_of_all_is_not_lost_again(
     assert all(isinstance(e, InterfaceFound) and e.interface == "nic1" for e in told)
 
 
-def test_a_mac_address_changed_during_a_dump_of_all_is_not_changed_back(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
-) -> None:
+def test_a_mac_address_changed_during_a_dump_of_all_is_not_changed_back(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(node_group())
     new = "02:00:00:00:99:03"
     meanwhile(kernel, netlink.RTM_GETLINK, lambda: lab.host.namespace.ip("link", "set", "nic0", "address", new))
@@ -115,7 +100,7 @@ def test_a_mac_address_changed_during_a_dump_of_all_is_not_changed_back(
 
 @pytest.mark.parametrize("heard", [True, False])
 def test_a_carrier_that_came_back_during_a_dump_of_all_is_not_told_lost_again(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile, heard: bool
+    lab: Lab, kernel: RunningKernel, heard: bool
 ) -> None:
     kernel.configure(node_group())
     nic = lab.host.nic("nic0")
@@ -124,17 +109,17 @@ def test_a_carrier_that_came_back_during_a_dump_of_all_is_not_told_lost_again(
 
     def plug() -> None:
         nic.plug()
-        carrier = kernel.kernel._members.owner(nic.index).carrier
-        wait_for(carrier.ask)
+        member = kernel.kernel._members.owner(nic.index)
+        assert member is not None
+        assert member.carrier is not None
+        wait_for(member.carrier.ask)
         kernel.kernel._members.poll()
 
     meanwhile(kernel, netlink.RTM_GETLINK, plug, heard=heard)
     assert [e for e in resync(kernel) if isinstance(e, LinkChanged)] == [LinkChanged("nic0", up=True)]
 
 
-def test_a_tunnel_pinned_elsewhere_during_a_dump_of_all_is_known_to_be(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
-) -> None:
+def test_a_tunnel_pinned_elsewhere_during_a_dump_of_all_is_known_to_be(lab: Lab, kernel: RunningKernel) -> None:
     host = lab.host.namespace
     host.batch(["link add vx9 type vxlan id 9 dev nic0 local 198.18.0.77 dstport 4789", "link set vx9 up"])
     kernel.configure(node_group())
@@ -148,7 +133,7 @@ def test_a_tunnel_pinned_elsewhere_during_a_dump_of_all_is_known_to_be(
 
 
 def test_a_link_local_address_that_got_ready_during_a_comparison_is_probed_from(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+    lab: Lab, kernel: RunningKernel
 ) -> None:
     host = lab.host.namespace
     kernel.configure(node_group())
@@ -163,7 +148,7 @@ def test_a_link_local_address_that_got_ready_during_a_comparison_is_probed_from(
 
 
 def test_an_address_that_its_owner_deletes_during_the_first_look_is_not_adopted(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+    lab: Lab, kernel: RunningKernel
 ) -> None:
     host = lab.host.namespace
     host.ip("address", "add", str(V4), "dev", "nic0")
@@ -199,7 +184,7 @@ def there_and_back(kernel: RunningKernel) -> None:
 
 
 def test_a_route_that_its_owner_deletes_during_a_comparison_is_not_brought_back_by_a_failback(
-    lab: Lab, carrying: RunningKernel, meanwhile: Meanwhile
+    lab: Lab, carrying: RunningKernel
 ) -> None:
     host = lab.host.namespace
     meanwhile(carrying, netlink.RTM_GETROUTE, lambda: host.ip("route", "del", "198.19.7.0/24", "proto", "boot"))
@@ -209,7 +194,7 @@ def test_a_route_that_its_owner_deletes_during_a_comparison_is_not_brought_back_
 
 
 def test_a_route_that_comes_during_a_comparison_is_brought_back_by_a_failback(
-    lab: Lab, carrying: RunningKernel, meanwhile: Meanwhile
+    lab: Lab, carrying: RunningKernel
 ) -> None:
     host = lab.host.namespace
     meanwhile(carrying, netlink.RTM_GETROUTE, lambda: host.ip("route", "add", "198.19.8.0/24", *BY_GATEWAY))
@@ -223,7 +208,6 @@ def test_news_of_a_route_while_an_agent_takes_over_disturbs_no_nexthop_of_the_on
     lab: Lab,
     carrying: RunningKernel,
     start_kernel: Callable[[], RunningKernel],
-    meanwhile: Meanwhile,
     kind: int,
 ) -> None:
     host = lab.host.namespace
@@ -258,7 +242,7 @@ def told_of_all(told: list[Any]) -> bool:
 @pytest.mark.parametrize("kind", [netlink.RTM_GETNEXTHOP, netlink.RTM_GETROUTE])
 @pytest.mark.parametrize("reading", ["first", "second"])
 def test_what_a_first_configuration_told_before_it_failed_is_told_again(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile, kind: int, reading: str
+    lab: Lab, kernel: RunningKernel, kind: int, reading: str
 ) -> None:
     lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
 
@@ -273,9 +257,7 @@ def test_what_a_first_configuration_told_before_it_failed_is_told_again(
     assert told_of_all(kernel.configure(node_group(addresses=(V4,))))
 
 
-def test_a_group_wanted_again_after_its_withdrawal_failed_is_told_of_all(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
-) -> None:
+def test_a_group_wanted_again_after_its_withdrawal_failed_is_told_of_all(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
     kernel.configure(node_group(addresses=(V4,)))
     meanwhile(kernel, netlink.RTM_GETROUTE, never_still)
@@ -306,7 +288,7 @@ def putting_back(kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch) -> Call
 
 
 def test_a_member_wanted_again_while_it_is_put_back_stays_one(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = node_group("nic0", "nic1", addresses=(V4,))
     kernel.configure(both)
@@ -330,7 +312,7 @@ def test_a_member_wanted_again_while_it_is_put_back_stays_one(
 
 
 def test_a_former_member_that_vanishes_while_it_is_put_back_stops_no_withdrawal(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel.configure(node_group("nic0", "nic1", addresses=(V4,)))
     place(lab, kernel, V4, on="nic1")
@@ -342,7 +324,7 @@ def test_a_former_member_that_vanishes_while_it_is_put_back_stops_no_withdrawal(
 
 
 def test_a_member_that_vanishes_while_addresses_are_read_stops_no_configuration(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+    lab: Lab, kernel: RunningKernel
 ) -> None:
     meanwhile(kernel, netlink.RTM_GETADDR, lab.host.nic("nic1").remove)
     told = kernel.configure(node_group(addresses=(V4,)))
@@ -351,9 +333,7 @@ def test_a_member_that_vanishes_while_addresses_are_read_stops_no_configuration(
     assert kernel.call(lambda k: list(k._host.ports)) == [(GROUP, "nic0")]
 
 
-def test_a_member_replaced_while_addresses_are_read_has_none_of_the_old_one(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
-) -> None:
+def test_a_member_replaced_while_addresses_are_read_has_none_of_the_old_one(lab: Lab, kernel: RunningKernel) -> None:
     nic = lab.host.nic("nic0")
     lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
 
@@ -368,7 +348,7 @@ def test_a_member_replaced_while_addresses_are_read_has_none_of_the_old_one(
 
 
 def test_a_new_configuration_forgets_nothing_that_happened_since_the_memory_was_taken(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+    lab: Lab, kernel: RunningKernel
 ) -> None:
     host = lab.host.namespace
     tunnel = f"type vxlan id 1 local {V4.ip} remote 198.18.0.201 dev nic0 dstport 8472"
@@ -432,7 +412,13 @@ def test_an_order_that_crosses_the_release_of_an_address_moves_nothing(lab: Lab,
     host.ip("address", "change", str(V4), "dev", "nic0", "valid_lft", "1000", "preferred_lft", "1000")
     kernel.await_event(AddressReleased)
     kernel.perform(moves(V4, source="nic0", destination="nic1"), Announce("nic1", (V4,)))
-    kernel.call(lambda k: [check.done(None) for check in [k._host.checks._end(V4.ip)] if check is not None])
+
+    def end_check(facade: Kernel) -> None:
+        check = facade._host.checks._end(V4.ip)
+        if check is not None:
+            check.done(None)
+
+    kernel.call(end_check)
     assert where(lab, V4) == ["nic0"]
     assert kernel.call(lambda k: k._groups[GROUP]._data.placement) == {}
 
@@ -458,12 +444,14 @@ def test_an_address_whose_member_vanishes_at_the_end_of_its_check_is_not_refused
 ) -> None:
     kernel.configure(node_group(addresses=(V4,)))
 
-    def check(facade: Kernel) -> None:
+    def end_check(facade: Kernel) -> None:
         facade.perform(GROUP, moves(V4, source=None, destination="nic0"))
         lab.host.nic("nic0").remove()
-        facade._host.checks._end(V4.ip).done(None)
+        check = facade._host.checks._end(V4.ip)
+        assert check is not None
+        check.done(None)
 
-    kernel.call(check)
+    kernel.call(end_check)
     kernel.await_event(InterfaceVanished)
     assert kernel.events(AddressRefused) == []
 
@@ -492,7 +480,8 @@ def test_an_address_placed_on_a_member_without_access_to_its_link_comes_with_the
     def place_between_two_names(facade: Kernel) -> None:
         nic.rename("first")
         nic.rename("second")
-        while facade._members.of(GROUP)[nic.mac].link.name != "first":
+        member = facade._members.of(GROUP)[nic.mac]
+        while member.link is None or member.link.name != "first":
             for message in netlink.read(facade._monitor._socket):
                 facade._heard(message)
         assert (GROUP, nic.mac) not in facade._host.ports
@@ -532,7 +521,8 @@ def test_a_test_address_that_goes_with_a_change_of_mac_address_is_told_gone(lab:
 
 
 def test_a_group_that_is_to_observe_finishes_no_check_before_it_manages_again(lab: Lab, kernel: RunningKernel) -> None:
-    tested = Member(InterfaceMatch(name="nic0"), test_ipv4=ip_interface("198.18.0.101/24"))
+    test_address = IPv4Interface("198.18.0.101/24")
+    tested = Member(InterfaceMatch(name="nic0"), test_ipv4=test_address)
     manage = node_group(tested, "nic1", addresses=(V4,))
     observe = manage.in_mode(Mode.OBSERVE)
 
@@ -540,21 +530,19 @@ def test_a_group_that_is_to_observe_finishes_no_check_before_it_manages_again(la
         await facade.configure(manage, None)
         facade.perform(GROUP, moves(V4, source=None, destination="nic1"))
         checks = facade._host.checks
-        assert all(address in checks for address in (V4, tested.test_ipv4)), "both are being checked"
+        assert all(address in checks for address in (V4, test_address)), "both are being checked"
         await facade.configure(observe, None)
-        return [address in checks for address in (V4, tested.test_ipv4)]
+        return [address in checks for address in (V4, test_address)]
 
     assert kernel.run(stop_checking) == [False, False]
     kernel.configure(manage)
-    wait_for(lambda: [where(lab, a) for a in (V4, tested.test_ipv4)], lambda seen: seen == [["nic1"], ["nic0"]])
+    wait_for(lambda: [where(lab, a) for a in (V4, test_address)], lambda seen: seen == [["nic1"], ["nic0"]])
 
 
 # -- what fails --------------------------------------------------------------------------------------------------------
 
 
-def test_a_comparison_that_failed_is_made_again_before_the_regular_one(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
-) -> None:
+def test_a_comparison_that_failed_is_made_again_before_the_regular_one(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(node_group(addresses=(V4,)))
     place(lab, kernel, V4, on="nic0")
     kernel.run(lambda k: k.reconcile(GROUP))
@@ -571,9 +559,7 @@ def test_a_comparison_that_failed_is_made_again_before_the_regular_one(
     assert failed
 
 
-def test_lost_notifications_are_made_up_for_although_the_first_dump_fails(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
-) -> None:
+def test_lost_notifications_are_made_up_for_although_the_first_dump_fails(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(node_group())
     host = lab.host.namespace
 
@@ -600,7 +586,7 @@ def test_news_while_groups_are_closed_has_nobody_write_any_more(lab: Lab, kernel
     two = replace(node_group("nic1", existing=Existing.ADOPT), group_name="two")
     host.ip("address", "add", str(V4), "dev", "nic0")
     for group in (one, two):
-        kernel.run(lambda k, group=group: k.configure(group, None, secure))
+        kernel.run(partial(Kernel.configure, configuration=group, memory=None, secure=secure))
     wait_for(lambda: kernel.call(lambda k: [g for g in k._groups.values() if g._keeping]), lambda keeping: not keeping)
     written.clear()
     closing = kernel.kernel._groups["two"].close
@@ -611,7 +597,7 @@ def test_news_while_groups_are_closed_has_nobody_write_any_more(lab: Lab, kernel
             await asyncio.sleep(0.01)
         await closing()
 
-    kernel.kernel._groups["two"].close = interrupted
+    kernel.kernel._groups["two"].close = interrupted  # type: ignore[method-assign]
     kernel.close()
     assert written == []
 
@@ -620,7 +606,7 @@ def test_news_while_groups_are_closed_has_nobody_write_any_more(lab: Lab, kernel
 
 
 def test_a_former_member_dismissed_before_its_configuration_is_taken_spoils_no_comparison(
-    lab: Lab, kernel: RunningKernel, meanwhile: Meanwhile
+    lab: Lab, kernel: RunningKernel
 ) -> None:
     kernel.configure(node_group("nic0", "nic1", addresses=(V4,)))
 
@@ -650,9 +636,7 @@ def test_counters_are_read_in_a_thread_while_the_loop_forgets_a_group(lab: Lab, 
 
 
 @pytest.mark.parametrize("lab", [{"nics": ("nic0", "nic1", "nic2", "nic3")}], indirect=True)
-def test_two_groups_are_configured_at_once_while_one_has_failovers(
-    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_groups_are_configured_at_once_while_one_has_failovers(lab: Lab, kernel: RunningKernel) -> None:
     host = lab.host.namespace
     one = replace(node_group("nic0", "nic1", addresses=(V4,)), group_name="one")
     two = replace(node_group("nic2", "nic3", addresses=(OTHER_V4,)), group_name="two")
@@ -660,11 +644,9 @@ def test_two_groups_are_configured_at_once_while_one_has_failovers(
     kernel.configure(one)
     kernel.call(lambda k: k.perform("one", moves(V4, source=None, destination="nic0")))
     wait_for(lambda: where(lab, V4), lambda holders: holders == ["nic0"])
-    dumper, ways = kernel.kernel._host.dumper, [("nic0", "nic1"), ("nic1", "nic0")] * 6
-    dump = dumper.dump
+    ways = [("nic0", "nic1"), ("nic1", "nic0")] * 6
 
-    async def failing_over(kind: int, request: bytes) -> list[bytes]:
-        bodies = await dump(kind, request)
+    async def fail_over(_kind: int) -> None:
         if ways:
             source, destination = ways.pop(0)
             for order in (
@@ -674,10 +656,9 @@ def test_two_groups_are_configured_at_once_while_one_has_failovers(
                 kernel.kernel.perform("one", order)
             assert where(lab, V4) == [destination], "it waited for something"
             kernel.kernel.drain()
-        return bodies
 
-    monkeypatch.setattr(dumper, "dump", failing_over)
-    changed = replace(one, policies=replace(one.policies, failback=False))
+    kernel.dumper.arrange(fail_over)
+    changed = replace(one, policies=replace(one.policies, failback=Switch.DISABLED))
 
     async def configure_both(facade: Kernel) -> None:
         await asyncio.gather(facade.configure(changed, None), facade.configure(two, None))

@@ -77,13 +77,20 @@ class Port:
 
 
 class Host:
-    """Requests, dumps, announcements and conflict checks of a network namespace: the one of the calling thread."""
+    """Requests, dumps, announcements and conflict checks of a network namespace: the one of the calling thread.
 
-    def __init__(self, hear: Callable[[Callable[[], object]], object] = at_once) -> None:
+    Args:
+        hear: called by the loop with each read of a socket there is to do, and does it.
+        dumper: makes what reads whole tables of the kernel.
+    """
+
+    def __init__(
+        self, hear: Callable[[Callable[[], object]], object] = at_once, dumper: Callable[[], Dumper] = Dumper
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self.readers = Readers(hear)
         self.channel = Channel()
-        self.dumper = Dumper()
+        self.dumper = dumper()
         self.ethtool = Ethtool()
         self.announcer = Announcer(self.counters)
         self.checks = ConflictChecks()
