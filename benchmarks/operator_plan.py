@@ -11,7 +11,7 @@ import argparse
 import sys
 import time
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,11 +40,15 @@ def report(cluster: World) -> None:
     """Let every agent report, link-local addresses included."""
     for at, (holder, seen) in enumerate(list(cluster.there.items())):
         members = tuple(
-            InterfaceStatus(f"eth{n}", f"52:54:00:{at >> 8 & 255:02x}:{at & 255:02x}:{n:02x}", False, link_local)
+            InterfaceStatus(
+                f"eth{n}",
+                f"52:54:00:{at >> 8 & 255:02x}:{at & 255:02x}:{n:02x}",
+                False,
+                IPv6Address(f"fe80::{at + 1:x}:{n + 1}"),
+            )
             for n in range(2)
-            if (link_local := ip_address(f"fe80::{at + 1:x}:{n + 1}"))
         )
-        status = NodeGroupStatus("ok", "", seen.generation, False, members, present=seen.held)  # type: ignore[arg-type]
+        status = NodeGroupStatus("ok", "", seen.generation, False, members, present=seen.held)
         cluster.there[holder] = replace(seen, status=status)
     cluster.agents = frozenset(cluster.nodes)
 

@@ -45,6 +45,10 @@ def present(interface: str, index: int = 1, *, link: bool | None = True) -> Inte
     return InterfaceFound(interface, interface, index, f"02:00:00:00:00:{index:02x}", link)
 
 
+def _at_once(read: Callable[[], object]) -> object:
+    return read()
+
+
 def _ignore(group: str, action: Action) -> None:
     """Neither refuse nor interrupt."""
 
@@ -80,15 +84,15 @@ class FakeKernel:
     """
 
     def __init__(
-        self, sink: Callable[[str, Event], None], hear: Callable[[Callable[[], object]], None] | None = None
+        self, sink: Callable[[str, Event], None], hear: Callable[[Callable[[], object]], object] = _at_once
     ) -> None:
         self.sink = sink
         self.hear = hear
         self.groups: dict[str, FakeGroup] = {}
         self.interfaces: dict[str, tuple[Event, ...]] = {}
         self.performed: list[tuple[str, Action]] = []
-        self.refuse: Callable[[str, Action], None] = _ignore
-        self.interrupt: Callable[[str, Action], None] = _ignore
+        self.refuse: Callable[[str, Action], object] = _ignore
+        self.interrupt: Callable[[str, Action], object] = _ignore
         self.waiting: list[tuple[str, Event]] = []
         self.calls: list[tuple[str, str]] = []
         self.faults: dict[str, list[Exception]] = {}

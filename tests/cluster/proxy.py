@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.cluster.controlplane import SERVER
@@ -73,7 +74,7 @@ class KubeProxies:
         named = [re.compile(rf"\b{re.escape(address)}\b") for address in addresses]
         for node in self.cluster.nodes.values():
             self.cluster.wait(
-                lambda node=node: node.host.namespace.run("nft", "list", "ruleset"),
+                partial(node.host.namespace.run, "nft", "list", "ruleset"),
                 lambda rules: all(address.search(rules) for address in named),
                 what=f"{addresses} in kube-proxy's rules on {node.name}",
             )

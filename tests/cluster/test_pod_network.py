@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -152,7 +153,7 @@ def wait_suitable(applied: Applied, status: str, words: str = "") -> None:
 
     for node in applied.nodes:
         applied.cluster.wait(
-            lambda node=node: look(node),
+            partial(look, node),
             lambda seen: seen.get("status") == status and words in seen["message"],
             what=f"HostSuitable {status} on {node}",
         )
@@ -182,7 +183,7 @@ def test_pulled_cables_end_no_connection_but_those_masqueraded_by_the_address_th
             wait_carried(proxied, node, *MEMBERS)
             flow(flowing)
         for title, stream in breaking.items():
-            cluster.wait(lambda stream=stream: stream.report().error, what=f"the end of {title}")
+            cluster.wait(stream.report, lambda report: report.error, what=f"the end of {title}")
         reports = {title: stream.stop() for title, stream in flowing.items()}
     for title, report in reports.items():
         print(f"{proxied.shape}: {title}: {report}")

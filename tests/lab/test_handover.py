@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,16 +59,19 @@ def members(status: dict[str, Any]) -> dict[str, set[str]]:
     return {name: {member.name for member in group_view(status, name).members} for name in GIVEN}
 
 
+def wait_usable(agent: Agent, name: str, interfaces: set[str]) -> None:
+    agent.wait_for(lambda s: group_view(s, name).usable == interfaces, what=f"{sorted(interfaces)} in {name}")
+
+
 def wait_working(agent: Agent, wanted: Mapping[str, Sequence[str]]) -> None:
     for name, interfaces in wanted.items():
-        all_of_it = set(interfaces)
-        agent.wait_for(lambda s, n=name, a=all_of_it: group_view(s, n).usable == a, what=f"{interfaces} in {name}")
-        wait_for(lambda n=name: agent.host.holders(GIVEN[n]), lambda found: len(found) == 1, what=f"address of {name}")
+        wait_usable(agent, name, set(interfaces))
+        wait_for(partial(agent.host.holders, GIVEN[name]), lambda found: len(found) == 1, what=f"address of {name}")
 
 
 def wait_own(agent: Agent, on: str) -> None:
     for address in OWN:
-        wait_for(lambda a=address: agent.host.holders(a), lambda found: found == [on], what=f"{address} on {on}")
+        wait_for(partial(agent.host.holders, address), lambda found: found == [on], what=f"{address} on {on}")
     wait_for(lambda: pinned_to(agent.host.namespace), lambda found: found == on, what=f"the tunnel on {on}")
 
 

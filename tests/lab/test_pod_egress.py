@@ -32,6 +32,23 @@ def stands_still(stream: TcpStream, seconds: float = 1.0) -> Callable[[], bool]:
     return lambda: time.monotonic() - stream.report().arrivals[-1] > seconds
 
 
+def wait_left(lab: Lab, address: str, nic: str) -> None:
+    wait_for(lambda: lab.host.holders(address), lambda seen: nic not in seen, what=f"{address} away from {nic}")
+
+
+def wait_masqueraded(lab: Lab, names: list[str]) -> None:
+    """Wait until what leaves through these interfaces, and no others, is masqueraded."""
+    jumps = [f'oifname "{name}" jump pods' for name in names]
+    wait_for(
+        lambda: lab.host.namespace.run("nft", "list", "ruleset"),
+        lambda seen: seen.count("jump pods") == len(jumps) and all(j in seen for j in jumps),
+    )
+
+
+def wait_within(lab: Lab, address: str, names: list[str]) -> None:
+    wait_for(lambda: lab.host.holders(address), lambda seen: set(seen) <= set(names) and seen)
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_connection_of_a_pod_survives_failovers_and_failbacks(version: int) -> None:
     with Lab() as lab, pod_behind(lab) as pod:
@@ -48,7 +65,7 @@ def test_connection_of_a_pod_survives_failovers_and_failbacks(version: int) -> N
                     nic = list(lab.host.nics.values())[pull % 2]
                     nic.unplug()
                     stream.wait_received(100, deadline=30)
-                    wait_for(lambda nic=nic: lab.host.holders(source), lambda seen, nic=nic: nic.name not in seen)
+                    wait_left(lab, source, nic.name)
                     nic.plug()
                     agent.wait_for(lambda status: group_view(status).state == "ok", what="ok", deadline=20)
                 report = stream.stop()
@@ -77,7 +94,7 @@ def test_connection_of_the_host_keeps_its_address_beside_somebody_who_masquerade
                 for pull in range(PULLS):
                     nic = list(lab.host.nics.values())[pull % 2]
                     nic.unplug()
-                    wait_for(lambda nic=nic: lab.host.holders(source), lambda seen, nic=nic: nic.name not in seen)
+                    wait_left(lab, source, nic.name)
                     stream.wait_received(100, deadline=30)
                     nic.plug()
                     agent.wait_for(lambda status: group_view(status).state == "ok", what="ok", deadline=20)
@@ -126,16 +143,8 @@ def test_connection_of_a_pod_survives_a_change_of_members_and_ends_only_with_its
                 (source,) = peers_of(server.namespace, version)
                 for names in (["nic1"], ["nic0", "nic1"], ["nic0"], ["nic0", "nic1"]):
                     change(agent, interfaces=names)
-                    jumps = [f'oifname "{name}" jump pods' for name in names]
-                    wait_for(
-                        lambda: lab.host.namespace.run("nft", "list", "ruleset"),
-                        lambda seen, jumps=jumps: (
-                            seen.count("jump pods") == len(jumps) and all(j in seen for j in jumps)
-                        ),
-                    )
-                    wait_for(
-                        lambda: lab.host.holders(source), lambda seen, names=names: set(seen) <= set(names) and seen
-                    )
+                    wait_masqueraded(lab, names)
+                    wait_within(lab, source, names)
                     stream.wait_received(100, deadline=30)
                 assert peers_of(server.namespace, version) == {source}
                 assert stream.report().error is None

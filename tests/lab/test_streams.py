@@ -11,10 +11,14 @@ from tests.lab.scene import TEST_POOL, V4, V6, settle, usual_group
 from tests.lab.status import group_view
 
 if TYPE_CHECKING:
-    from tests.lab import Nic
+    from tests.lab import Host, Nic
 
 PULLS = 50
 ADDRESSES = (f"{V4}/24", f"{V6}/64")
+
+
+def wait_moved(host: Host, nic: str) -> None:
+    wait_for(lambda: host.holders(V4) + host.holders(V6), lambda seen: seen and nic not in seen)
 
 
 def test_streams_survive_fifty_failovers_and_the_failbacks_between() -> None:
@@ -49,7 +53,7 @@ def test_streams_survive_fifty_failovers_and_the_failbacks_between() -> None:
             agent.wait_for(lambda status: group_view(status).state == "ok", what="ok", deadline=30)
             nic = holder(lab)
             nic.unplug()
-            wait_for(lambda: host.holders(V4) + host.holders(V6), lambda seen, nic=nic: seen and nic.name not in seen)
+            wait_moved(host, nic.name)
             moved += 1
             flowing(streams)
             nic.plug()

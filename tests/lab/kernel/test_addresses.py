@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
 import time
+from functools import partial
 from ipaddress import IPv4Interface, ip_interface
 from typing import TYPE_CHECKING, Any
 
@@ -245,7 +247,7 @@ def with_tests(*addresses: str) -> list[Member]:
 def test_ipv4_test_addresses_are_installed_with_scope_link(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(node_group(*with_tests("198.18.0.101/24", "198.18.0.102/24")))
     for name, address in (("nic0", "198.18.0.101"), ("nic1", "198.18.0.102")):
-        event = kernel.await_event(TestAddressChanged, lambda e, n=name: (e.interface, e.family) == (n, Family.IPV4))
+        event = kernel.await_test_address(name, Family.IPV4)
         assert (str(event.address), event.duplicate) == (address, False)
         found = entry(lab, name, event.address and ip_interface(address))
         assert (found["scope"], found["noprefixroute"]) == ("link", True)
@@ -272,7 +274,7 @@ def test_a_test_address_that_is_taken_away_is_told_and_put_back(lab: Lab, kernel
 def test_link_local_addresses_come_and_go_with_the_interface(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(node_group())
     for name in ("nic0", "nic1"):
-        kernel.await_event(TestAddressChanged, lambda e, n=name: e.interface == n)
+        kernel.await_test_address(name)
     kernel.forget()
     lab.host.namespace.ip("link", "set", "nic0", "down")
     assert kernel.await_event(TestAddressChanged).address is None
@@ -338,7 +340,7 @@ def test_what_another_program_removes_is_back_and_counted(lab: Lab, kernel: Runn
     for round_ in range(1, 6):  # two within a moment count as one
         lab.host.namespace.ip("address", "flush", "dev", "nic0", "scope", "global")
         wait_for(lambda: (where(lab, V4), where(lab, V6)), lambda seen: seen == (["nic0"], ["nic0"]), deadline=5)
-        wait_for(lambda: kernel.call(lambda k: k.counters["foreign_changes"]), lambda n, r=round_: n >= r)
+        wait_for(lambda: kernel.call(lambda k: k.counters["foreign_changes"]), partial(operator.le, round_))
     reasons = [finding.reason for finding in kernel.call(lambda k: k.findings(GROUP))]
     assert reasons == [Reason.FOREIGN_CHANGE]
 
@@ -446,7 +448,7 @@ def test_a_check_under_way_ends_with_managing_and_begins_again_with_it(lab: Lab,
     assert [where(lab, each) for each in (V4, V6, test_address)] == [[], [], []]
     kernel.configure(node_group(*members, addresses=(V4, V6)))
     for each in (V4, V6, test_address):
-        wait_for(lambda a=each: where(lab, a), lambda seen: seen == ["nic0"], what=str(each))
+        wait_for(partial(where, lab, each), lambda seen: seen == ["nic0"], what=str(each))
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

@@ -291,7 +291,7 @@ class Mortal:
         self.memory: Any = None
         channel = kernel.kernel._host.channel
         self._really_send = channel.send
-        channel.send = self._send
+        channel.send = self._send  # type: ignore[method-assign]
 
     def _send(self, requests: Sequence[bytes], *rest: Any, **words: Any) -> Any:
         alive = requests[: self.left]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import partial
+from operator import eq
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +21,7 @@ from tests.lab.kernel.running import GROUP, node_group
 from tests.lab.namespaces import batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ipmp_agent.linux.kernel import Kernel
     from ipmp_agent.linux.messages.netlink import Message
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from tests.lab.kernel.running import RunningKernel
 
 
-def found(told: list[object]) -> dict[str, InterfaceFound]:
+def found(told: Sequence[object]) -> dict[str, InterfaceFound]:
     return {event.interface: event for event in told if isinstance(event, InterfaceFound)}
 
 
@@ -87,7 +89,7 @@ def test_carriers_that_go_in_the_same_instant_are_told_together(
         assert set(kernel.await_event(LinksLost).interfaces) == {"nic0", "nic1"}
         lab.switches[0].mend(*ports)
         for name in ("nic0", "nic1"):
-            kernel.await_event(LinkChanged, lambda e, name=name: e == LinkChanged(name, up=True))
+            kernel.await_event(LinkChanged, partial(eq, LinkChanged(name, up=True)))
         assert not [event for event in kernel.events(LinkChanged) if not event.up]
 
 

@@ -24,7 +24,7 @@ BEHIND_A_JUMP = (
 )
 
 
-def said(lab: Lab, kernel: RunningKernel, *rulesets: str, **policies: object) -> str:
+def said(lab: Lab, kernel: RunningKernel, *rulesets: str, **policies: Any) -> str:
     """What is said of masquerading, with these rules on the host."""
     for ruleset in rulesets:
         lab.host.namespace.run("nft", "-f", "-", text=ruleset)

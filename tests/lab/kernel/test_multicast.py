@@ -6,6 +6,7 @@ import secrets
 import socket
 import struct
 import time
+from functools import partial
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
@@ -197,9 +198,7 @@ def test_broadcasts_leave_and_arrive_by_a_member_that_works(lab: Lab, kernel: Ru
                 lab.host.nic(failed).silence()
                 kernel.perform(moves(address, source="nic0", destination="nic1"), SetOutbound(("nic1",), ("nic1",)))
             for speaker, listener in ((ours, theirs), (theirs, ours)):
-                wait_for(
-                    lambda s=speaker, d=listener: arrives(s, d, destination), what=f"{destination}, {failed} failed"
-                )
+                wait_for(partial(arrives, speaker, listener, destination), what=f"{destination}, {failed} failed")
 
 
 def talker(host: Host) -> socket.socket:

@@ -8,7 +8,8 @@ import socket
 import struct
 import threading
 import time
-from ipaddress import IPv4Interface, ip_address
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,6 @@ from ipmp_agent.core.events import (
     ProbeAnswered,
     ProbeKind,
     ProbeNotSent,
-    TestAddressChanged,
 )
 from ipmp_agent.linux.messages import frames
 from ipmp_agent.linux.shared.probes import EchoSocket
@@ -39,15 +39,13 @@ TEST_ADDRESSES = {"nic0": "198.18.0.101/24", "nic1": "198.18.0.102/24"}
 
 def order(target: str, protocol: ProbeProtocol = ProbeProtocol.ICMP, **changes: Any) -> SendProbe:
     address = ip_address(target)
-    values = {
-        "interface": "nic0",
-        "family": Family(address.version),
-        "target": address,
-        "sequence": 7,
-        "kind": ProbeKind.DETECTION,
-        "protocol": protocol,
-    }
-    return SendProbe(**(values | changes))
+    probe = SendProbe("nic0", Family(address.version), address, 7, ProbeKind.DETECTION, protocol)
+    return replace(probe, **changes)
+
+
+def await_answer(kernel: RunningKernel, **fields: object) -> ProbeAnswered:
+    """The first answer that has these fields."""
+    return kernel.await_event(ProbeAnswered, lambda e: all(getattr(e, k) == value for k, value in fields.items()))
 
 
 def counters(kernel: RunningKernel) -> dict[str, int]:
@@ -61,7 +59,7 @@ def probing(lab: Lab, kernel: RunningKernel) -> RunningKernel:
     kernel.configure(node_group(*members))
     for name in TEST_ADDRESSES:
         for family in IP_FAMILIES:
-            kernel.await_event(TestAddressChanged, lambda e, n=name, f=family: (e.interface, e.family) == (n, f))
+            kernel.await_test_address(name, family)
     # Replies need a way back: without a route to the prefix the loose reverse path filter drops them.
     kernel.perform(SetOutbound(tuple(TEST_ADDRESSES), tuple(TEST_ADDRESSES)))
     wait_for(lambda: lab.host.namespace.ip_json("route", "show", "198.18.0.0/24"))
@@ -121,7 +119,7 @@ def forger(lab: Lab) -> Iterator[Callable[..., Forger]]:
 def reply_to(request: bytes, **changes: Any) -> bytes:
     """An echo reply as a target would send it, but for these changes."""
     _, _, _, identifier, sequence = struct.unpack_from("!BBHHH", request)
-    payload = changes.get("payload", request[8:])
+    payload: bytes = changes.get("payload", request[8:])
     head = struct.pack(
         "!BBHHH", 0, changes.get("code", 0), 0, changes.get("identifier", identifier), changes.get("sequence", sequence)
     )
@@ -137,7 +135,7 @@ def test_icmp_probes_are_answered_on_the_member_that_sent_them(
     for name in TEST_ADDRESSES:
         sent = time.monotonic()
         probing.perform(order(target, interface=name))
-        answer = probing.await_event(ProbeAnswered, lambda e, n=name: e.interface == n)
+        answer = await_answer(probing, interface=name)
         assert (str(answer.target), answer.sequence, answer.kind) == (target, 7, ProbeKind.DETECTION)
         assert 0 <= answer.network_rtt <= answer.rtt <= time.monotonic() - sent
 
@@ -175,7 +173,7 @@ def test_link_layer_probes_need_no_test_address(
     wait_for(probe, what="the first answer of a young peer", interval=0.1)
     for number in range(100, 103):
         kernel.perform(order(target, protocol, sequence=number))
-        kernel.await_event(ProbeAnswered, lambda e, n=number: e.sequence == n)
+        await_answer(kernel, sequence=number)
 
 
 def test_a_target_whose_mac_changed_answers_arp_again_after_one_loss(lab: Lab, kernel: RunningKernel) -> None:
@@ -199,7 +197,7 @@ def test_discovery_finds_every_host_but_ourselves(lab: Lab, probing: RunningKern
     answers = probing.events(ProbeAnswered)
     assert {e.kind for e in answers} == {ProbeKind.DISCOVERY}
     assert {str(e.target) for e in answers if e.family is Family.IPV4} == {"198.18.0.201", "198.18.0.202"}
-    assert all(e.target.is_link_local for e in answers if e.family is Family.IPV6)
+    assert all(isinstance(e.target, IPv6Address) and e.target.is_link_local for e in answers if e.family is Family.IPV6)
     assert len(answers) == 4
 
 
@@ -218,7 +216,7 @@ def test_no_two_probes_carry_the_same_bits(lab: Lab, probing: RunningKernel, for
     assert len({message[8:] for _, message in seen.requests}) == 20
 
 
-FORGERIES = {
+FORGERIES: dict[str, Callable[[bytes, str], list[tuple[bytes, str]]]] = {
     "replies_unknown": lambda request, peer: [(reply_to(request, payload=request[8:-8] + b"guessed!"), peer)],
     "replies_altered": lambda request, peer: [(reply_to(request, sequence=8), peer)],
     "replies_wrong_source": lambda request, _: [(reply_to(request), "198.18.0.77")],
@@ -258,7 +256,9 @@ def test_a_late_reply_is_still_told(lab: Lab, probing: RunningKernel, forger: Ca
 
 
 def test_icmp_of_others_does_not_wake_us(lab: Lab, probing: RunningKernel, forger: Callable[..., Forger]) -> None:
-    foreign = lambda request: reply_to(request, identifier=struct.unpack_from("!H", request, 4)[0] ^ 1)  # noqa: E731
+    def foreign(request: bytes) -> bytes:
+        return reply_to(request, identifier=struct.unpack_from("!H", request, 4)[0] ^ 1)
+
     forger(lambda request: [(foreign(request), lab.peer(0).ipv4)] * 50 + [(reply_to(request), lab.peer(0).ipv4)])
     before = counters(probing)
     probing.perform(order(lab.peer(0).ipv4))

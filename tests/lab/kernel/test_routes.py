@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import partial
 from ipaddress import IPv4Interface, ip_address, ip_interface
+from operator import eq
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipmp_agent.core.actions import Announce, Move, MoveAddresses, SetOutbound
-from ipmp_agent.core.events import InterfaceVanished, LinkChanged, RoutersChanged, TestAddressChanged
+from ipmp_agent.core.events import Family, InterfaceVanished, LinkChanged, RoutersChanged
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import Lab, PingTrain, wait_for
@@ -43,7 +45,7 @@ def group(lab: Lab, kernel: RunningKernel) -> RunningKernel:
     """A group that has taken over: both members carry, IPv4 test addresses on both."""
     kernel.configure(configuration())
     for nic in BOTH:
-        kernel.await_event(TestAddressChanged, lambda e, n=nic: (e.interface, e.family) == (n, 4))
+        kernel.await_test_address(nic, Family.IPV4)
     kernel.perform(SetOutbound(BOTH, BOTH))
     wait_for(lambda: shadow(lab, "default"), lambda legs: legs == set(BOTH), what="shadow of the default route")
     return kernel
@@ -131,16 +133,16 @@ def test_the_source_address_of_the_node_stays(lab: Lab, group: RunningKernel, ta
 def test_traffic_through_the_router_survives_a_silent_failure_and_the_repair(lab: Lab, group: RunningKernel) -> None:
     remote = lab.hosts["remote"]
     for target in (remote.ipv4, remote.ipv6):
-        wait_for(lambda t=target: reaches(lab, t))
+        wait_for(partial(reaches, lab, target))
     lab.host.nic("nic0").silence()
     fail(group)
     for target in (remote.ipv4, remote.ipv6):
-        wait_for(lambda t=target: reaches(lab, t))
+        wait_for(partial(reaches, lab, target))
     lab.host.nic("nic0").restore()
     repair(group)
     wait_for(lambda: shadow(lab, "default"), lambda legs: legs == set(BOTH))
     for target in (remote.ipv4, remote.ipv6):
-        wait_for(lambda t=target: reaches(lab, t))
+        wait_for(partial(reaches, lab, target))
 
 
 def test_a_failed_cable_heals_outbound_and_the_leg_comes_back_with_the_member(lab: Lab, group: RunningKernel) -> None:
@@ -153,11 +155,13 @@ def test_a_failed_cable_heals_outbound_and_the_leg_comes_back_with_the_member(la
     assert shadow(lab, "default") == {"nic1"}, "and does not bring it back"
     repair(group)
     for destination, family in (("default", "-4"), ("default", "-6"), ("198.18.0.0/24", "-4")):
-        wait_for(lambda d=destination, f=family: shadow(lab, d, f), lambda legs: legs == set(BOTH))
+        wait_for(partial(shadow, lab, destination, family), lambda legs: legs == set(BOTH))
 
 
 def test_the_hosts_own_routes_are_back_after_the_repair(lab: Lab, group: RunningKernel) -> None:
-    read = lambda: {f: [r for r in listed(lab, "default", f) if r["protocol"] == "boot"] for f in ("-4", "-6")}  # noqa: E731
+    def read() -> dict[str, Any]:
+        return {f: [r for r in listed(lab, "default", f) if r["protocol"] == "boot"] for f in ("-4", "-6")}
+
     before = read()
     fail(group)
     repair(group)
@@ -167,7 +171,7 @@ def test_the_hosts_own_routes_are_back_after_the_repair(lab: Lab, group: Running
 def test_all_routes_come_back_after_every_carrier_was_lost(lab: Lab, group: RunningKernel) -> None:
     for nic in BOTH:
         lab.host.nic(nic).unplug()
-        group.await_event(LinkChanged, lambda e, n=nic: e == LinkChanged(n, up=False))
+        group.await_event(LinkChanged, partial(eq, LinkChanged(nic, up=False)))
     wait_for(lambda: shadow(lab, "default"), lambda legs: not legs)
     lab.host.nic("nic1").plug()
     wait_for(lambda: shadow(lab, "default"), lambda legs: legs == {"nic1"})
@@ -199,7 +203,7 @@ def test_a_member_without_a_link_local_address_carries_no_ipv6_while_another_has
         host.namespace.ip("address", "add", "2001:db8:0:3::" + nic[-1], "dev", nic, "nodad")
         host.namespace.ip("-6", "address", "flush", "dev", nic, "scope", "link")
         left = {"nic0"} if nic == "nic1" else set(BOTH)
-        wait_for(lambda: shadow(lab, "default", "-6"), lambda legs, left=left: legs == left, what=f"legs {left}")
+        wait_for(lambda: shadow(lab, "default", "-6"), partial(eq, left), what=f"legs {left}")
     for nic in BOTH:
         host.namespace.ip("address", "add", "fe80::1:" + nic[-1], "dev", nic)
     wait_for(lambda: host.namespace.ip_json("-6", "address", "show", "scope", "link", "tentative"), lambda a: not a)
@@ -341,7 +345,7 @@ def test_shadows_and_groups_that_somebody_removes_are_back(lab: Lab, group: Runn
     wait_for(lambda: shadow(lab, "default"), lambda legs: legs == set(BOTH))
     lab.host.namespace.ip("nexthop", "flush")
     for family in ("-4", "-6"):
-        wait_for(lambda f=family: shadow(lab, "default", f), lambda legs: legs == set(BOTH))
+        wait_for(partial(shadow, lab, "default", family), lambda legs: legs == set(BOTH))
     assert group.call(lambda k: k.counters["foreign_changes"]) >= 2
 
 
@@ -415,13 +419,12 @@ def test_a_member_that_vanishes_and_returns_gets_its_routes_back(lab: Lab, group
     group.await_event(LinkChanged, lambda e: e.up)
     repair(group)
     wait_for(lambda: shadow(lab, "default"), lambda legs: legs == set(BOTH))
+
+    def booted(family: str) -> list[tuple[str, str]]:
+        return [(r["dev"], r["gateway"]) for r in listed(lab, "default", family) if r["protocol"] == "boot"]
+
     for family, gateway in (("-4", "198.18.0.1"), ("-6", "2001:db8:0:1::1")):
-        wait_for(
-            lambda family=family: [
-                (r["dev"], r["gateway"]) for r in listed(lab, "default", family) if r["protocol"] == "boot"
-            ],
-            lambda seen, gateway=gateway: seen == [("nic0", gateway)],
-        )
+        wait_for(partial(booted, family), partial(eq, [("nic0", gateway)]))
 
 
 # -- restart and withdrawal -------------------------------------------------------------------------------------------
@@ -452,7 +455,7 @@ def test_a_restart_while_failed_changes_nothing_and_can_still_restore(
     first = start_kernel()
     first.configure(configuration())
     for nic in BOTH:
-        first.await_event(TestAddressChanged, lambda e, n=nic: (e.interface, e.family) == (n, 4))
+        first.await_test_address(nic, Family.IPV4)
     first.perform(SetOutbound(BOTH, BOTH))
     wait_for(lambda: shadow(lab, "default"), lambda legs: legs == set(BOTH))
     fail(first)
@@ -486,7 +489,7 @@ def test_an_order_overtakes_a_comparison_under_way(lab: Lab, group: RunningKerne
     group.run(meanwhile)
     wait_for(count, lambda n: n >= 1002)
     for destination in ("default", "198.18.0.0/24", "198.19.16.7/32"):
-        wait_for(lambda d=destination: shadow(lab, d), lambda legs: legs == {"nic1"})
+        wait_for(partial(shadow, lab, destination), lambda legs: legs == {"nic1"})
 
 
 def test_a_thousand_routes_are_shadowed_and_fail_over_together(lab: Lab, group: RunningKernel) -> None:

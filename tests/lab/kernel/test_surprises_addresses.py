@@ -8,7 +8,9 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-from ipaddress import IPv4Address, ip_interface
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface
+from operator import eq
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +24,7 @@ from tests.lab.kernel.running import where
 if TYPE_CHECKING:
     from tests.lab import Lab, Namespace
 
-V4, V6 = ip_interface("198.18.0.10/32"), ip_interface("2001:db8:0:1::10/128")
+V4, V6 = IPv4Interface("198.18.0.10/32"), IPv6Interface("2001:db8:0:1::10/128")
 NODE, TEST_ADDRESS = "198.18.0.50", ip_interface("198.18.0.101/32")
 BOTH = ("nic0", "nic1")
 PORT = 47475
@@ -148,7 +150,7 @@ def test_within_a_second_of_a_change_a_neighbour_heeds_well_formed_announcements
                 wire.send(answer(wire, whom))
                 return known()
 
-            wait_for(told_again, lambda mac, wire=wire: mac == wire.nic.mac)
+            wait_for(told_again, partial(eq, wire.nic.mac))
 
 
 # -- asking and answering ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.core.actions import Announce, Move, MoveAddresses, SetOutbound
-from ipmp_agent.core.events import TestAddressChanged
+from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import KernelDump, Lab, wait_for
@@ -64,7 +64,7 @@ class History:
         self.kernel = start_kernel()
         self.kernel.configure(self._configuration())
         for nic in BOTH:
-            self.kernel.await_event(TestAddressChanged, lambda e, n=nic: (e.interface, e.family) == (n, 4))
+            self.kernel.await_test_address(nic, Family.IPV4)
         self._place(self._data)
         self.kernel.perform(SetOutbound(BOTH, BOTH))
         self.compared()

@@ -126,7 +126,7 @@ class FakeApiServer:
         url = urlsplit(handler.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         length = int(handler.headers.get("Content-Length") or 0)
-        body = json.loads(handler.rfile.read(length)) if length else None
+        body: Any = json.loads(handler.rfile.read(length)) if length else None
         headers = {key.lower(): value for key, value in handler.headers.items()}
         self.connections.add(handler.client_address)
         self.requests.append((handler.command, url.path, query, headers, body))

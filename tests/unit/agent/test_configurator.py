@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -42,10 +42,14 @@ def down(rig: Rig, interface: str) -> None:
     rig.plane.submit(rig.plane.groups["lab"], LinkChanged(interface, up=False))
 
 
+def pending(rig: Rig) -> tuple[str, ...]:
+    return rig.plane.publication.pending
+
+
 async def test_start_puts_each_address_on_one_member_and_moves_it_once() -> None:
     rig = await running()
     assert rig.holders == BOTH
-    moves = [move for order in rig.kernel.orders(MoveAddresses) for move in order.moves]  # type: ignore[attr-defined]
+    moves = [move for order in rig.kernel.orders(MoveAddresses) for move in order.moves]
     assert [move.reason for move in moves] == [Reason.ADDRESS_ADDED] * 2
     assert rig.plane.publication.configured
     assert rig.plane.publication.groups[0].ready
@@ -65,10 +69,10 @@ async def test_failure_during_a_change_of_configuration_is_not_held_up() -> None
     entered, leave = asyncio.Event(), asyncio.Event()
     configure = rig.kernel.configure
 
-    async def slow(*arguments: object) -> None:
+    async def slow(group: NodeGroup, memory: Any, secure: Any) -> None:
         entered.set()
         await leave.wait()
-        await configure(*arguments)  # type: ignore[arg-type]
+        await configure(group, memory, secure)
 
     rig.kernel.configure = slow  # type: ignore[method-assign]
     changing = asyncio.create_task(rig.apply(node_group(addresses=("198.18.0.100/24",))))
@@ -190,10 +194,10 @@ async def test_group_that_cannot_be_withdrawn_stays_in_the_state_file_and_is_tri
     applying = asyncio.create_task(rig.configurator.run())
     rig.configurator.want(())
     await asyncio.sleep(RETRY_MINIMUM / 2)
-    assert rig.plane.publication.pending == ("lab",)
+    assert pending(rig) == ("lab",)
     assert set(rig.saved[-1].groups) == {"lab"}
     await asyncio.sleep(RETRY_MINIMUM)
-    assert rig.plane.publication.pending == ()
+    assert pending(rig) == ()
     assert rig.saved[-1] == State()
     applying.cancel()
 
@@ -246,11 +250,11 @@ async def test_stop_right_after_the_first_of_two_groups_was_taken_over_saves_it(
     two, arrived = node_group("two", interfaces=("b0", "b1"), addresses=()), asyncio.Event()
     configure = rig.kernel.configure
 
-    async def slow(group: NodeGroup, *rest: object) -> None:
+    async def slow(group: NodeGroup, memory: Any, secure: Any) -> None:
         if group is two:
             arrived.set()
             await asyncio.sleep(3600)
-        await configure(group, *rest)  # type: ignore[arg-type]
+        await configure(group, memory, secure)
 
     rig.kernel.configure = slow  # type: ignore[method-assign]
     applying = asyncio.create_task(rig.apply(node_group(), two))
@@ -268,10 +272,10 @@ async def test_stop_while_a_group_is_being_taken_over_keeps_what_was_saved_of_it
     again = Rig(first.saved[-1])
     configure = again.kernel.configure
 
-    async def slow(group: object, *rest: object) -> None:
-        if group.group_name == "b":  # type: ignore[attr-defined]
+    async def slow(group: NodeGroup, memory: Any, secure: Any) -> None:
+        if group.group_name == "b":
             await asyncio.sleep(3600)
-        await configure(group, *rest)  # type: ignore[arg-type]
+        await configure(group, memory, secure)
 
     again.kernel.configure = slow  # type: ignore[method-assign]
     working = asyncio.create_task(again.configurator.run())
@@ -374,11 +378,11 @@ async def test_memory_that_is_saved_later_does_not_make_a_running_group_one_to_b
     later = []
     configure = rig.kernel.configure
 
-    async def noted(group: NodeGroup, memory: object, secure: Callable[[], Awaitable[None]]) -> None:
+    async def noted(group: NodeGroup, memory: Any, secure: Callable[[], Awaitable[None]]) -> None:
         later.append(secure)
-        await configure(group, memory, secure)  # type: ignore[arg-type]
+        await configure(group, memory, secure)
 
-    rig.kernel.configure = noted  # type: ignore[assignment]
+    rig.kernel.configure = noted  # type: ignore[method-assign]
     await rig.apply(node_group())
     await later[0]()  # a route of the host came, and is kept in memory
     assert rig.saved[-1].groups["lab"].interfaces

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import ip_address, ip_interface
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -178,7 +178,8 @@ async def test_earlier_deadline_replaces_a_later_one() -> None:
     core.deadline = asyncio.get_running_loop().time() + 1
     rig.plane._arm()
     await asyncio.sleep(2)
-    assert core.asked == [("tick", None, pytest.approx(1, abs=0.01))]
+    expected: list[Any] = [("tick", None, pytest.approx(1, abs=0.01))]
+    assert core.asked == expected
 
 
 async def test_refused_order_spoils_no_other_and_has_the_kernel_mended() -> None:

@@ -445,14 +445,15 @@ def test_rotated_token_is_read_anew(server: FakeApiServer, tmp_path: Path, monke
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(authority))
-    now = [incluster_config.datetime.datetime(2026, 1, 1)]
+    module: Any = incluster_config
+    now = [module.datetime.datetime(2026, 1, 1)]
 
-    class Clock(incluster_config.datetime.datetime):  # type: ignore[name-defined, misc]
+    class Clock(module.datetime.datetime):  # type: ignore[misc]
         @classmethod
         def now(cls, tz: Any = None) -> Any:
             return now[0]
 
-    monkeypatch.setattr(incluster_config.datetime, "datetime", Clock)
+    monkeypatch.setattr(module.datetime, "datetime", Clock)
     in_pod = ApiServer.connect(None)
     assert in_pod._configuration.host == f"https://{host}:{port}"
     found: list[str] = []
@@ -470,7 +471,7 @@ def test_rotated_token_is_read_anew(server: FakeApiServer, tmp_path: Path, monke
     ask()
     token.write_text("second")
     ask()
-    now[0] += incluster_config.datetime.timedelta(minutes=2)
+    now[0] += module.datetime.timedelta(minutes=2)
     ask()
     assert found == ["bearer first", "bearer first", "bearer second"]
 

@@ -7,7 +7,7 @@ import contextlib
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -105,9 +105,9 @@ async def test_trial_is_on_disk_before_the_kernel_is_touched() -> None:
         configure = rig.kernel.configure
         seen = []
 
-        async def look(*arguments: object) -> None:
+        async def look(group: NodeGroup, memory: Any, secure: Any) -> None:
             seen.append(rig.saved[-1].trial)
-            await configure(*arguments)  # type: ignore[arg-type]
+            await configure(group, memory, secure)
 
         rig.kernel.configure = look  # type: ignore[method-assign]
         await want(rig, node_group())
@@ -213,7 +213,7 @@ async def test_api_server_is_missed_whether_it_refuses_to_answer_or_hangs(*, han
         assert view(rig).on_trial
         rig.api_server = None if hangs else False
         if hangs:
-            rig.configurator._probation._api_server = asyncio.Event().wait  # type: ignore[assignment]
+            rig.configurator._probation._api_server = asyncio.Event().wait
         await asyncio.sleep(2 * UNDONE_WITHIN)
         assert API_SERVER in view(rig).undone
 

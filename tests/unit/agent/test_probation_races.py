@@ -32,9 +32,9 @@ def slow(rig: Rig, seconds: Mapping[str, float]) -> None:
     """Have the kernel take its time for the configuration of some groups."""
     configure = rig.kernel.configure
 
-    async def later(group: NodeGroup, *arguments: Any) -> None:
+    async def later(group: NodeGroup, memory: Any, secure: Any) -> None:
         await asyncio.sleep(seconds.get(group.group_name, 0.0))
-        await configure(group, *arguments)
+        await configure(group, memory, secure)
 
     rig.kernel.configure = later  # type: ignore[method-assign]
 
@@ -43,10 +43,10 @@ def refuse(rig: Rig, name: str) -> None:
     """Have the kernel refuse every configuration of a group."""
     configure = rig.kernel.configure
 
-    async def refusing(group: NodeGroup, *arguments: Any) -> None:
+    async def refusing(group: NodeGroup, memory: Any, secure: Any) -> None:
         if group.group_name == name:
             raise OSError(22, "no")
-        await configure(group, *arguments)
+        await configure(group, memory, secure)
 
     rig.kernel.configure = refusing  # type: ignore[method-assign]
 
@@ -171,8 +171,8 @@ async def test_what_the_kernel_takes_late_is_on_trial_from_then() -> None:
     async with node() as rig:
         configure, busy = rig.kernel.configure, [OSError(16, "busy")] * 4
 
-        async def refusing(*arguments: Any) -> None:
-            await configure(*arguments)
+        async def refusing(group: NodeGroup, memory: Any, secure: Any) -> None:
+            await configure(group, memory, secure)
             if busy:
                 raise busy.pop()
 

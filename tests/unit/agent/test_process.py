@@ -145,7 +145,7 @@ class Empty:
 @pytest.fixture
 def server() -> Iterator[tuple[HealthServer, dict[str, tuple[bool, str]]]]:
     answers = {"alive": (True, "ok"), "ready": (False, "no configuration yet")}
-    running = HealthServer("127.0.0.1", 0, Empty(), lambda: answers["alive"], lambda: answers["ready"])  # type: ignore[arg-type]
+    running = HealthServer("127.0.0.1", 0, Empty(), lambda: answers["alive"], lambda: answers["ready"])
     yield running, answers
     running.close()
 
@@ -180,7 +180,7 @@ def test_client_that_says_nothing_does_not_keep_others_out(
 def test_address_in_use_is_an_error_of_the_start(server: tuple[HealthServer, dict[str, tuple[bool, str]]]) -> None:
     running, _ = server
     with pytest.raises(OSError, match="in use"):
-        HealthServer("127.0.0.1", running.address[1], CollectorRegistry(), lambda: (True, ""), lambda: (True, ""))  # type: ignore[arg-type]
+        HealthServer("127.0.0.1", running.address[1], CollectorRegistry(), lambda: (True, ""), lambda: (True, ""))
 
 
 class Plane:

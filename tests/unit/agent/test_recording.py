@@ -21,6 +21,7 @@ from tests.unit.agent.test_codec import VALUES
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ipmp_agent.core.actions import Action
     from ipmp_agent.disk.recording import Entry
 
 EVENTS = [value for value in VALUES if type(value).__name__ in recording.EVENT_TYPES]
@@ -102,13 +103,14 @@ async def test_replay_decides_what_the_agent_decided() -> None:
     rig.plane.submit(group, ProbeAnswered("nic0", Family.IPV4, target, 1, ProbeKind.DETECTION, 0.001, 0.001))
     rig.plane.remove("lab")
     cores: dict[str, Multipathing] = {}
-    expected, replayed = [], []
+    expected: list[Action] = []
+    replayed: list[Action] = []
     for entry in map(recording.decode_entry, json.loads(json.dumps(list(map(recording.encode_entry, entries))))):
         match entry:
             case Started(name, _, seed, configuration):
                 cores[name] = Multipathing(configuration, seed=seed)
-            case Handled(name, time, event):
-                replayed += [a for a in cores[name].handle(event, time) if type(a) not in ROUTINE]
+            case Handled(name, time, heard):
+                replayed += [a for a in cores[name].handle(heard, time) if type(a) not in ROUTINE]
             case Ticked(name, time):
                 replayed += [a for a in cores[name].tick(time) if type(a) not in ROUTINE]
             case Decided(_, _, decided):

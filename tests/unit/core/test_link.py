@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,16 +16,16 @@ from tests.virtual_node import VirtualNode, node_group
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-UNPROBED = {"pins": (), "probe_method": ProbeMethod.DISABLED}
+UNPROBED: dict[str, Any] = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 
 
-def unprobed(active: int = 2, standby: int = 0, **fields: object) -> VirtualNode:
+def unprobed(active: int = 2, standby: int = 0, **fields: Any) -> VirtualNode:
     node = VirtualNode(node_group(active, standby, **UNPROBED, **fields))
     node.start()
     return node
 
 
-def probed(**fields: object) -> VirtualNode:
+def probed(**fields: Any) -> VirtualNode:
     node = VirtualNode(node_group(2, **fields))
     node.start()
     node.run(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from ipaddress import ip_interface
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,11 +16,14 @@ from ipmp_api.types import DataAddress, NodeGroup, ProbeMethod, Switch
 from tests import invariants
 from tests.virtual_node import VirtualNode, data_address, node_group
 
-UNPROBED = {"pins": (), "probe_method": ProbeMethod.DISABLED}
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UNPROBED: dict[str, Any] = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 
 
-def group_of(active: int, standby: int = 0, **fields: object) -> VirtualNode:
-    node = VirtualNode(node_group(active, standby, **UNPROBED, **fields))  # type: ignore[arg-type]
+def group_of(active: int, standby: int = 0, **fields: Any) -> VirtualNode:
+    node = VirtualNode(node_group(active, standby, **UNPROBED, **fields))
     node.start()
     return node
 
@@ -95,7 +99,7 @@ def test_removed_address_is_withdrawn_and_the_relieved_member_gets_one_from_the_
 
 
 def test_families_are_spread_each_on_its_own() -> None:
-    group = node_group(2, addresses=3, **UNPROBED)  # type: ignore[arg-type]
+    group = node_group(2, addresses=3, **UNPROBED)
     v6 = tuple(DataAddress(ip_interface(f"2001:db8::{n}/128")) for n in (1, 2, 3))
     node = VirtualNode(dataclasses.replace(group, data_addresses=(*group.data_addresses, *v6)))
     node.start()
@@ -125,7 +129,7 @@ def test_nothing_is_placed_before_the_kernel_was_read() -> None:
 
 
 def test_addresses_found_on_members_stay_where_they_are() -> None:
-    node = VirtualNode(node_group(2, addresses=4, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(node_group(2, addresses=4, **UNPROBED))
     for number in (1, 2, 3):
         node.kernel[data_address(number).address].add("nic1")
     node.start()
@@ -134,7 +138,7 @@ def test_addresses_found_on_members_stay_where_they_are() -> None:
 
 
 def test_addresses_found_on_a_member_that_is_not_in_use_move() -> None:
-    node = VirtualNode(node_group(1, 1, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(node_group(1, 1, **UNPROBED))
     node.kernel[data_address(1).address].add("nic1")
     node.start()
     assert placed(node) == [[1, 2], []]
@@ -185,7 +189,7 @@ def test_refused_address_is_told_and_left_alone_until_it_is_cleared() -> None:
 def test_one_failure_is_one_batch_followed_by_its_announcements() -> None:
     node = group_of(3, addresses=6)
     actions = node.handle(events.LinkChanged("nic0", up=False))
-    orders = [action for action in actions if type(action) in {MoveAddresses, Announce}]
+    orders: list[Any] = [action for action in actions if type(action) in {MoveAddresses, Announce}]
     assert [type(order) for order in orders] == [MoveAddresses, Announce, Announce]
     assert {a for order in orders[1:] for a in order.addresses} == {m.address for m in orders[0].moves}
 
@@ -200,12 +204,12 @@ def test_changed_mac_is_announced() -> None:
 # --- outbound and nominee
 
 
-def last(actions: list[object], kind: type) -> object:
+def last(actions: Sequence[object], kind: type) -> object:
     return [action for action in actions if type(action) is kind][-1]
 
 
 def test_every_active_member_sends_and_the_change_is_ordered_once() -> None:
-    node = VirtualNode(node_group(2, 1, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(node_group(2, 1, **UNPROBED))
     assert last(node.start(), SetOutbound) == SetOutbound(("nic0", "nic1"), ("nic0", "nic1"))
     actions = node.handle(events.LinkChanged("nic0", up=False))
     assert last(actions, SetOutbound) == SetOutbound(("nic1", "nic2"), ("nic1", "nic2"))
@@ -214,7 +218,7 @@ def test_every_active_member_sends_and_the_change_is_ordered_once() -> None:
 
 
 def test_without_spreading_one_member_sends() -> None:
-    node = VirtualNode(node_group(2, outbound_spreading=Switch.DISABLED, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(node_group(2, outbound_spreading=Switch.DISABLED, **UNPROBED))
     node.start()
     assert node.snapshot().outbound_ipv4 == ("nic0",)
 
@@ -227,7 +231,7 @@ def test_failed_group_keeps_its_routes() -> None:
 
 
 def test_nominee_is_the_first_active_and_is_not_moved_back() -> None:
-    node = VirtualNode(node_group(3, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(node_group(3, **UNPROBED))
     assert last(node.start(), SetNominee) == SetNominee("nic0", "nic0", ("nic0", "nic1", "nic2"))
     node.link("nic1", up=False)
     node.link("nic1", up=True)

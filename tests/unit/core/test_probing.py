@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import itertools
 import random
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import pytest
 
@@ -44,17 +46,9 @@ class Alone:
         self.sent.append(probe)
         return probe
 
-    def answer(self, probe: SendProbe, rtt: float = 0.001, **fields: object) -> Probe | None:
-        values = {
-            "interface": "nic0",
-            "family": Family.IPV4,
-            "target": probe.target,
-            "sequence": probe.sequence,
-            "kind": probe.kind,
-            "rtt": rtt,
-            "network_rtt": rtt,
-        }
-        return self.prober.answered(ProbeAnswered(**{**values, **fields}), INTERVAL, measure=True)
+    def answer(self, probe: SendProbe, rtt: float = 0.001, **fields: Any) -> Probe | None:
+        answer = ProbeAnswered("nic0", Family.IPV4, probe.target, probe.sequence, probe.kind, rtt, rtt)
+        return self.prober.answered(replace(answer, **fields), INTERVAL, measure=True)
 
     def play(self, pattern: str) -> None:
         """Tick once for each letter: a = answered, anything else = never."""
@@ -231,7 +225,9 @@ def test_history_is_long_enough_for_ten_answers_of_one_target_among_five() -> No
 
 def test_answer_closes_the_probe_with_its_round_trips() -> None:
     alone = Alone()
-    closed = alone.prober.closed(alone.answer(alone.tick(), rtt=0.02, network_rtt=0.01), 0.02, 0.01)
+    answered = alone.answer(alone.tick(), rtt=0.02, network_rtt=0.01)
+    assert answered is not None
+    closed = alone.prober.closed(answered, 0.02, 0.01)
     assert (closed.rtt, closed.network_rtt, closed.average, closed.deviation) == (0.02, 0.01, 0.01, 0.005)
 
 

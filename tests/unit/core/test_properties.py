@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -83,10 +83,11 @@ class WatchedNode(VirtualNode):
 class Group(RuleBasedStateMachine):
     """A group of up to five members on a virtual node, and everything that can happen to it."""
 
+    node: WatchedNode  # from the first rule on
+
     def __init__(self) -> None:
         super().__init__()
         self.group: NodeGroup = START
-        self.node: WatchedNode | None = None
 
     @initialize(
         members=st.lists(st.tuples(KEYS, st.sampled_from(Role)), min_size=1, max_size=NICS, unique_by=lambda m: m[0]),
@@ -212,7 +213,7 @@ class Group(RuleBasedStateMachine):
 
     # --- what people change
 
-    def change(self, **fields: object) -> None:
+    def change(self, **fields: Any) -> None:
         self.group = dataclasses.replace(self.group, **fields)
         before = {member.key for member in self.node.configuration.members}
         self.node.configure(self.group)
@@ -228,7 +229,7 @@ class Group(RuleBasedStateMachine):
             if address.interface == key:
                 self.node.kernel[address.address] = {key}
 
-    def policies(self, **fields: object) -> Policies:
+    def policies(self, **fields: Any) -> Policies:
         return dataclasses.replace(self.group.policies, **fields)
 
     @rule(key=KEYS, role=st.sampled_from(Role))

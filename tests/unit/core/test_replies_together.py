@@ -17,7 +17,7 @@ INTERVAL = 0.142
 
 def prober_with_probes_at(*times: float) -> tuple[Prober, list[int]]:
     prober = Prober("nic0", Family.IPV4, 0.0, random.Random(1))
-    prober.targets.offer({TARGET: TargetOrigin.PIN}, 0.0)
+    prober.targets.offer({TARGET: TargetOrigin.PIN}.items(), 0.0)
     return prober, [probe.sequence for time in times for probe in prober.send_next(time)]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from ipaddress import ip_address as address
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +13,6 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.rtt import DetectionTime, RoundTrip
 from ipmp_agent.core.snapshot import TargetState
 from tests.virtual_node import VirtualNode, node_group
-from tests.virtual_node import ip_address as address
 
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import SendProbe
@@ -93,7 +93,7 @@ def test_raise_is_twice_the_round_trip_and_seven_intervals() -> None:
     assert not time.too_slow(1.428)
     assert time.too_slow(2.3134)
     time.raise_for(2.3134, 100.0)
-    assert (time.interval, time.value) == (pytest.approx(4.626), pytest.approx(32.382))
+    assert (time.interval, time.value) == pytest.approx((4.626, 32.382))
     assert time.raised
 
 
@@ -105,14 +105,14 @@ def test_lowering_waits_for_the_settling_time_and_halves_down_to_what_was_asked_
     assert time.fast(1.156)
     assert not time.fast(1.157)
     time.lower()
-    assert (time.value, time.interval) == (pytest.approx(16.191), pytest.approx(2.313))
+    assert (time.value, time.interval) == pytest.approx((16.191, 2.313))
     time.lower()
     assert (time.value, time.interval) == (10.0, 1.428)
     assert not time.raised
     assert not time.may_be_lowered(1000.0)
 
 
-def slow_node(**fields: object) -> VirtualNode:
+def slow_node(**fields: Any) -> VirtualNode:
     node = VirtualNode(node_group(2, **{"detection_time": 10.0, **fields}), latency=0.001)
     node.start()
     node.run(120)
@@ -216,6 +216,7 @@ def test_slow_target_rests_a_minute() -> None:
     slow_down(node, "198.18.0.1", 1.5)
     node.run(120, lambda: bool(node.told(Reason.TARGET_SLOW)))
     first = next(n.interface for _, n in node.notices if n.reason is Reason.TARGET_SLOW)
+    assert first is not None
     since = node.now
     slow_down(node, "198.18.0.1", 0.001)
 

@@ -188,11 +188,15 @@ def test_only_router_that_never_answers_stays_in_use() -> None:
 
 def test_named_targets_replace_hosts_and_hosts_never_join_them() -> None:
     targets = Targets()
+
+    def mode() -> TargetMode:
+        return targets.mode
+
     assert targets.add_host(ip_address(HOSTS[0]), 0.0)
-    assert targets.mode is TargetMode.MULTICAST
+    assert mode() is TargetMode.MULTICAST
     targets.offer([(ip_address(T[0]), TargetOrigin.ROUTER)], 1.0)
     assert [str(target.address) for target in targets.active] == [T[0]]
-    assert targets.mode is TargetMode.ROUTES
+    assert mode() is TargetMode.ROUTES
     assert not targets.add_host(ip_address(HOSTS[0]), 2.0)
 
 

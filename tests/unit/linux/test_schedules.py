@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from itertools import pairwise
 from typing import Any
 
@@ -20,10 +20,10 @@ from ipmp_agent.linux.shared.conflicts import ConflictChecks
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
-V4, V6 = ip_interface("198.18.0.1/32"), ip_interface("2001:db8::1/128")
+V4, V6 = IPv4Interface("198.18.0.1/32"), IPv6Interface("2001:db8::1/128")
 
 
-class Wire:
+class FakeWire:
     """Records what is sent, and when; refuses while it is down."""
 
     def __init__(self) -> None:
@@ -41,6 +41,11 @@ class Wire:
         return [when for when, _ in self.sent]
 
 
+def make_wire() -> Any:
+    """Stands in for a `Wire`."""
+    return FakeWire()
+
+
 def announcer() -> tuple[Any, Counter[str]]:
     counters: Counter[str] = Counter()
     return Announcer(counters), counters
@@ -48,7 +53,7 @@ def announcer() -> tuple[Any, Counter[str]]:
 
 async def test_an_address_is_announced_on_the_schedule_in_both_forms() -> None:
     speaker, counters = announcer()
-    wire: Any = Wire()
+    wire = make_wire()
     speaker.announce(wire, [V4], router=False)
     assert len(wire.sent) == 2, "at once, before the call returns"
     await asyncio.sleep(10)
@@ -60,7 +65,7 @@ async def test_an_address_is_announced_on_the_schedule_in_both_forms() -> None:
 
 async def test_the_pace_holds_over_all_addresses_and_the_first_round_comes_first() -> None:
     speaker, _ = announcer()
-    wire: Any = Wire()
+    wire = make_wire()
     addresses = [ip_interface(f"198.18.{i // 250}.{i % 250}/32") for i in range(400)]
     speaker.announce(wire, addresses, router=False)
     assert len(wire.sent) == BURST
@@ -76,10 +81,10 @@ async def test_the_pace_holds_over_all_addresses_and_the_first_round_comes_first
 
 async def test_a_new_schedule_ends_the_old_one_and_a_cancelled_one_ends() -> None:
     speaker, _ = announcer()
-    old, new = Wire(), Wire()
-    speaker.announce(old, [V4, V6], router=False)  # type: ignore[arg-type]
+    old, new = make_wire(), make_wire()
+    speaker.announce(old, [V4, V6], router=False)
     sent = len(old.sent)
-    speaker.announce(new, [V4], router=False)  # type: ignore[arg-type]
+    speaker.announce(new, [V4], router=False)
     speaker.cancel([V6])
     await asyncio.sleep(10)
     assert len(old.sent) == sent
@@ -88,11 +93,11 @@ async def test_a_new_schedule_ends_the_old_one_and_a_cancelled_one_ends() -> Non
 
 async def test_a_wire_that_is_left_is_silent_and_a_dead_one_is_tried_again() -> None:
     speaker, counters = announcer()
-    gone, dead = Wire(), Wire()
+    gone, dead = make_wire(), make_wire()
     dead.up = False
-    speaker.announce(gone, [V4], router=False)  # type: ignore[arg-type]
-    speaker.announce(dead, [V6], router=True)  # type: ignore[arg-type]
-    speaker.leave(gone)  # type: ignore[arg-type]
+    speaker.announce(gone, [V4], router=False)
+    speaker.announce(dead, [V6], router=True)
+    speaker.leave(gone)
     sent = len(gone.sent)
     await asyncio.sleep(0.05)
     dead.up = True
@@ -107,9 +112,9 @@ async def test_a_wire_that_is_left_is_silent_and_a_dead_one_is_tried_again() -> 
 
 
 async def test_nobody_answers_and_the_address_is_free() -> None:
-    checks, wire = ConflictChecks(), Wire()
+    checks, wire = ConflictChecks(), make_wire()
     verdicts: list[bytes | None] = []
-    checks.start(V4, wire, verdicts.append)  # type: ignore[arg-type]
+    checks.start(V4, wire, verdicts.append)
     await asyncio.sleep(conflicts.PROBE_INTERVAL * conflicts.PROBE_NUM - 0.01)
     assert verdicts == []
     await asyncio.sleep(0.02)
@@ -119,9 +124,9 @@ async def test_nobody_answers_and_the_address_is_free() -> None:
 
 
 async def test_a_claim_ends_the_check_and_one_of_another_address_does_not() -> None:
-    checks, wire = ConflictChecks(), Wire()
+    checks, wire = ConflictChecks(), make_wire()
     verdicts: list[bytes | None] = []
-    checks.start(V6, wire, verdicts.append)  # type: ignore[arg-type]
+    checks.start(V6, wire, verdicts.append)
     checks.heard(ip_address("2001:db8::2"), b"other!")
     assert verdicts == []
     checks.heard(V6.ip, b"owner!")
@@ -131,21 +136,21 @@ async def test_a_claim_ends_the_check_and_one_of_another_address_does_not() -> N
 
 
 async def test_a_check_that_is_cancelled_or_started_anew_gives_no_verdict() -> None:
-    checks, old, new = ConflictChecks(), Wire(), Wire()
+    checks, old, new = ConflictChecks(), make_wire(), make_wire()
     verdicts: list[str] = []
-    checks.start(V4, old, lambda _: verdicts.append("old"))  # type: ignore[arg-type]
-    checks.start(V4, new, lambda _: verdicts.append("new"))  # type: ignore[arg-type]
-    checks.start(V6, new, lambda _: verdicts.append("cancelled"))  # type: ignore[arg-type]
+    checks.start(V4, old, lambda _: verdicts.append("old"))
+    checks.start(V4, new, lambda _: verdicts.append("new"))
+    checks.start(V6, new, lambda _: verdicts.append("cancelled"))
     checks.cancel(V6)
     await asyncio.sleep(1)
     assert verdicts == ["new"]
 
 
 async def test_a_link_that_is_down_has_no_conflict() -> None:
-    checks, wire = ConflictChecks(), Wire()
+    checks, wire = ConflictChecks(), make_wire()
     wire.up = False
     verdicts: list[bytes | None] = []
-    checks.start(V4, wire, verdicts.append)  # type: ignore[arg-type]
+    checks.start(V4, wire, verdicts.append)
     await asyncio.sleep(1)
     assert verdicts == [None]
 

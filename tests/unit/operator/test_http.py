@@ -87,7 +87,7 @@ def test_token_that_cannot_be_read_for_a_moment_is_a_failed_request(
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
     configuration = client.Configuration()
-    loader = incluster_config.InClusterConfigLoader(str(token), str(certificate))
+    loader = incluster_config.InClusterConfigLoader(str(token), str(certificate))  # type: ignore[no-untyped-call]
     loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
     configuration.host, configuration.ssl_ca_cert = loader.host, loader.ssl_ca_cert = server.url, None
     api = ApiServer(configuration)

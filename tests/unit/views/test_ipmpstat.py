@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from ipmp_agent.commands import ipmpstat, names
+from ipmp_agent.commands import ipmpstat
 from ipmp_agent.commands.client import RefusedError, UnreachableError
 from ipmp_agent.core.actions import ProbeClosed
 from ipmp_agent.core.events import Family
@@ -86,7 +88,7 @@ class Agent:
 def agent(monkeypatch: pytest.MonkeyPatch) -> Agent:
     stand_in = Agent()
     monkeypatch.setattr(ipmpstat, "Client", stand_in.connect)
-    monkeypatch.setattr(ipmpstat.time, "monotonic", lambda: 50.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 50.0)
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.delenv("LINES", raising=False)
     return stand_in
@@ -250,7 +252,7 @@ def test_names_are_shown_where_there_are_any(
             return "www.example", "0"
         raise OSError("no name")
 
-    monkeypatch.setattr(names.socket, "getnameinfo", name_of)
+    monkeypatch.setattr(socket, "getnameinfo", name_of)
     assert ipmpstat.main(["-a", "-o", "address"]) == 0
     assert capsys.readouterr().out.split()[1:3] == ["www.example", "2001:db8::100"]
 

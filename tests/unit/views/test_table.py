@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from ipmp_agent.commands.table import Column, Table, UnknownFieldError, choose, fitting, line, parsable
 
-Row = dict[str, str | None]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Row = Mapping[str, str | None]
 
 
 def column(name: str, width: int = 6) -> Column[Row]:
