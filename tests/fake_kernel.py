@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import Action
     from ipmp_agent.core.events import Event
-    from ipmp_agent.publication import Finding
+    from ipmp_agent.core.findings import Finding
     from ipmp_api.types import Address, InterfaceAddress, NodeGroup
 
 T = TypeVar("T")

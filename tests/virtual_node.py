@@ -18,7 +18,7 @@ from ipmp_agent.core import events
 from ipmp_agent.core.actions import InterfaceVerdict, Move, MoveAddresses, Notify, ProbeClosed, SendProbe
 from ipmp_agent.core.events import Family, ProbeKind
 from ipmp_agent.core.multipathing import Multipathing
-from ipmp_agent.core.snapshot import GroupState
+from ipmp_agent.core.words import GroupState
 from ipmp_agent.simulate.network import Network
 from ipmp_agent.simulate.script import Target
 from ipmp_api.types import (

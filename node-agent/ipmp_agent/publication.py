@@ -9,20 +9,12 @@ from ipmp_agent.core.reasons import Reason
 
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import Severity
+    from ipmp_agent.core.findings import Finding
     from ipmp_agent.core.snapshot import GroupSnapshot
     from ipmp_api.types import InterfaceAddress, NodeGroup
 
 HISTORY = 10
 """Failovers and failbacks of a group that are remembered, as many as its status shows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about the kernel's part of a group that people should know, and may have to act on."""
-
-    reason: Reason
-    message: str
-    interface: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.commands.table import Column
-from ipmp_agent.core.snapshot import TargetMode, TargetState
+from ipmp_agent.core.words import TargetMode, TargetState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

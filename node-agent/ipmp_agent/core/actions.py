@@ -117,4 +117,8 @@ class ProbeClosed:
     deviation: float
 
 
-Action = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce | Notify | InterfaceVerdict | ProbeClosed
+Order = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce
+"""What the kernel's side carries out."""
+
+Action = Order | Notify | InterfaceVerdict | ProbeClosed
+"""All that comes out of the core."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core import timers, transitive
 from ipmp_agent.core.actions import Severity
 from ipmp_agent.core.events import IP_FAMILIES, Family
+from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.interface import BROKEN
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import ProbeMethod
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.interface import Interface
     from ipmp_api.types import Address, NodeGroup
-
-Findings = dict[tuple[str, Reason], str]
-"""Key of the member and reason -> what to do about it."""
 
 SEVERITIES = {
     Reason.MINIMUM_REDUNDANCY: Severity.WARNING,
@@ -37,7 +35,7 @@ def addresses_used_twice(interfaces: Sequence[Interface]) -> set[Address]:
     return {address for address, times in used.items() if times > 1}
 
 
-def find(configuration: NodeGroup, interfaces: Sequence[Interface]) -> Findings:
+def find(configuration: NodeGroup, interfaces: Sequence[Interface]) -> list[Finding]:
     """Everything that does not fit together now."""
     findings: dict[tuple[str, Reason], list[str]] = {}
     twice = addresses_used_twice(interfaces)
@@ -53,7 +51,7 @@ def find(configuration: NodeGroup, interfaces: Sequence[Interface]) -> Findings:
     for one, other in transitive.deaf_pairs(interfaces):
         detail = f"no frame passes between {one.name} and {other.name}: members must be on one link"
         findings.setdefault((other.key, Reason.NOT_ONE_LINK), []).append(detail)
-    return {key: "; ".join(details) for key, details in findings.items()}
+    return [Finding(reason, "; ".join(details), key) for (key, reason), details in findings.items()]
 
 
 def _test_addresses(

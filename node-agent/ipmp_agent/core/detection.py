@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipmp_agent.core import adaptive, consistency, group, sources, timers, transitive
+from ipmp_agent.core import adaptive, consistency, sources, timers, transitive
 from ipmp_agent.core.actions import InterfaceVerdict, Severity
 from ipmp_agent.core.events import IP_FAMILIES, Family, ProbeKind
-from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent, State
+from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent, State, group_state
 from ipmp_agent.core.link import Link
 from ipmp_agent.core.probing import Prober, choose_protocol
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.rtt import DetectionTime
-from ipmp_agent.core.snapshot import GroupState, TargetState
+from ipmp_agent.core.words import GroupState, TargetState
 from ipmp_api.types import ProbeMethod
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
     from ipmp_agent.core.actions import Action
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ipmp_agent.core.targets import Target
     from ipmp_api.types import Address, NodeGroup
 
-    class Group(Protocol):
+    class GroupPort(Protocol):
         """What detection asks of the group it judges for."""
 
         def act(self, action: Action) -> None:
@@ -55,7 +55,7 @@ class Detection:
     """Judges the members of one group."""
 
     def __init__(
-        self, configuration: NodeGroup, interfaces: dict[str, Interface], rng: random.Random, owner: Group
+        self, configuration: NodeGroup, interfaces: dict[str, Interface], rng: random.Random, owner: GroupPort
     ) -> None:
         self._configuration = configuration
         self._interfaces = interfaces  # shared with the group
@@ -77,7 +77,7 @@ class Detection:
 
     @property
     def _group_failed(self) -> bool:
-        return group.group_state(self._members) is GroupState.FAILED
+        return group_state(self._members) is GroupState.FAILED
 
     # --- configuration and life ---
 
@@ -320,7 +320,6 @@ class Detection:
 
     def _condemn(self, interface: Interface, reason: Reason, now: float) -> None:
         interface.fire(InterfaceEvent.FAIL, reason, now)
-        interface.inactive = False
         for prober in interface.probers.values():
             prober.targets.reset_round_trips()
         self._group.act(InterfaceVerdict(interface.key, failed=True, reason=reason))
@@ -365,12 +364,12 @@ class Detection:
             if not any(prober.losing for prober in interface.probers.values()):
                 return
             self._judge_targets(interface, now)
-            condemning = group.failing_probers(interface, now, self.time.value)
+            condemning = failing_probers(interface, now, self.time.value)
             if condemning:
                 self._release_flapping(interface, now)
                 first_loss = min(prober.first_loss() for prober in condemning)
                 margin = timers.JITTER_MINIMUM * self.time.interval
-                if group.is_interface_failure(interface, first_loss, self._members, margin):
+                if is_interface_failure(interface, first_loss, self._members, margin):
                     self._fail(interface, Reason.PROBES_LOST, now)
                 else:
                     self._fail_group(interface, Reason.GROUP_FAILED, now)
@@ -537,3 +536,29 @@ class Detection:
             self._set_aside(interface, prober, target, TargetState.SLOW, now)
         else:
             self._reschedule(now)
+
+
+def is_interface_failure(suspect: Interface, first_loss: float, interfaces: Sequence[Interface], margin: float) -> bool:
+    """Whether the probes lost by `suspect` are its own fault: some other member has proof that the link works.
+
+    Proof is an answer to a probe sent later than the suspect's first loss, by `margin` seconds: at the moment all
+    targets die, an answer may still be under way. A member that no probe can judge is trusted while its link is up.
+    An offline member is no proof.
+    """
+    for other in interfaces:
+        if other is suspect or not other.functioning or not other.link.usable:
+            continue
+        if not other.capable:
+            return True
+        successes = [p.last_success for p in other.probers.values() if p.capable and p.last_success is not None]
+        if successes and max(successes) > first_loss + margin:
+            return True
+    return False
+
+
+def failing_probers(interface: Interface, now: float, detection_time: float) -> list[Prober]:
+    """The probers that condemn a member: all that can judge, or none. One healthy family keeps a NIC up."""
+    judges = [prober for prober in interface.probers.values() if prober.capable and prober.running]
+    if interface.quiet(now) or not all(prober.failing(now, detection_time) for prober in judges):
+        return []
+    return judges

@@ -1,4 +1,4 @@
-"""Conditions of the host that people should know of."""
+"""What people should know and may have to act on, as long as it is so: one value for core and kernel's side."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something on this host that stands against the group, or that the group had to work against."""
+    """Something that stands against a group, or that the group has to work against."""
 
     reason: Reason
-    message: str
-    interface: str | None = None  # None: the group, or the host as a whole
+    message: str  # what is wrong and what to do, with the name of the interface
+    interface: str | None = None  # key of the member; None: the group, or the host as a whole

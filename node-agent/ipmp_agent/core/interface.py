@@ -6,6 +6,18 @@ to fire. The diagram in the documentation is drawn from this table.
 
 FAILED_NO_TARGETS and OFFLINE_FAILED stand where the original keeps a FAILED flag beside the state: an interface without
 targets, or out for maintenance, that is known to be broken.
+
+What the state does not say, and the table does not show, is in these attributes of `Interface`:
+
+    inactive         works and is not used; ended by `fire` whenever the member leaves a working state
+    active_since     its place in the order of activation; kept by Multipathing
+    cause            why it failed; set and ended by `fire`, also while OFFLINE hides the failure
+    doubted          it had failed when the agent started; ended by `fire` with the failure, or by Detection in time
+    gone             it vanished, and its addresses with it; a refused one has kept them. Kept by Multipathing
+    offline_reasons  who keeps it offline; while any does, a member that is present is OFFLINE. Kept by Offline
+    quiet_until      probes do not condemn it before; ended by its first answer. Kept by Detection
+    link             carrier and the flap rule: see Link
+    duplicates, test_addresses, test_addresses_due    what it may probe from; kept by Detection
 """
 
 from __future__ import annotations
@@ -16,9 +28,11 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core import timers
 from ipmp_agent.core.link import Link
 from ipmp_agent.core.probing import ProbeState
-from ipmp_agent.core.snapshot import InterfaceWord, LinkWord, ProbeWord
+from ipmp_agent.core.words import GroupState, InterfaceWord, LinkWord, ProbeWord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ipmp_agent.core.events import Family, InterfaceFound
     from ipmp_agent.core.probing import Prober
     from ipmp_agent.core.reasons import Reason
@@ -158,6 +172,8 @@ class Interface:
         self.state = transition(self.state, event)
         self.reason = reason
         self.since = now
+        if not self.functioning:
+            self.inactive = False
         if event is InterfaceEvent.FAIL:
             self.cause = reason
         elif event in {InterfaceEvent.REPAIR, InterfaceEvent.VANISH}:
@@ -245,3 +261,11 @@ class Interface:
         if self.state in BROKEN:
             return ProbeWord.FAILED
         return ProbeWord.OK if self.capable or self.heard else ProbeWord.UNKNOWN
+
+
+def group_state(interfaces: Sequence[Interface]) -> GroupState:
+    """ok: every member is usable; degraded: some; failed: none."""
+    usable = sum(interface.functioning for interface in interfaces)
+    if not usable:
+        return GroupState.FAILED
+    return GroupState.OK if usable == len(interfaces) else GroupState.DEGRADED

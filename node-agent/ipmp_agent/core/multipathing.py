@@ -9,23 +9,24 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from ipmp_agent.core import consistency, events, group, timers
+from ipmp_agent.core import consistency, events, standby, timers
 from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, SendProbe, Severity
 from ipmp_agent.core.detection import Detection
-from ipmp_agent.core.interface import Interface, InterfaceEvent
-from ipmp_agent.core.offline import Offline
+from ipmp_agent.core.interface import Interface, InterfaceEvent, group_state
+from ipmp_agent.core.offline import Offline, mac_holder
 from ipmp_agent.core.outbound import NOTHING, Outbound
 from ipmp_agent.core.placement import Placement
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.recovery import Recovery
-from ipmp_agent.core.report import take_snapshot
-from ipmp_agent.core.snapshot import GroupState
+from ipmp_agent.core.snapshot import take_snapshot
+from ipmp_agent.core.words import GroupState
 from ipmp_api.types import Existing, Mode, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ipmp_agent.core.actions import Action, Move
+    from ipmp_agent.core.findings import Finding
     from ipmp_agent.core.outbound import OutboundOrders
     from ipmp_agent.core.snapshot import GroupSnapshot
     from ipmp_api.types import InterfaceAddress, NodeGroup
@@ -43,7 +44,7 @@ class Multipathing:
         self._offline = Offline(configuration, self._interfaces, self._detection, self)
         self._activations = 0
         self._saved: dict[str, events.SavedInterface] = {}
-        self._findings: consistency.Findings = {}
+        self._findings: list[Finding] = []
         self._look_at = 0.0  # when to look for findings again, with the next tick
         self._read = False  # the kernel has been read once
         self._state: GroupState | None = None  # as last told; None: nothing yet
@@ -100,7 +101,7 @@ class Multipathing:
             self._detection.time,
             self._placement,
             self._outbound,
-            tuple((self._name(key), reason, detail) for (key, reason), detail in self._findings.items()),
+            tuple(self._findings),
         )
 
     def saved(self) -> events.StateRestored:
@@ -140,7 +141,7 @@ class Multipathing:
 
     def lost(self) -> None:
         """A member that was in use no longer works: one other takes its place."""
-        self._note_use(group.settle(self._members))
+        self._note_use(standby.settle(self._members))
 
     def regained(self, interface: Interface, *, with_group: bool) -> None:
         """A member works again; `with_group`: it had failed with its group only, which comes back."""
@@ -148,7 +149,7 @@ class Multipathing:
 
     def gained(self, interface: Interface, *, reclaim: bool) -> None:
         """A member can be used; `reclaim`: it gets its addresses back."""
-        self._note_use(group.gained(interface, self._members, reclaim=reclaim))
+        self._note_use(standby.gained(interface, self._members, reclaim=reclaim))
         if interface.active and reclaim:
             self._placement.claims.append(interface.key)
         if interface.inactive and interface.role is Role.ACTIVE:
@@ -191,7 +192,7 @@ class Multipathing:
             self._move(withdrawn, NOTHING)
         self._detection.configure(configuration, now)
         reclaim = bool(configuration.policies.failback)
-        self._note_use(group.settle(self._members, reclaim=reclaim, first_out=newly_standby))
+        self._note_use(standby.settle(self._members, reclaim=reclaim, first_out=newly_standby))
 
     def _on_configuration(self, event: events.ConfigurationChanged, now: float) -> None:
         self._configure(event.configuration, now)
@@ -214,7 +215,7 @@ class Multipathing:
             self._offline.part_twins(now)
             self._recovery.begin(now, self._detection.time.value)
         self._detection.review_all(now)
-        self._note_use(group.settle(self._members))
+        self._note_use(standby.settle(self._members))
 
     def _on_found(self, event: events.InterfaceFound, now: float) -> None:
         interface = self._interfaces.get(event.interface)
@@ -268,8 +269,8 @@ class Multipathing:
         if link is not True:
             self._detection.link_changed(interface, link, now)
         if not interface.functioning:
-            interface.inactive = False
-        elif self._read:
+            return
+        if self._read:
             self.gained(interface, reclaim=True)
         else:  # who is used is settled when all have been found
             interface.inactive = saved.inactive
@@ -278,7 +279,7 @@ class Multipathing:
                 self._placement.claims.append(interface.key)
 
     def _mac_changed(self, interface: Interface, now: float) -> None:
-        if self._read and not interface.offline and group.mac_holder(interface, self._members):
+        if self._read and not interface.offline and mac_holder(interface, self._members):
             self.tell(
                 Reason.DUPLICATE_MAC,
                 f"{interface.name} now has the MAC address of another member and is taken offline",
@@ -303,7 +304,6 @@ class Multipathing:
         was_active = interface.active
         self._detection.disappear(interface)
         interface.fire(InterfaceEvent.VANISH, reason, now)
-        interface.inactive = False
         interface.facts = None
         if was_active:
             self.lost()
@@ -358,7 +358,7 @@ class Multipathing:
     # --- the way down: state, use, placement, outbound ---
 
     def _settle(self, now: float) -> None:
-        refused: consistency.Findings = {}
+        refused: list[Finding] = []
         if self._read:
             self._offline.release_twins(now)
             refused = self._offline.heed_configuration(now)
@@ -376,24 +376,22 @@ class Multipathing:
             self._move(moves, self._outbound.changes(active, working, spreading=spreading))
         else:
             self._placement.rest()
-        if now >= self._look_at or any(key not in self._findings for key in refused):
+        if now >= self._look_at or any(each not in self._findings for each in refused):
             self._look_at = min(now + self._detection.time.value, *(i.test_addresses_due for i in self._members))
-            self._tell_findings({**refused, **consistency.find(self._configuration, self._members)})
+            self._tell_findings([*refused, *consistency.find(self._configuration, self._members)])
 
-    def _tell_findings(self, findings: consistency.Findings) -> None:
-        """Each is told once, and once more when it is over."""
-        for (key, reason), detail in findings.items():
-            if (key, reason) not in self._findings:
-                severity = consistency.SEVERITIES.get(reason, Severity.ERROR)
-                self.tell(reason, detail, self._interfaces[key], severity)
-        for (key, reason), detail in self._findings.items():
-            if (key, reason) not in findings:
-                self.tell(reason, f"no longer: {detail}", self._interfaces.get(key))
+    def _tell_findings(self, findings: list[Finding]) -> None:
+        """Each is told once, and once more when it is over, whatever becomes of its words meanwhile."""
+        known = {(each.interface, each.reason) for each in self._findings}
+        found = {(each.interface, each.reason) for each in findings}
+        for each in findings:
+            if (each.interface, each.reason) not in known:
+                severity = consistency.SEVERITIES.get(each.reason, Severity.ERROR)
+                self.tell(each.reason, each.message, self._interfaces.get(each.interface or ""), severity)
+        for each in self._findings:
+            if (each.interface, each.reason) not in found:
+                self.tell(each.reason, f"no longer: {each.message}", self._interfaces.get(each.interface or ""))
         self._findings = findings
-
-    def _name(self, key: str) -> str:
-        interface = self._interfaces.get(key)
-        return interface.name if interface else key
 
     def _order_active(self) -> list[str]:
         for interface in self._members:
@@ -435,7 +433,7 @@ class Multipathing:
             self.act(Announce(key, tuple(addresses)))
 
     def _tell_state(self, now: float) -> None:
-        state = group.group_state(self._members)
+        state = group_state(self._members)
         if state is self._state:
             return
         previous, self._state = self._state, state

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ipmp_agent.core import group
 from ipmp_agent.core.actions import Severity
+from ipmp_agent.core.findings import Finding
+from ipmp_agent.core.interface import group_state
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.core.words import GroupState
 
 if TYPE_CHECKING:
-    from ipmp_agent.core.consistency import Findings
+    from collections.abc import Sequence
+
     from ipmp_agent.core.detection import Detection
     from ipmp_agent.core.events import SavedInterface
     from ipmp_agent.core.interface import Interface
     from ipmp_api.types import NodeGroup
 
-    class Group(Protocol):
+    class GroupPort(Protocol):
         """What is asked of the group whose members these are."""
 
         def tell(
@@ -38,7 +41,7 @@ class Offline:
     """Takes the members of one group offline, and brings them back."""
 
     def __init__(
-        self, configuration: NodeGroup, interfaces: dict[str, Interface], detection: Detection, owner: Group
+        self, configuration: NodeGroup, interfaces: dict[str, Interface], detection: Detection, owner: GroupPort
     ) -> None:
         self.configuration = configuration
         self._interfaces = interfaces  # shared with the group
@@ -88,13 +91,13 @@ class Offline:
         return self._interfaces.get(name) or next((i for i in self._members if i.name == name), None)
 
     def _may_go(self, interface: Interface) -> bool:
-        return interface.offline or not interface.present or group.may_go_offline(interface, self._members)
+        return interface.offline or not interface.present or may_go_offline(interface, self._members)
 
     # --- by configuration ---
 
-    def heed_configuration(self, now: float) -> Findings:
+    def heed_configuration(self, now: float) -> list[Finding]:
         """Do what spec.offline asks, as soon as redundancy allows. Returns what cannot be done yet."""
-        refused: Findings = {}
+        refused: list[Finding] = []
         for interface in self._members:
             if Reason.CONFIGURED in interface.offline_reasons and not self._asked(interface):
                 self._bring_back(interface, Reason.CONFIGURED, now)
@@ -104,7 +107,7 @@ class Offline:
             if interface.present and self._may_go(interface):
                 self.take(interface, Reason.CONFIGURED, now)
             elif interface.present:
-                refused[interface.key, Reason.MINIMUM_REDUNDANCY] = _no_redundancy(interface)
+                refused.append(Finding(Reason.MINIMUM_REDUNDANCY, _no_redundancy(interface), interface.key))
         return refused
 
     def _asked(self, interface: Interface) -> bool:
@@ -122,10 +125,10 @@ class Offline:
         """
         if saved and saved.offline:
             interface.offline_reasons.add(Reason.OFFLINE)
-        heeded = saved.heeded if saved else late and group.may_go_offline(interface, self._members)
+        heeded = saved.heeded if saved else late and may_go_offline(interface, self._members)
         if heeded and self._asked(interface):
             interface.offline_reasons.add(Reason.CONFIGURED)
-        if (saved and saved.twin) or (late and group.mac_holder(interface, self._members)):
+        if (saved and saved.twin) or (late and mac_holder(interface, self._members)):
             self._add_twin(interface)
 
     def part_twins(self, now: float) -> None:
@@ -135,10 +138,9 @@ class Offline:
         configuration.
         """
         for interface in reversed(self._members):
-            if interface.present and not interface.offline and group.mac_holder(interface, self._members):
+            if interface.present and not interface.offline and mac_holder(interface, self._members):
                 self._add_twin(interface)
                 self._detection.go_offline(interface, Reason.DUPLICATE_MAC, now)
-                interface.inactive = False
 
     def _add_twin(self, interface: Interface) -> None:
         interface.offline_reasons.add(Reason.DUPLICATE_MAC)
@@ -160,7 +162,6 @@ class Offline:
             self._group.tell(reason, f"{interface.name} is kept offline{where}", interface)
             return
         self._detection.go_offline(interface, reason, now)
-        interface.inactive = False
         if reason is not Reason.DUPLICATE_MAC:
             self._group.tell(Reason.OFFLINE, f"{interface.name} is offline", interface)
         if was_active:
@@ -171,7 +172,7 @@ class Offline:
         interface.offline_reasons.discard(reason)
         if interface.offline_reasons or not interface.offline:
             return
-        if group.mac_holder(interface, self._members):
+        if mac_holder(interface, self._members):
             interface.offline_reasons.add(Reason.DUPLICATE_MAC)
             interface.reason = Reason.DUPLICATE_MAC
             return
@@ -183,11 +184,36 @@ class Offline:
     def release_twins(self, now: float) -> None:
         """Bring back who had the MAC address of another member and has it alone now."""
         for interface in self._members:
-            if Reason.DUPLICATE_MAC in interface.offline_reasons and not group.mac_holder(interface, self._members):
+            if Reason.DUPLICATE_MAC in interface.offline_reasons and not mac_holder(interface, self._members):
                 if interface.present:
                     message = f"the MAC address of {interface.name} is unique now"
                     self._group.tell(Reason.DUPLICATE_MAC, message, interface)
                 self._bring_back(interface, Reason.DUPLICATE_MAC, now)
+
+
+def may_go_offline(interface: Interface, interfaces: Sequence[Interface]) -> bool:
+    """Whether at least one other member can do the work; in a failed group every other one that is not offline."""
+    others = [other for other in interfaces if other is not interface]
+    if group_state(interfaces) is GroupState.FAILED:
+        return any(not other.offline and other.present for other in others)
+    return any(other.functioning for other in others)
+
+
+def mac_holder(interface: Interface, interfaces: Sequence[Interface]) -> Interface | None:
+    """Another member that has the same MAC address and is online."""
+    return next(
+        (
+            other
+            for other in interfaces
+            if other is not interface
+            and other.present
+            and not other.offline
+            and other.facts is not None
+            and interface.facts is not None
+            and other.facts.mac == interface.facts.mac
+        ),
+        None,
+    )
 
 
 def _no_redundancy(interface: Interface) -> str:

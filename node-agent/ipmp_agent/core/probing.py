@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core import timers
 from ipmp_agent.core.actions import ProbeClosed, ProbeProtocol, SendProbe
 from ipmp_agent.core.events import Family, ProbeKind
-from ipmp_agent.core.snapshot import TargetMode
 from ipmp_agent.core.targets import Targets
+from ipmp_agent.core.words import TargetMode
 from ipmp_api.types import ProbeMethod
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
 from ipmp_agent.core.rtt import RoundTrip
-from ipmp_agent.core.snapshot import TargetMode, TargetState
+from ipmp_agent.core.words import TargetMode, TargetState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

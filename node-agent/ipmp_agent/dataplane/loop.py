@@ -23,20 +23,18 @@ from ipmp_agent.core.actions import (
     Notify,
     ProbeClosed,
     SendProbe,
-    SetNominee,
-    SetOutbound,
 )
 from ipmp_agent.dataplane.running import RunningGroup, tell
 from ipmp_agent.disk.recording import Started, Stopped
 from ipmp_agent.disk.state import State
-from ipmp_agent.publication import Finding, Publication
+from ipmp_agent.publication import Publication
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from ipmp_agent.core.actions import Action
+    from ipmp_agent.core.actions import Action, Order
     from ipmp_agent.core.events import Event, StateRestored
-    from ipmp_agent.core.reasons import Reason
+    from ipmp_agent.core.findings import Finding
     from ipmp_agent.dataplane.running import Core
     from ipmp_agent.disk.recording import Entry
     from ipmp_agent.measurements import Measurements
@@ -61,26 +59,6 @@ ERROR_PAUSE = 0.1
 """Seconds until a core that failed in a tick is ticked again: a fault must not become a busy loop."""
 
 log = logging.getLogger(__name__)
-
-
-Order = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce
-"""Actions that the kernel's side carries out."""
-
-
-class KernelFinding(Protocol):
-    """What people should know of the host, as `ipmp_agent.linux` says it."""
-
-    @property
-    def reason(self) -> Reason:
-        """The kind of trouble."""
-
-    @property
-    def message(self) -> str:
-        """What is wrong and what to do."""
-
-    @property
-    def interface(self) -> str | None:
-        """Whom it is about; None: the group, or the host."""
 
 
 class Kernel(Protocol):
@@ -118,7 +96,7 @@ class Kernel(Protocol):
     async def answering(self, targets: Iterable[Address]) -> frozenset[Address]:
         """Who of these answers this host by its ordinary routes, within a second or so. Raises OSError."""
 
-    def findings(self, group: str) -> Iterable[KernelFinding]:
+    def findings(self, group: str) -> tuple[Finding, ...]:
         """What people should know of the kernel's part."""
 
     @property
@@ -408,8 +386,7 @@ class DataPlane:
         now, wall = self._loop.time(), self._wall()
         for group in self.groups.values():
             if group.held is None:
-                found = self.kernel.findings(group.name)
-                group.findings = tuple(Finding(f.reason, f.message, f.interface) for f in found)
+                group.findings = self.kernel.findings(group.name)
         self.publication = Publication(
             monotonic=now,
             time=wall,

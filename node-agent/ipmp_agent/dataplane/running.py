@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import Action, Move
     from ipmp_agent.core.events import Event, StateRestored
+    from ipmp_agent.core.findings import Finding
     from ipmp_agent.core.snapshot import GroupSnapshot
     from ipmp_agent.disk.recording import Entry
     from ipmp_agent.measurements import GroupMeasurements
-    from ipmp_agent.publication import Finding
     from ipmp_api.types import NodeGroup
 
 LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}

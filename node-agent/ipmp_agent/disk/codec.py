@@ -27,7 +27,7 @@ from ipaddress import (
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import ipmp_api.types
-from ipmp_agent.core import actions, events, reasons, snapshot
+from ipmp_agent.core import actions, events, findings, reasons, snapshot, words
 
 T = TypeVar("T")
 Decoder = Callable[[Any], Any]
@@ -54,6 +54,8 @@ _NAMES: dict[str, Any] = {
     **vars(reasons),
     **vars(events),
     **vars(actions),
+    **vars(findings),
+    **vars(words),
     **vars(snapshot),
 }
 

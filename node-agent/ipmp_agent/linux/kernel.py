@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import timers
-from ipmp_agent.linux.group.group import Group, Orders, former_members
+from ipmp_agent.linux.group.group import Group, former_members
 from ipmp_agent.linux.group.reconcile import RETRY
 from ipmp_agent.linux.messages import addresses, links, netlink, routes
 from ipmp_agent.linux.messages.netlink import Dumper
@@ -21,6 +21,7 @@ from ipmp_agent.linux.shared.readers import at_once
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from ipmp_agent.core.actions import Order
     from ipmp_agent.core.events import Event
     from ipmp_agent.core.findings import Finding
     from ipmp_agent.linux.messages.netlink import Message
@@ -136,7 +137,7 @@ class Kernel:
                 await self._forget(self._groups.pop(group.name))
             raise
 
-    def perform(self, group: str, action: Orders) -> None:
+    def perform(self, group: str, action: Order) -> None:
         """Carry out one order now. What goes wrong is told as an event."""
         self._groups[group].perform(action)
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import Action
     from ipmp_agent.core.reasons import Reason
-    from ipmp_agent.core.snapshot import GroupSnapshot, GroupState, InterfaceWord
+    from ipmp_agent.core.snapshot import GroupSnapshot
+    from ipmp_agent.core.words import GroupState, InterfaceWord
     from ipmp_agent.simulate.script import Happening
 
 ARROW = "->"

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 import ipmp_agent
-from ipmp_agent.core.snapshot import GroupState, InterfaceWord, TargetState
+from ipmp_agent.core.words import GroupState, InterfaceWord, TargetState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

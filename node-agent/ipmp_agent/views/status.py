@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import ipmp_agent
+from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import GroupState, ProbeWord, TargetMode, TargetState
+from ipmp_agent.core.words import GroupState, ProbeWord, TargetMode, TargetState
 from ipmp_api.status import (
     LAST_FAILOVERS_MAX,
     STATUS_ADDRESSES_MAX,
@@ -167,10 +168,11 @@ def _programmed(view: GroupView) -> Condition:
     """Whether the kernel is as the group wants it."""
     if not view.ready:
         return _condition("Programmed", Reason.KERNEL_REFUSED, NOT_PROGRAMMED, holds=False)
-    troubles = [(Reason.CHANGE_UNDONE, view.undone)] if view.undone else []
-    troubles += [(a.refusal, f"{a.address}: {a.detail or a.refusal}") for a in view.snapshot.addresses if a.refusal]
+    troubles = [Finding(Reason.CHANGE_UNDONE, view.undone)] if view.undone else []
+    refused = [(a, a.refusal) for a in view.snapshot.addresses if a.refusal]
+    troubles += [Finding(refusal, f"{a.address}: {a.detail or refusal}") for a, refusal in refused]
     elsewhere = (*INCONSISTENT, *UNPROBED, *ADVICE, Reason.MINIMUM_REDUNDANCY)
-    troubles += [(reason, words) for reason, words in _findings(view) if reason not in elsewhere]
+    troubles += [finding for finding in _findings(view) if finding.reason not in elsewhere]
     if view.on_trial:
         words = "the kernel is as the group wants it; this is undone if the node loses by it what it reached before"
         return _verdict("Programmed", troubles, Reason.CHANGE_ON_TRIAL, words)
@@ -203,27 +205,26 @@ def _degraded(view: GroupView) -> Condition:
 def _consistent(view: GroupView) -> Condition:
     """Whether the members fit together and to their purpose."""
     members = view.snapshot.interfaces
-    troubles = [(i.refusal, f"{i.name} cannot be a member: {i.refusal.value}") for i in members if i.refusal]
+    troubles = [Finding(i.refusal, f"{i.name} cannot be a member: {i.refusal.value}") for i in members if i.refusal]
     troubles += [
-        (Reason.DUPLICATE_MAC, f"{i.name} is offline: another member has its MAC address")
+        Finding(Reason.DUPLICATE_MAC, f"{i.name} is offline: another member has its MAC address")
         for i in members
         if i.flags.endswith("h")
     ]
-    troubles += [
-        (Reason.INTERFACE_MISSING, f"{i.name} is not on this node") for i in members if not i.present and not i.refusal
-    ]
-    troubles += [(reason, words) for reason, words in _findings(view) if reason in INCONSISTENT]
+    missing = [i for i in members if not i.present and not i.refusal]
+    troubles += [Finding(Reason.INTERFACE_MISSING, f"{i.name} is not on this node") for i in missing]
+    troubles += [finding for finding in _findings(view) if finding.reason in INCONSISTENT]
     return _verdict("InterfacesConsistent", troubles, Reason.CONFIGURED, "the interfaces fit together")
 
 
 def _probes(view: GroupView) -> Condition:
     """Whether every present member can be judged by probes."""
-    troubles = [(reason, words) for reason, words in _findings(view) if reason in UNPROBED]
+    troubles = [finding for finding in _findings(view) if finding.reason in UNPROBED]
     for interface in view.snapshot.interfaces:
         if interface.present and interface.probe is ProbeWord.DISABLED:
-            troubles.append((Reason.NOT_JUDGED, f"{interface.name}: {_why_not_probed(interface)}"))
+            troubles.append(Finding(Reason.NOT_JUDGED, f"{interface.name}: {_why_not_probed(interface)}"))
         elif interface.present and interface.probe is ProbeWord.UNKNOWN:
-            troubles.append((Reason.TARGETS_LOST, f"{interface.name} has no targets"))
+            troubles.append(Finding(Reason.TARGETS_LOST, f"{interface.name} has no targets"))
     return _verdict("ProbesEnabled", troubles, Reason.TARGETS_FOUND, "every interface is probed")
 
 
@@ -233,28 +234,24 @@ def _why_not_probed(interface: InterfaceSnapshot) -> str:
 
 def _offline(view: GroupView) -> Condition:
     """Whether every interface that spec.offline names is out of use."""
-    troubles = [(reason, words) for reason, words in _findings(view) if reason is Reason.MINIMUM_REDUNDANCY]
+    troubles = [finding for finding in _findings(view) if finding.reason is Reason.MINIMUM_REDUNDANCY]
     return _verdict("OfflineHonored", troubles, Reason.CONFIGURED, "every interface of spec.offline is out of use")
 
 
 def _suitable(view: GroupView) -> Condition:
     """Whether what others configured on the host lets the group do all it can."""
-    troubles = [(reason, words) for reason, words in _findings(view) if reason in ADVICE]
+    troubles = [finding for finding in _findings(view) if finding.reason in ADVICE]
     return _verdict("HostSuitable", troubles, Reason.CONFIGURED, "nothing on the host stands in the group's way")
 
 
-Trouble = tuple[Reason, str]
+def _findings(view: GroupView) -> tuple[Finding, ...]:
+    """What core and kernel have found."""
+    return (*view.snapshot.findings, *view.findings)
 
 
-def _findings(view: GroupView) -> list[Trouble]:
-    """What core and kernel have found, in words that name the interface."""
-    found = [(reason, detail or f"{name}: {reason.value}") for name, reason, detail in view.snapshot.findings]
-    return found + [(finding.reason, finding.message) for finding in view.findings]
-
-
-def _verdict(kind: str, troubles: Sequence[Trouble], reason: Reason, message: str) -> Condition:
+def _verdict(kind: str, troubles: Sequence[Finding], reason: Reason, message: str) -> Condition:
     """True with this reason and message, or False with those of the troubles."""
     if not troubles:
         return _condition(kind, reason, message, holds=True)
-    words = dict.fromkeys(words for _, words in troubles)
-    return _condition(kind, troubles[0][0], "; ".join(words), holds=False)
+    words = dict.fromkeys(trouble.message for trouble in troubles)
+    return _condition(kind, troubles[0].reason, "; ".join(words), holds=False)

@@ -500,7 +500,7 @@ def test_a_member_is_probed_without_a_pause_when_its_mac_address_changes(lab: La
         lab.host.namespace.ip("link", "set", "nic0", "address", "02:00:00:00:99:04")
         facade.drain()
         port = facade._host.ports[GROUP, "nic0"]
-        return port.link.mac, port.prober.test_address(Family.IPV6)
+        return port.link.mac, port.sender.test_address(Family.IPV6)
 
     assert kernel.call(change) == ("02:00:00:00:99:04", local)
 

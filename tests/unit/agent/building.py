@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import StateRestored
 from ipmp_agent.core.multipathing import Multipathing
-from ipmp_agent.core.snapshot import GroupSnapshot, GroupState
+from ipmp_agent.core.snapshot import GroupSnapshot
+from ipmp_agent.core.words import GroupState
 from ipmp_agent.dataplane.configurator import Configurator
 from ipmp_agent.dataplane.loop import DataPlane
 from ipmp_agent.dataplane.trials import Probation

@@ -13,7 +13,7 @@ import pytest
 from ipmp_agent.core.actions import MoveAddresses, SetOutbound
 from ipmp_agent.core.events import KernelRead, LinkChanged, StateRestored
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import GroupState, InterfaceWord
+from ipmp_agent.core.words import GroupState, InterfaceWord
 from ipmp_agent.dataplane.configurator import RETRY_MINIMUM
 from ipmp_agent.dataplane.loop import SECURING
 from ipmp_agent.disk import state
@@ -338,7 +338,7 @@ async def test_refused_spec_offline_is_a_finding() -> None:
     await rig.apply(node_group(offline=("nic0",)))
     assert set(rig.holders.values()) == {"nic0"}
     findings = rig.plane.publish().groups[0].snapshot.findings
-    assert [(name, reason) for name, reason, _ in findings] == [("nic0", Reason.MINIMUM_REDUNDANCY)]
+    assert [(each.interface, each.reason) for each in findings] == [("nic0", Reason.MINIMUM_REDUNDANCY)]
 
 
 async def test_failure_moves_addresses_counts_and_remembers() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipmp_agent import recording, state
+from ipmp_agent.disk import recording, state
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.simulate.replay import Replay
 

@@ -24,7 +24,7 @@ def started(**fields: object) -> VirtualNode:
 
 
 def found(node: VirtualNode) -> set[tuple[str, Reason]]:
-    return {(name, reason) for name, reason, _ in node.snapshot().findings}
+    return {(each.interface, each.reason) for each in node.snapshot().findings}
 
 
 def test_good_group_has_no_findings() -> None:

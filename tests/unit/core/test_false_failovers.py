@@ -9,7 +9,7 @@ import pytest
 
 from ipmp_agent.core import timers
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import GroupState
+from ipmp_agent.core.words import GroupState
 from ipmp_api.types import ProbeMethod
 from tests.virtual_node import VirtualNode, node_group
 

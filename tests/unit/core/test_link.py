@@ -9,7 +9,7 @@ import pytest
 from ipmp_agent.core import events
 from ipmp_agent.core.link import Link
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import InterfaceWord, LinkWord
+from ipmp_agent.core.words import InterfaceWord, LinkWord
 from ipmp_api.types import ProbeMethod
 from tests.virtual_node import VirtualNode, node_group
 

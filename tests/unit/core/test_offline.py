@@ -6,7 +6,7 @@ import dataclasses
 
 from ipmp_agent.core import events
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import InterfaceWord
+from ipmp_agent.core.words import InterfaceWord
 from ipmp_api.types import ProbeMethod
 from tests.virtual_node import VirtualNode, mac, node_group
 
@@ -168,7 +168,7 @@ def test_spec_offline_waits_for_redundancy_and_says_so_once() -> None:
     node.link("nic1", up=False)
     asked(node, "nic0")
     assert node.active == ["nic0"]
-    assert [(name, reason) for name, reason, _ in node.snapshot().findings] == [("nic0", Reason.MINIMUM_REDUNDANCY)]
+    assert [(each.interface, each.reason) for each in node.snapshot().findings] == [("nic0", Reason.MINIMUM_REDUNDANCY)]
     for _ in range(3):
         node.handle(events.RoutersChanged(()))
     assert len(node.told(Reason.MINIMUM_REDUNDANCY)) == 1

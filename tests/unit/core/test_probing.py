@@ -7,7 +7,7 @@ import itertools
 import random
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,10 +16,13 @@ from ipmp_agent.core.actions import ProbeProtocol, SendProbe
 from ipmp_agent.core.events import Family, ProbeAnswered, ProbeKind
 from ipmp_agent.core.probing import Probe, Prober, choose_protocol
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import ProberSnapshot, ProbeWord, TargetMode
 from ipmp_agent.core.targets import TargetOrigin
+from ipmp_agent.core.words import ProbeWord, TargetMode
 from ipmp_api.types import ProbeMethod
 from tests.virtual_node import TARGET, VirtualNode, node_group
+
+if TYPE_CHECKING:
+    from ipmp_agent.core.snapshot import ProberSnapshot
 
 INTERVAL = 0.142
 A, B = IPv4Address("198.18.0.1"), IPv4Address("198.18.0.2")

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ipmp_agent.core.actions import MoveAddresses
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import GroupState, InterfaceWord
+from ipmp_agent.core.words import GroupState, InterfaceWord
 from ipmp_api.types import FailureDetection, InterfaceMatch, Member, Policies, Role, Switch
 from tests import invariants
 from tests.virtual_node import VirtualNode, data_address, node_group

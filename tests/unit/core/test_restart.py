@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ipmp_agent.core import events, timers
 from ipmp_agent.core.actions import SetNominee
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import InterfaceWord
+from ipmp_agent.core.words import InterfaceWord
 from ipmp_api.types import ProbeMethod, Role, Switch
 from tests.virtual_node import TARGET, VirtualNode, node_group
 

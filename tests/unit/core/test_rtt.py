@@ -11,7 +11,7 @@ from ipmp_agent.core import timers
 from ipmp_agent.core.events import ProbeKind
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.rtt import DetectionTime, RoundTrip
-from ipmp_agent.core.snapshot import TargetState
+from ipmp_agent.core.words import TargetState
 from tests.virtual_node import VirtualNode, node_group
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from ipmp_agent.core import events
 from ipmp_agent.core.actions import Announce, MoveAddresses, SetOutbound
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import GroupState
+from ipmp_agent.core.words import GroupState
 from ipmp_api.types import ProbeMethod, Role
 from tests.virtual_node import VirtualNode, node_group
 

@@ -9,8 +9,8 @@ import pytest
 
 from ipmp_agent.core import events, timers
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import InterfaceWord, TargetMode, TargetState
 from ipmp_agent.core.targets import TargetOrigin, Targets
+from ipmp_agent.core.words import InterfaceWord, TargetMode, TargetState
 from ipmp_api.types import NodeGroup, Policies, Switch, TargetSources
 from tests.virtual_node import VirtualNode, node_group
 

@@ -11,7 +11,7 @@ from ipmp_agent.core import events
 from ipmp_agent.core.actions import ProbeProtocol
 from ipmp_agent.core.events import Family, MacAddress
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import InterfaceWord, ProbeWord, TargetMode
+from ipmp_agent.core.words import InterfaceWord, ProbeWord, TargetMode
 from ipmp_api.types import ProbeMethod
 from tests.virtual_node import TARGET, VirtualNode, mac, node_group
 
@@ -119,7 +119,7 @@ def test_two_active_members_that_hear_nobody_are_told_of_and_left_alone() -> Non
     node.silence("nic0")
     node.run(30)
     assert node.verdicts == []
-    assert [(name, reason) for name, reason, _ in node.snapshot().findings] == [("nic1", Reason.NOT_ONE_LINK)]
+    assert [(each.interface, each.reason) for each in node.snapshot().findings] == [("nic1", Reason.NOT_ONE_LINK)]
     assert node.told(Reason.NOT_ONE_LINK) == ["no frame passes between nic0 and nic1: members must be on one link"]
     node.silence("nic0", on=False)
     node.run(5)
@@ -164,7 +164,10 @@ def test_members_on_two_links_are_told_of() -> None:
     node.reaches = lambda key, address: (int(key[-1]) < 2) == (int(str(address)[-1]) < 2)
     node.run(10)
     assert node.verdicts == []
-    assert {name for name, reason, _ in node.snapshot().findings if reason is Reason.NOT_ONE_LINK} == {"nic2", "nic3"}
+    assert {each.interface for each in node.snapshot().findings if each.reason is Reason.NOT_ONE_LINK} == {
+        "nic2",
+        "nic3",
+    }
 
 
 def test_link_that_comes_up_repairs_without_waiting_for_the_others() -> None:

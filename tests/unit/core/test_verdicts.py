@@ -10,7 +10,7 @@ import pytest
 from ipmp_agent.core import events
 from ipmp_agent.core.actions import InterfaceVerdict, SendProbe
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import GroupState, TargetState
+from ipmp_agent.core.words import GroupState, TargetState
 from ipmp_api.types import Address, Mode, ProbeMethod
 from tests.virtual_node import VirtualNode, node_group
 

@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ipmp_agent.core.actions import ProbeProtocol
 from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import (
-    AddressSnapshot,
-    GroupSnapshot,
-    GroupState,
-    InterfaceSnapshot,
-    InterfaceWord,
-    LinkWord,
-    ProberSnapshot,
-    ProbeWord,
-    TargetMode,
-    TargetSnapshot,
-    TargetState,
-)
+from ipmp_agent.core.snapshot import AddressSnapshot, GroupSnapshot, InterfaceSnapshot, ProberSnapshot, TargetSnapshot
+from ipmp_agent.core.words import GroupState, InterfaceWord, LinkWord, ProbeWord, TargetMode, TargetState
 from ipmp_agent.publication import Failover, GroupView, Publication
 from ipmp_api.types import Role
 from tests.unit.agent.building import WALL, node_group

@@ -15,7 +15,7 @@ from ipmp_agent.commands.client import RefusedError, UnreachableError
 from ipmp_agent.core.actions import ProbeClosed
 from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import InterfaceWord, LinkWord, ProbeWord, TargetMode
+from ipmp_agent.core.words import InterfaceWord, LinkWord, ProbeWord, TargetMode
 from ipmp_agent.disk.codec import encode
 from tests.unit.views.pictures import address, failed, interface, prober, publication, standby, view
 

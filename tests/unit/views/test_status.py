@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.core.events import Family
+from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import InterfaceWord, ProbeWord, TargetMode, TargetState
-from ipmp_agent.publication import Failover, Finding
+from ipmp_agent.core.words import InterfaceWord, ProbeWord, TargetMode, TargetState
+from ipmp_agent.publication import Failover
 from ipmp_agent.views import status
 from ipmp_api.schema import validate
 from ipmp_api.status import to_dict
@@ -242,7 +243,7 @@ def test_condition(picture: GroupView, kind: str, expected: tuple[str, str, str]
 )
 def test_finding_of_the_core_is_in_one_condition(reason: Reason, kind: str) -> None:
     picture = view(OK)
-    object.__setattr__(picture.snapshot, "findings", (("nic0", reason, "words"),))
+    object.__setattr__(picture.snapshot, "findings", (Finding(reason, "words", "nic0"),))
     holds = {c.type: c.status for c in status.build(picture, now=WALL).conditions if c.type != "Degraded"}
     assert [name for name, value in holds.items() if value == "False"] == [kind]
     assert condition(picture, kind) == ("False", reason.value, "words")

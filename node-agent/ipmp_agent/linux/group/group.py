@@ -33,6 +33,7 @@ from ipmp_api.types import DeletionPolicy, InterfaceMatch, Mode, Tunnels
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from ipmp_agent.core.actions import Order
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.messages.addresses import InstalledAddress
     from ipmp_agent.linux.messages.links import Link
@@ -50,8 +51,6 @@ MEMORY_PAUSE = 1.0
 
 READINGS = 3
 """Times that the kernel is read for one comparison while news of it comes; the next one goes on from there."""
-
-Orders = SendProbe | MoveAddresses | SetOutbound | SetNominee | Announce
 
 
 class Found(NamedTuple):
@@ -452,7 +451,7 @@ class Group:
 
     # -- orders ------------------------------------------------------------------------------------------------------
 
-    def perform(self, order: Orders) -> None:
+    def perform(self, order: Order) -> None:
         """Carry out one order of the core, now; in mode Observe probes only."""
         if isinstance(order, SendProbe):
             self._probe(order)
@@ -491,7 +490,7 @@ class Group:
         if port is None:
             self._sink(ProbeNotSent(order.interface, order.family, order.sequence, errno.ENODEV))
         else:
-            port.prober.send(order)
+            port.sender.send(order)
 
     # -- findings ----------------------------------------------------------------------------------------------------
 

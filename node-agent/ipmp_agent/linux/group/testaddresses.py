@@ -211,7 +211,7 @@ class TestAddresses:
         if port is None:
             return False
         try:
-            port.prober.use_test_address(family, address)
+            port.sender.use_test_address(family, address)
         except OSError as error:
             log.warning("%s: cannot probe from %s: %s", key, address, error)
             return False

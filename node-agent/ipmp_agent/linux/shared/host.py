@@ -21,7 +21,7 @@ from ipmp_agent.linux.shared.conflicts import ConflictChecks
 from ipmp_agent.linux.shared.ethtool import Ethtool
 from ipmp_agent.linux.shared.identifiers import Identifiers
 from ipmp_agent.linux.shared.masquerade import Masquerades
-from ipmp_agent.linux.shared.probes import Prober
+from ipmp_agent.linux.shared.probes import ProbeSender
 from ipmp_agent.linux.shared.readers import Readers, at_once
 from ipmp_agent.linux.shared.wire import Wire
 
@@ -54,17 +54,17 @@ class Port:
         self.link = member.link
         self._host = host
         self.wire = Wire(member.link, self._heard, self._probed, host.readers)
-        self.prober = Prober(member.key, self.wire, sink, host.counters, host.owns, host.readers)
+        self.sender = ProbeSender(member.key, self.wire, sink, host.counters, host.owns, host.readers)
 
     def _heard(self, address: Address, mac: bytes) -> None:
         if not self._host.wears(mac):
             self._host.checks.heard(address, mac)
-        self.prober.heard(address, mac)
+        self.sender.heard(address, mac)
 
     def _probed(self, probe: Transitive) -> None:
         """Answer another member of this host; strangers get no answer."""
         if not probe.question:
-            self.prober.answered(probe)
+            self.sender.answered(probe)
         elif self._host.wears(probe.source):
             answer = replace(probe, source=self.wire.mac, question=False)
             with contextlib.suppress(OSError):  # a link that is down answers nothing
@@ -72,7 +72,7 @@ class Port:
 
     def close(self) -> None:
         """Give the sockets back."""
-        self.prober.close()
+        self.sender.close()
         self.wire.close()
 
 
@@ -119,7 +119,7 @@ class Host:
 
     def owns(self, address: Address) -> bool:
         """Whether this is a test address of a member."""
-        return any(port.prober.test_address(Family(address.version)) == address for port in self.ports.values())
+        return any(port.sender.test_address(Family(address.version)) == address for port in self.ports.values())
 
     def link(self, index: int) -> Link | None:
         """An interface as the kernel describes it now, without waiting for its notifications."""

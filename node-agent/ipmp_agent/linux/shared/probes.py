@@ -155,7 +155,7 @@ class EchoSocket:
         self._socket.close()
 
 
-class Prober:
+class ProbeSender:
     """The probes of one member.
 
     Args:

@@ -1,4 +1,4 @@
-"""Who is active: standby, failback, offline and group failure.
+"""Which members are used: standby and failback.
 
 The goal in every state: active members = min(capacity, functioning members), and at least one while any functions.
 Capacity is the number of members that are not standbys, whatever their health. `settle` restores that goal by the
@@ -9,27 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ipmp_agent.core.snapshot import GroupState
 from ipmp_api.types import Role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ipmp_agent.core.interface import Interface
-    from ipmp_agent.core.probing import Prober
 
 
 def capacity(interfaces: Sequence[Interface]) -> int:
     """How many members are to be active: the non-standbys, at least one."""
     return max(1, sum(interface.role is Role.ACTIVE for interface in interfaces))
-
-
-def group_state(interfaces: Sequence[Interface]) -> GroupState:
-    """ok: every member is usable; degraded: some; failed: none."""
-    usable = sum(interface.functioning for interface in interfaces)
-    if not usable:
-        return GroupState.FAILED
-    return GroupState.OK if usable == len(interfaces) else GroupState.DEGRADED
 
 
 def gained(interface: Interface, interfaces: Sequence[Interface], *, reclaim: bool) -> list[Interface]:
@@ -71,54 +61,3 @@ def settle(
         chosen.inactive = True
         changed.append(chosen)
     return changed
-
-
-def is_interface_failure(suspect: Interface, first_loss: float, interfaces: Sequence[Interface], margin: float) -> bool:
-    """Whether the probes lost by `suspect` are its own fault: some other member has proof that the link works.
-
-    Proof is an answer to a probe sent later than the suspect's first loss, by `margin` seconds: at the moment all
-    targets die, an answer may still be under way. A member that no probe can judge is trusted while its link is up.
-    An offline member is no proof.
-    """
-    for other in interfaces:
-        if other is suspect or not other.functioning or not other.link.usable:
-            continue
-        if not other.capable:
-            return True
-        successes = [p.last_success for p in other.probers.values() if p.capable and p.last_success is not None]
-        if successes and max(successes) > first_loss + margin:
-            return True
-    return False
-
-
-def failing_probers(interface: Interface, now: float, detection_time: float) -> list[Prober]:
-    """The probers that condemn a member: all that can judge, or none. One healthy family keeps a NIC up."""
-    judges = [prober for prober in interface.probers.values() if prober.capable and prober.running]
-    if interface.quiet(now) or not all(prober.failing(now, detection_time) for prober in judges):
-        return []
-    return judges
-
-
-def may_go_offline(interface: Interface, interfaces: Sequence[Interface]) -> bool:
-    """Whether at least one other member can do the work; in a failed group every other one that is not offline."""
-    others = [other for other in interfaces if other is not interface]
-    if group_state(interfaces) is GroupState.FAILED:
-        return any(not other.offline and other.present for other in others)
-    return any(other.functioning for other in others)
-
-
-def mac_holder(interface: Interface, interfaces: Sequence[Interface]) -> Interface | None:
-    """Another member that has the same MAC address and is online."""
-    return next(
-        (
-            other
-            for other in interfaces
-            if other is not interface
-            and other.present
-            and not other.offline
-            and other.facts is not None
-            and interface.facts is not None
-            and other.facts.mac == interface.facts.mac
-        ),
-        None,
-    )
