@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
 from ipmp_agent.core.actions import Notify, Severity
-from ipmp_agent.core.events import (
-    ConfigurationChanged,
-    OfflineRequested,
-    OnlineRequested,
-    StateRestored,
-)
+from ipmp_agent.core.events import OfflineRequested, OnlineRequested, StateRestored
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.state import Change, SavedGroup, State
 from ipmp_api.types import Mode
@@ -147,7 +142,7 @@ class Configurator:
         group = plane.add(configuration, saved.history if saved else ())
 
         async def secure() -> None:
-            if group.held is not None:
+            if not group.released:
                 before = saved or SavedGroup(configuration)
                 self._saved[name] = replace(before, configuration=configuration, kernel=plane.kernel.memory(name))
                 self._keep_in_mind()
@@ -160,7 +155,7 @@ class Configurator:
             raise
         self._saved.pop(name, None)
         self._keep_in_mind()
-        group.ready = True
+        group.obeyed()
         plane.release(group, saved.restored() if saved else StateRestored(()))
         log.info("running with %d interfaces", len(configuration.members), extra={"group": name})
 
@@ -170,19 +165,16 @@ class Configurator:
         if configuration == before and group.ready:
             return
         plane = self._plane
-        group.measurements.watch(member.key for member in configuration.members)
         for_kernel = replace(configuration, offline=()) != replace(before, offline=()) or not group.ready
         # Before the kernel's side manages the group it carries out no order, and none is given twice.
         observed = before.policies.mode is Mode.OBSERVE
-        group.configuration = configuration.in_mode(Mode.OBSERVE) if observed else configuration
-        plane.submit(group, ConfigurationChanged(group.configuration))
+        plane.submit(group, group.take(configuration.in_mode(Mode.OBSERVE) if observed else configuration))
         if for_kernel:
-            group.ready = False
+            group.await_kernel()
             await plane.kernel.configure(configuration, None, plane.secure)
-            group.ready = True
+            group.obeyed()
         if group.configuration != configuration:
-            group.configuration = configuration
-            plane.submit(group, ConfigurationChanged(configuration))
+            plane.submit(group, group.take(configuration))
         log.info("configuration changed", extra={"group": group.name})
 
     async def _withdraw(self, name: str) -> None:
@@ -218,8 +210,7 @@ class Configurator:
     def _mark(self) -> None:
         """Have the running groups say what is on trial and what was undone."""
         for name, group in self._plane.groups.items():
-            group.on_trial = self._probation.is_on_trial(name)
-            group.undone = self._probation.complaint(name)
+            group.put_on_trial(self._probation.complaint(name), on_trial=self._probation.is_on_trial(name))
 
     # --- trouble
 

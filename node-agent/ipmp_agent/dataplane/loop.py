@@ -187,8 +187,7 @@ class DataPlane:
         group = self.groups.get(name)
         if group is None:
             return  # withdrawn while the event was under way
-        if group.held is not None:
-            group.held.append(event)
+        if group.hold(event):
             return
         self._queue.append((group, event, self._loop.time()))
         if not self._turning and not self._turn_scheduled:
@@ -259,7 +258,7 @@ class DataPlane:
                 actions = group.tick(now)
             except Exception:
                 self.measurements.errors["core"] += 1
-                group.not_before = now + ERROR_PAUSE
+                group.pause(now + ERROR_PAUSE)
                 log.exception("the core failed in a tick; going on", extra={"group": group.name})
                 continue
             self._carry_out(group, actions, now)
@@ -357,8 +356,7 @@ class DataPlane:
 
     def release(self, group: RunningGroup, first: Event) -> None:
         """Let a group's events go: `first`, then those held back."""
-        held, group.held = group.held or [], None
-        self.submit(group, first, *held)
+        self.submit(group, first, *group.release_events())
 
     def remove(self, name: str) -> None:
         """Forget a group; its events go nowhere from now on."""
@@ -385,8 +383,8 @@ class DataPlane:
         """Show the state of all groups now."""
         now, wall = self._loop.time(), self._wall()
         for group in self.groups.values():
-            if group.held is None:
-                group.findings = self.kernel.findings(group.name)
+            if group.released:
+                group.found(self.kernel.findings(group.name))
         self.publication = Publication(
             monotonic=now,
             time=wall,
@@ -399,7 +397,7 @@ class DataPlane:
         return self.publication
 
     def _known(self) -> dict[str, StateRestored]:
-        return {group.name: group.core.saved() for group in self.groups.values() if group.held is None}
+        return {group.name: group.core.saved() for group in self.groups.values() if group.released}
 
     def save_soon(self) -> None:
         """Have the state written shortly."""
@@ -415,7 +413,7 @@ class DataPlane:
         saved = {
             group.name: group.to_save(self.kernel.memory(group.name))
             for group in self.groups.values()
-            if group.held is None
+            if group.released
         }
         # A group that is held back has not taken over yet: what was saved of it is still the truth.
         self._save(replace(self._unfinished, groups={**self._unfinished.groups, **saved}))

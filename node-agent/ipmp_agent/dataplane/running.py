@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from ipmp_agent.core.actions import InterfaceVerdict, MoveAddresses, Notify, Severity
-from ipmp_agent.core.events import ProbeAnswered
+from ipmp_agent.core.events import ConfigurationChanged, ProbeAnswered
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Ticked
 from ipmp_agent.disk.state import SavedGroup
@@ -61,7 +61,7 @@ class Core(Protocol):
 
 
 class RunningGroup:
-    """One group that the agent works for."""
+    """One group that the agent works for. All methods belong to the loop of the data plane."""
 
     def __init__(
         self,
@@ -73,19 +73,79 @@ class RunningGroup:
         history: Iterable[Failover] = (),
     ) -> None:
         self.name = configuration.group_name
-        self.configuration = configuration
         self.core = core
         self.measurements = measurements
-        self.held: list[Event] | None = []  # events that wait until the kernel has been read; None: released
-        self.ready = False  # the kernel obeys this configuration
-        self.findings: tuple[Finding, ...] = ()
-        self.on_trial = False  # its configuration may still be undone
-        self.undone = ""  # why another configuration is in force than the wanted one; empty: it is not
-        self.not_before = 0.0  # no tick before: the last one failed
+        self._configuration = configuration
+        self._held: list[Event] | None = []  # events that wait until the kernel has been read; None: released
+        self._ready = False
+        self._findings: tuple[Finding, ...] = ()
+        self._on_trial = False
+        self._undone = ""
+        self._not_before = 0.0  # no tick before: the last one failed
         self.history: deque[Failover] = deque(history, maxlen=HISTORY)
         self._record = record
         self._since: dict[str, tuple[float, float]] = {}  # interface -> since on the core's clock, since on the wall
         measurements.watch(member.key for member in configuration.members)
+
+    # --- configuration and life
+
+    @property
+    def configuration(self) -> NodeGroup:
+        """The configuration that its core has, or is about to be given."""
+        return self._configuration
+
+    @property
+    def ready(self) -> bool:
+        """Whether the kernel obeys this configuration."""
+        return self._ready
+
+    @property
+    def released(self) -> bool:
+        """Whether the kernel has been read: before that, events wait."""
+        return self._held is None
+
+    def take(self, configuration: NodeGroup) -> ConfigurationChanged:
+        """Have another configuration from now on; returns the event that tells the core."""
+        self._configuration = configuration
+        self.measurements.watch(member.key for member in configuration.members)
+        return ConfigurationChanged(configuration)
+
+    def await_kernel(self) -> None:
+        """The kernel does not obey the configuration yet."""
+        self._ready = False
+
+    def obeyed(self) -> None:
+        """The kernel obeys the configuration."""
+        self._ready = True
+
+    def hold(self, event: Event) -> bool:
+        """Keep an event until the group is released; False if it has been."""
+        if self._held is None:
+            return False
+        self._held.append(event)
+        return True
+
+    def release_events(self) -> list[Event]:
+        """Hold events back no longer; returns those that were, in order."""
+        held, self._held = self._held or [], None
+        return held
+
+    def pause(self, until: float) -> None:
+        """Tick no sooner than at this monotonic moment."""
+        self._not_before = until
+
+    def put_on_trial(self, undone: str, *, on_trial: bool) -> None:
+        """Take what becomes of its configuration.
+
+        Args:
+            undone: why another configuration is in force than the wanted one; empty: it is not.
+            on_trial: the configuration may still be undone.
+        """
+        self._undone, self._on_trial = undone, on_trial
+
+    def found(self, findings: tuple[Finding, ...]) -> None:
+        """Take what the kernel's side has found."""
+        self._findings = findings
 
     # --- the core
 
@@ -114,10 +174,10 @@ class RunningGroup:
 
     def next_deadline(self) -> float | None:
         """When to tick next; None while the group is held back or has nothing to wait for."""
-        if self.held is not None:
+        if not self.released:
             return None
         deadline = self.core.next_deadline()
-        return None if deadline is None else max(deadline, self.not_before)
+        return None if deadline is None else max(deadline, self._not_before)
 
     # --- what happened
 
@@ -165,21 +225,21 @@ class RunningGroup:
                 self._since[interface.interface] = known
             since[interface.interface] = known[1]
         return GroupView(
-            configuration=self.configuration,
+            configuration=self._configuration,
             snapshot=snapshot,
-            findings=self.findings,
+            findings=self._findings,
             history=tuple(self.history),
             since=since,
-            ready=self.ready,
-            on_trial=self.on_trial,
-            undone=self.undone,
+            ready=self._ready,
+            on_trial=self._on_trial,
+            undone=self._undone,
         )
 
     def to_save(self, kernel_memory: dict[str, Any] | None) -> SavedGroup:
         """What the state file keeps of it."""
         saved = self.core.saved()
         return SavedGroup(
-            self.configuration,
+            self._configuration,
             saved.interfaces,
             kernel_memory,
             tuple(self.history),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipmp_agent.disk import recording, state
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.disk import recording, state
 from ipmp_agent.simulate.replay import Replay
 
 if TYPE_CHECKING:

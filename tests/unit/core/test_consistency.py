@@ -23,7 +23,7 @@ def started(**fields: object) -> VirtualNode:
     return node
 
 
-def found(node: VirtualNode) -> set[tuple[str, Reason]]:
+def found(node: VirtualNode) -> set[tuple[str | None, Reason]]:
     return {(each.interface, each.reason) for each in node.snapshot().findings}
 
 
