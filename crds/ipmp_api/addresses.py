@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 BITS = {4: 32, 6: 128}
+"""Bits of an address, by IP version."""
+
 _PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)
 _LIMITED_BROADCAST = IPv4Address("255.255.255.255")
 
@@ -125,7 +127,7 @@ def overlap(one: AddressRange, other: AddressRange) -> bool:
 
 
 def gaps(block: AddressRange, exclude: Sequence[AddressRange]) -> Iterator[AddressRange]:
-    """Yield, in order, what is left of a range when others are taken out."""
+    """What is left of a range when others are taken out, in order."""
     start, end = int(block.first), int(block.last)
     kind = type(block.first)
     for taken in sorted((e for e in exclude if overlap(block, e)), key=lambda e: int(e.first)):
@@ -142,7 +144,7 @@ def usable_count(ranges: Sequence[AddressRange], exclude: Sequence[AddressRange]
 
 
 def addresses_of(ranges: Sequence[AddressRange], exclude: Sequence[AddressRange]) -> Iterator[Address]:
-    """Yield the usable addresses in the order of the ranges, without walking through what is excluded."""
+    """The usable addresses in the order of the ranges, without walking through what is excluded."""
     for block in ranges:
         for gap in gaps(block, exclude):
             kind = type(gap.first)

@@ -37,19 +37,19 @@ def _holds(requirement: LabelRequirement, labels: Mapping[str, str]) -> bool:
 
 
 def free_addresses(pool: Pool, taken: Container[Address]) -> Iterator[Address]:
-    """Yield the addresses of a pool that are neither excluded nor taken, in the order of its ranges."""
+    """The addresses of a pool that are neither excluded nor taken, in the order of its ranges."""
     return (address for address in addresses_of(pool.ranges, pool.exclude) if address not in taken)
 
 
 def pool_interface(pool: Pool, address: Address) -> InterfaceAddress:
-    """Return a pool's address with the prefix length the pool gives it."""
+    """A pool's address with the prefix length the pool gives it."""
     length = BITS[address.version] if pool.prefix_length is None else pool.prefix_length
-    # From numbers: the operator does this for every address of a cluster, and text costs five times as much.
+    # Made from numbers: the operator does this for every address of a cluster, and text costs five times as much.
     return (IPv4Interface if address.version == 4 else IPv6Interface)((int(address), length))
 
 
 def assigned_addresses(group: Group) -> frozenset[Address]:
-    """Return every address that the group assigns to any node by hand: no pool may give it away."""
+    """Every address that the group assigns to any node by hand: no pool may give it away."""
     return frozenset(a.ip for assignment in group.data_addresses.assigned for a in assignment.addresses)
 
 

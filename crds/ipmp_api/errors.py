@@ -25,7 +25,7 @@ class FieldError:
     kind: str = INVALID
 
     def __str__(self) -> str:
-        """Return the line that the API server would print for the same fault."""
+        """The line that the API server would print for the same fault."""
         if self.kind == REQUIRED:
             return f"{self.field}: {self.kind}" + (f": {self.message}" if self.message else "")
         if self.kind == UNKNOWN:

@@ -26,10 +26,13 @@ from ipmp_api.types import (
     Tunnels,
 )
 
-GROUP_NAME_MAX = 31  # the original's LIFGRNAMSIZ, without its terminating zero
-NODE_NAME_MAX = 253 - GROUP_NAME_MAX - 1  # `<group>.<node>` is the name of an object
+GROUP_NAME_MAX = 31
+"""Characters: Solaris' LIFGRNAMSIZ, without its terminating zero."""
+NODE_NAME_MAX = 253 - GROUP_NAME_MAX - 1
+"""Characters: `<group>.<node>` is the name of an object."""
 INTERFACES_MAX = 16
-ADDRESS_MAX = 45  # characters of an IPv6 address that ends in a dotted quad
+ADDRESS_MAX = 45
+"""Characters, of an IPv6 address that ends in a dotted quad; so the next two."""
 INTERFACE_ADDRESS_MAX = ADDRESS_MAX + len("/128")
 RANGE_MAX = 2 * ADDRESS_MAX + 1
 POOLS_MAX = 8

@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from ipaddress import IPv4Interface
 
-TEST_POOL_NAME = "testAddresses.ipv4"  # no name of a pool has a dot
+TEST_POOL_NAME = "testAddresses.ipv4"
+"""No name of a pool has a dot, so no pool is called like this one."""
+
 _ENVELOPE = ("apiVersion", "kind", "metadata", "spec", "status")
 _HARDWARE_ADDRESS = re.compile(r"[0-9A-Fa-f]+(:[0-9A-Fa-f]{2})+(\.[0-7])?", re.ASCII)
 
@@ -102,7 +104,7 @@ def parse_node_group(manifest: Mapping[str, Any], *, strict: bool = True) -> Nod
 
 
 def node_group_spec(group: NodeGroup) -> dict[str, Any]:
-    """Return the IPMPNodeGroup spec of which `parse_node_group` makes the same value again.
+    """The IPMPNodeGroup spec of which `parse_node_group` makes the same value again.
 
     Holds every field the CRD has, so that server-side apply owns them; `offline`, which people own, only when set.
     """
@@ -140,7 +142,7 @@ def node_group_spec(group: NodeGroup) -> dict[str, Any]:
 
 
 def node_group_manifest(group: NodeGroup) -> dict[str, Any]:
-    """Return the whole IPMPNodeGroup object, for files; the operator adds its own metadata."""
+    """The whole IPMPNodeGroup object, for files; the operator adds its own metadata."""
     return {
         "apiVersion": f"{API_GROUP}/{API_VERSION}",
         "kind": NODE_GROUP_KIND,
@@ -152,7 +154,7 @@ def node_group_manifest(group: NodeGroup) -> dict[str, Any]:
 def _checked(
     manifest: Mapping[str, Any], kind: str, schema: Struct, *, strict: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return metadata and the spec with defaults, or raise with every fault of the whole object."""
+    """Metadata and the spec with defaults. Raises ValidationError with every fault of the whole object."""
     errors = list(_envelope_errors(manifest, kind, strict=strict))
     metadata = manifest.get("metadata")
     if not isinstance(metadata, dict) or metadata.get("name") is None:
@@ -204,7 +206,7 @@ def _match(interface: dict[str, Any]) -> InterfaceMatch:
 
 
 def _key(interface: str) -> str:
-    """Return the key of a member written by hand: PCI and MAC addresses have no case, names do."""
+    """The key of a member written by hand: PCI and MAC addresses have no case, names do."""
     return interface.lower() if _HARDWARE_ADDRESS.fullmatch(interface) else interface
 
 

@@ -58,7 +58,7 @@ _BEYOND = """\
 
 
 def reference() -> str:
-    """Return the text of docs/api.md."""
+    """The text of docs/api.md."""
     blocks = [_INTRODUCTION]
     for title, node, root in (
         ("IPMPGroup: spec", GROUP_SPEC, "spec"),

@@ -23,7 +23,9 @@ from ipmp_api.schema import Rule
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PER_NODE_MAX = 4096  # addresses that one group may hold on one node
+PER_NODE_MAX = 4096
+"""Addresses that one group may hold on one node."""
+
 MATCHERS = ("name", "pciAddress", "macAddress")
 
 
@@ -189,7 +191,7 @@ NETWORK = Rule(
 
 
 def _twice_assigned(assigned: list[dict[str, Any]]) -> str | None:
-    """Return the first address that comes twice, of whatever nodes and prefix lengths."""
+    """The first address that comes twice, of whatever nodes and prefix lengths."""
     seen = set()
     texts: Iterable[str] = (text for entry in assigned for text in entry["addresses"])
     for text in texts:
@@ -211,7 +213,7 @@ ASSIGNED_ONCE = Rule(
 
 
 def _at_name(rule: Rule) -> Rule:
-    """Return the rule about a string, asked of the root about metadata.name."""
+    """The rule about a string, asked of the root about metadata.name."""
     assert rule.cel is not None  # noqa: S101 - it is the one for names
     return Rule(
         rule.message, rule.cel.replace("self", "self.metadata.name"), None, {"value": ("self.metadata.name", str)}

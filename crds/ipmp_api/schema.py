@@ -39,12 +39,12 @@ class Rule:
     at: str = ""  # path of the property to blame, when a rule about several is about one of them
 
     def text(self, value: Any) -> str:
-        """Return the message for a value, from Python."""
+        """The message for a value, from Python."""
         words = {name: say(value) for name, (_, say) in self.words.items()}
         return _PLACEHOLDER.sub(lambda m: words[m[1]] if m[1] in words else str(value), self.message)
 
     def message_expression(self) -> str | None:
-        """Return the message for a value, as a CEL expression; None for a message that is always the same."""
+        """The message for a value, as a CEL expression; None for a message that is always the same."""
         parts = []
         for position, part in enumerate(_PLACEHOLDER.split(self.message)):
             if position % 2:
@@ -130,7 +130,7 @@ def choice(description: str, words: type[StrEnum], default: StrEnum | None = Non
 
 
 def filled(node: Node, value: Any) -> Any:
-    """Return the value with the defaults that the API server would add; null counts as absent, as it does there."""
+    """The value with the defaults that the API server would add; null counts as absent, as it does there."""
     if isinstance(node, Struct) and isinstance(value, dict):
         given = {key: item for key, item in value.items() if item is not None}
         for name, prop in node.properties.items():
@@ -147,7 +147,7 @@ def filled(node: Node, value: Any) -> Any:
 
 
 def validate(node: Node, value: Any, path: str, *, strict: bool) -> list[FieldError]:
-    """Return every fault of a value whose defaults are filled in; `strict` refuses unknown fields too.
+    """Every fault of a value whose defaults are filled in; `strict` refuses unknown fields too.
 
     The rules of a value are asked only when it and all inside it have the right shape.
     """

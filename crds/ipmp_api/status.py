@@ -11,9 +11,11 @@ _T = TypeVar("_T")
 
 LAST_FAILOVERS_MAX = 10
 STATUS_ADDRESSES_MAX = 4160
-STATUS_TARGETS_MAX = 64  # of one interface
+STATUS_TARGETS_MAX = 64
+"""Targets shown of one interface."""
 TROUBLED_NODES_MAX = 10
-MESSAGE_MAX = 1024  # characters of a condition's message, and of an event's note
+MESSAGE_MAX = 1024
+"""Characters of a condition's message, and of an event's note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,12 @@ class Condition:
 
 
 def cut(message: str) -> str:
-    """Return a message within what the API takes; one that was longer ends with an ellipsis."""
+    """The message within what the API takes; one that was longer ends with an ellipsis."""
     return message if len(message) <= MESSAGE_MAX else message[: MESSAGE_MAX - 1] + "…"
 
 
 def set_condition(conditions: tuple[Condition, ...], new: Condition) -> tuple[Condition, ...]:
-    """Return the conditions with one set, its message cut; its transition time stays while its status stays."""
+    """The conditions with one set, its message cut; its transition time stays while its status stays."""
     new = replace(new, message=cut(new.message))
     known = {condition.type: condition for condition in conditions}
     old = known.get(new.type)
@@ -156,7 +158,7 @@ class GroupStatus:
 
 
 def to_dict(status: Any) -> dict[str, Any]:
-    """Return a status as the API has it: camelCase, RFC 3339 times in UTC, without what is None.
+    """A status as the API has it: camelCase, RFC 3339 times in UTC, without what is None.
 
     Raises:
         ValueError: a time has no zone.
@@ -182,7 +184,7 @@ def from_dict(kind: type[_T], data: Any) -> _T:
 
 
 def api_name(name: str) -> str:
-    """Return the API's camelCase name of an attribute."""
+    """The API's camelCase name of an attribute."""
     first, *rest = name.rstrip("_").split("_")
     return first + "".join(word.capitalize() for word in rest)
 

@@ -63,7 +63,7 @@ def _own_namespace() -> str | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
+    """The command line's parser."""
     top = _Parser(prog="ipmp-operator", description="The IPMP operator.", epilog=EXIT_CODES)
     top.add_argument("--version", action="version", version=f"ipmp-operator {ipmp_operator.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="run")

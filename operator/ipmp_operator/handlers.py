@@ -82,7 +82,7 @@ class GroupWatch:
 
 
 def settings() -> kopf.OperatorSettings:
-    """Return kopf's settings: nothing posted, nothing scanned, and patience with the API server."""
+    """The settings of kopf: nothing posted, nothing scanned, and patience with the API server."""
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
     chosen.scanning.disabled = True  # no rights on CRDs and namespaces are needed

@@ -50,11 +50,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WORKERS = 8
-COALESCE_SECONDS = 0.05
-# A pass costs time in proportion to the cluster: at most a third of one core goes into passes.
+"""Threads that write."""
+
+COALESCENCE = 0.05
+"""Seconds from a change to the pass that plans it, so that a burst of changes is planned once."""
+
 PASS_SHARE = 2.0
-RESYNC_SECONDS = 60.0
-STALLED_SECONDS = 300.0
+"""Rest between two passes, in durations of a pass, whose cost grows with the cluster: at most a third of one core."""
+
+RESYNC = 60.0
+"""Seconds between lists of the groups."""
+
+STALLED = 300.0
+"""Seconds without the end of any step after which the operator counts as dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,7 @@ class Reconciler:
     @property
     def stalled(self) -> bool:
         """Whether no step has ended for so long that something must be stuck: a resync alone ends one a minute."""
-        return time.monotonic() > self._last_end + STALLED_SECONDS
+        return time.monotonic() > self._last_end + STALLED
 
     def start(self, owner: Object | None) -> None:
         """Fill the caches and begin to work; `owner` is the owner reference of the DaemonSet."""
@@ -151,15 +159,15 @@ class Reconciler:
         self._queue.add(Resync())
 
     def stop(self, timeout: float) -> bool:
-        """Finish what is in hand; tell whether that worked within `timeout` seconds."""
+        """Finish what is in hand; whether that worked within `timeout` seconds."""
         for reflector in self._reflectors:
             reflector.stop()
         return self._queue.stop(timeout)
 
     def changed(self) -> None:
-        """Say that a pass is due: soon, and the later the longer passes take."""
+        """Ask for a pass: soon, and the later the longer passes take."""
         with self._lock:
-            delay = max(COALESCE_SECONDS, self._not_before - time.monotonic())
+            delay = max(COALESCENCE, self._not_before - time.monotonic())
         self._queue.add(Pass(), delay)
 
     def group_event(self, kind: str | None, obj: Object) -> None:
@@ -168,7 +176,7 @@ class Reconciler:
             self.changed()
 
     def _daemonset_changed(self) -> None:
-        self._queue.add(Agents(), COALESCE_SECONDS)
+        self._queue.add(Agents(), COALESCENCE)
 
     def _attempted(self, _key: Key, seconds: float, error: Exception | None) -> None:
         self._last_end = time.monotonic()
@@ -183,7 +191,7 @@ class Reconciler:
             case Pass():
                 self._pass()
             case Resync():
-                self._queue.add(Resync(), RESYNC_SECONDS)
+                self._queue.add(Resync(), RESYNC)
                 self.groups.refresh(self._api)
                 self.changed()
             case Agents():
@@ -225,8 +233,8 @@ class Reconciler:
     def _look_after_owners(self, observed: Mapping[Holder, Observed]) -> None:
         """List the groups when a node group begins to go, is gone, or has another owner: its group may be gone unseen.
 
-        Else what the garbage collector deletes would be made again for a group that is no more, and deleted again; and
-        what `--cascade=orphan` leaves would be given back to that group, and deleted.
+        Otherwise the operator would make again what the garbage collector deletes for a group that is no more; and it
+        would give what `--cascade=orphan` leaves back to that group, with which it would be deleted.
         """
         standing = frozenset((seen.uid, seen.owner_uid, seen.deleting_since) for seen in observed.values())
         if self._standing is None or not self._standing <= standing:
@@ -362,7 +370,7 @@ def _state(rollup: Rollup) -> str:
 
 
 def _ignore_absent(write: Callable[[], object]) -> None:
-    """Write; that the object is gone is what was wanted, or known to the next pass."""
+    """Write. An object that is gone is no error: that was wanted, or the next pass knows."""
     try:
         write()
     except ApiError as error:

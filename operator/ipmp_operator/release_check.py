@@ -14,11 +14,12 @@ from ipmp_operator.kube.client import ApiError, ApiServer
 
 log = logging.getLogger(__name__)
 
-DEADLINE_SECONDS = 120
+DEADLINE = 120
+"""Seconds."""
 
 
 def problem(api: ApiServer, namespace: str, name: str) -> str:
-    """Return what is not as it should be, or an empty string."""
+    """What is not as it should be, or an empty string."""
     try:
         api.get("/apis/ipmp.dev/v1alpha1")
         deployment = api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}-operator")
@@ -40,7 +41,7 @@ def main(namespace: str, name: str) -> int:
     """Look until all is well (0) or the time is over (1)."""
     logs.set_up("text", "info")
     api = ApiServer.from_environment()
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + DEADLINE
     while said := problem(api, namespace, name):
         log.info("%s", said)
         if time.monotonic() > deadline:

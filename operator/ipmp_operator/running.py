@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STOP_SECONDS = 10.0
-_RETRY_SECONDS = 2.0
+STOP_TIMEOUT = 10.0
+"""Seconds that a request under way may take at the end."""
+
+RETRY = 2.0
+"""Seconds between questions to an API server that does not answer, or does not know the groups yet."""
 
 
 class StartError(Exception):
@@ -113,13 +116,13 @@ class _Operator:
             log.critical("watching the groups ended by a fault", exc_info=True)
         finally:
             self._leads = False
-            if not self._reconciler.stop(_STOP_SECONDS):
+            if not self._reconciler.stop(STOP_TIMEOUT):
                 log.warning("a request is still under way; it is left to end by itself")
             if self._lease is not None and not self._failed:
                 self._lease.release()
 
     def _owner(self) -> Object | None:
-        """Return the reference by which the DaemonSet goes when the operator's Deployment goes."""
+        """The reference by which the DaemonSet goes when the operator's Deployment goes."""
         name = self._options.owner_deployment
         while name and not self._stop.is_set():
             path = f"/apis/apps/v1/namespaces/{self._options.namespace}/deployments/{name}"
@@ -130,7 +133,7 @@ class _Operator:
                     message = f"--owner-deployment: there is no Deployment {name} in {self._options.namespace}"
                     raise StartError(message) from error
                 log.warning("reading Deployment %s: %s", name, error)
-                self._stop.wait(_RETRY_SECONDS)
+                self._stop.wait(RETRY)
             else:
                 return {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": uid}
         return None
@@ -138,7 +141,7 @@ class _Operator:
     def _await_groups(self) -> None:
         """Wait until the API server tells of groups: kopf asks once, and never watches what was not there then."""
         while not self._stop.is_set() and not self._groups_are_served():
-            self._stop.wait(_RETRY_SECONDS)
+            self._stop.wait(RETRY)
 
     def _groups_are_served(self) -> bool:
         try:

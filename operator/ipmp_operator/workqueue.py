@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ipmp_operator.core.backlog import LAST_RECONNECT_SECONDS, LAST_RETRY_SECONDS, Backlog
+from ipmp_operator.core.backlog import LAST_RECONNECT, LAST_RETRY, Backlog
 from ipmp_operator.kube.client import ApiError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class WorkQueue(Generic[K]):
             thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Let every worker finish what it has in hand; tell whether all did within `timeout` seconds."""
+        """Let every worker finish what it has in hand; whether all did within `timeout` seconds."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -57,7 +57,7 @@ class WorkQueue(Generic[K]):
         return not any(thread.is_alive() for thread in self._threads)
 
     def add(self, key: K, delay: float = 0.0) -> None:
-        """Have the key done in `delay` seconds, or earlier if that was asked for before."""
+        """Ask for the key in `delay` seconds; an earlier time that was asked for stays."""
         with self._changed:
             self._backlog.add(key, time.monotonic() + delay)
             self._changed.notify()
@@ -87,10 +87,10 @@ class WorkQueue(Generic[K]):
             return None
 
     def _failed(self, key: K, error: Exception, started: float) -> None:
-        after, longest = None, LAST_RETRY_SECONDS
+        after, longest = None, LAST_RETRY
         if isinstance(error, ApiError):
             after = error.retry_after
-            longest = LAST_RECONNECT_SECONDS if error.away else LAST_RETRY_SECONDS
+            longest = LAST_RECONNECT if error.away else LAST_RETRY
         now = time.monotonic()
         with self._changed:
             delay = self._backlog.retry(key, now, after=after, longest=longest)

@@ -13,7 +13,7 @@ from kubernetes import client, config
 
 from ipmp_operator.kube.client import ApiError, ApiServer
 from ipmp_operator.kube.objects import GROUPS_PATH, group_status_intent, read_group
-from ipmp_operator.reconciler import RESYNC_SECONDS
+from ipmp_operator.reconciler import RESYNC
 from tests.cluster.cluster import Cluster, condition
 from tests.cluster.controlplane import API_SERVER
 from tests.cluster.operating import OperatorProcess, operating, prepare, report, withdraw
@@ -383,8 +383,8 @@ def test_group_deleted_while_nobody_watched_is_not_brought_back(
             unknown.extend(set(there) - known)
             return there
 
-        cluster.wait(left, lambda uids: uids == [], what="no node groups", deadline=RESYNC_SECONDS / 2)
-        cluster.wait(lambda: agents(cluster), lambda found: found == {}, what="no agents", deadline=RESYNC_SECONDS / 2)
+        cluster.wait(left, lambda uids: uids == [], what="no node groups", deadline=RESYNC / 2)
+        cluster.wait(lambda: agents(cluster), lambda found: found == {}, what="no agents", deadline=RESYNC / 2)
         assert not unknown
         assert not left()
 
@@ -435,7 +435,7 @@ def test_daemonset_replaced_while_nobody_watched_is_put_right(cluster: Cluster) 
             lambda: agents(cluster)["spec"]["template"]["spec"]["containers"][0]["image"],
             lambda seen: seen != image,
             what="the image is ours again",
-            deadline=RESYNC_SECONDS / 2,
+            deadline=RESYNC / 2,
         )
 
 
@@ -551,7 +551,7 @@ def test_definitions_that_go_are_not_held_up(cluster: Cluster) -> None:
 
 
 def test_definitions_that_come_after_the_operator_are_watched_like_any(cluster: Cluster) -> None:
-    soon = RESYNC_SECONDS / 2  # the list that makes up for a watch is not what brings them
+    soon = RESYNC / 2  # the list that makes up for a watch is not what brings them
     cluster.kubectl("delete", *DEFINITIONS)
     operator = OperatorProcess(cluster).start()
     try:

@@ -1,9 +1,9 @@
 """Who gets which address: stable, lowest free first, never one address twice.
 
 The allocations in force are the ones in the node groups themselves; there is no other record. An address that is given
-back rests before another node may have it, because neighbours and switches remember where it was; and one that an agent
-reports on an interface, though its node group does not name it any more, is still in use there. Nothing is ever taken
-from a node to satisfy another: an exhausted pool leaves nodes without, and they are counted.
+back is in quarantine before another node may have it, because neighbours and switches remember where it was. An address
+that an agent reports on an interface is in use there, though its node group may not name it any more. Nothing is ever
+taken from a node to satisfy another: an exhausted pool leaves nodes without, and they are counted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from ipmp_api.types import Address, InterfaceAddress, Pool
     from ipmp_operator.core.model import Holder
 
-REST_SECONDS = 300.0
+QUARANTINE = 300.0
+"""Seconds for which an address that was given back goes to no other node."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class Quarantine:
     """An address that was given back: only its last holder may have it before `until`."""
 
     holder: Holder
@@ -84,17 +85,17 @@ class Allocations:
 def allocate(
     claims: Sequence[Claim],
     held: Mapping[Address, Holder],
-    resting: Mapping[Address, Rest],
+    quarantined: Mapping[Address, Quarantine],
     reported: Mapping[Address, Holder],
     reserved: Container[Address],
 ) -> Allocations:
     """Give every claim its addresses; claims come in order of precedence (older group first).
 
-    `held` names the addresses that any node group still holds, wanted or not. Rests that are over must not be in
-    `resting`. No pool gives an address that is `reserved`, nor one that another's agent has `reported` on an interface.
-    Linear in claims and addresses.
+    `held` names the addresses that any node group still holds, wanted or not. Quarantines that are over must not be in
+    `quarantined`. No pool gives an address that is `reserved`, nor one that another's agent has `reported` on an
+    interface. Linear in claims and addresses.
     """
-    return _Allocator(held, resting, reported, reserved).run(claims)
+    return _Allocator(held, quarantined, reported, reserved).run(claims)
 
 
 @dataclass(slots=True)
@@ -111,19 +112,21 @@ class _Allocator:
     def __init__(
         self,
         held: Mapping[Address, Holder],
-        resting: Mapping[Address, Rest],
+        quarantined: Mapping[Address, Quarantine],
         reported: Mapping[Address, Holder],
         reserved: Container[Address],
     ) -> None:
         self._held = held
         self._reported = reported
         self._reserved = reserved
-        self._resting = resting
+        self._quarantined = quarantined
         self._given: dict[Address, Holder] = {}
-        self._cursors: dict[int, _Cursor] = {}  # by identity: hashing a pool costs more than using it
-        self._rested: dict[Holder, list[Address]] = {}
-        for address, rest in resting.items():
-            self._rested.setdefault(rest.holder, []).append(address)
+        # By id(), since hashing a pool costs more than using it: the claims keep every pool alive for the whole run, so
+        # no id comes twice.
+        self._cursors: dict[int, _Cursor] = {}
+        self._given_back: dict[Holder, list[Address]] = {}
+        for address, quarantine in quarantined.items():
+            self._given_back.setdefault(quarantine.holder, []).append(address)
         self._exhausted: list[Exhausted] = []
         self._conflicts: list[AddressConflict] = []
 
@@ -167,7 +170,7 @@ class _Allocator:
                 draft.assigned.add(address.ip)
 
     def _fill(self, draft: _Draft) -> None:
-        """Give new addresses: first those of the same holder that still rest, then the lowest free."""
+        """Give new addresses: first those that the same holder gave back, then the lowest free."""
         claim = draft.claim
         for pool, addresses in zip(claim.pools, draft.pooled, strict=True):
             while len(addresses) < pool.per_node:
@@ -188,7 +191,7 @@ class _Allocator:
                 draft.test[key] = address
 
     def _give(self, address: Address, holder: Holder) -> bool:
-        """Give an address unless it is given already; tell whether it was given."""
+        """Give an address unless it is given already; whether it was given."""
         if address in self._given:
             return False
         self._given[address] = holder
@@ -196,8 +199,8 @@ class _Allocator:
 
     def _take(self, pool: Pool, holder: Holder) -> Address | None:
         cursor = self._cursor(pool)
-        rested = (a for a in self._rested.get(holder, ()) if self._reported.get(a, holder) == holder)
-        own = (a for a in rested if cursor.covers(a) and self._free(a))
+        returned = (a for a in self._given_back.get(holder, ()) if self._reported.get(a, holder) == holder)
+        own = (a for a in returned if cursor.covers(a) and self._free(a))
         address = next(own, None) or cursor.next_free(self)
         if address is not None:
             self._given[address] = holder
@@ -207,8 +210,8 @@ class _Allocator:
         return address not in self._given and address not in self._held and address not in self._reserved
 
     def available(self, address: Address) -> bool:
-        """Tell whether anybody may have the address."""
-        return self._free(address) and address not in self._resting and address not in self._reported
+        """Whether anybody may have the address."""
+        return self._free(address) and address not in self._quarantined and address not in self._reported
 
     def _cursor(self, pool: Pool) -> _Cursor:
         cursor = self._cursors.get(id(pool))
@@ -226,14 +229,14 @@ class _Cursor:
         self._addresses = addresses_of(ranges, pool.exclude)
 
     def covers(self, address: Address) -> bool:
-        """Tell whether the pool may give this address."""
+        """Whether the pool may give this address."""
         return any(
             gap.first.version == address.version and int(gap.first) <= int(address) <= int(gap.last)
             for gap in self._gaps
         )
 
     def next_free(self, allocator: _Allocator) -> Address | None:
-        """Return the lowest address that anybody may have."""
+        """The lowest address that anybody may have."""
         return next(filter(allocator.available, self._addresses), None)
 
 

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 K = TypeVar("K", bound="Hashable")
 
-FIRST_RETRY_SECONDS = 0.5
-LAST_RETRY_SECONDS = 60.0
-# A server that is away is not spared by waiting, and all is late once it is back.
-LAST_RECONNECT_SECONDS = 8.0
+FIRST_RETRY = 0.5
+"""Seconds until a key is tried again after its first failure; the time doubles with each further one."""
+
+LAST_RETRY = 60.0
+"""Seconds between the attempts at one key, at most."""
+
+LAST_RECONNECT = 8.0
+"""The same while the server cannot be reached: waiting does not spare it, and all is late once it is back."""
 
 
 class Backlog(Generic[K]):
@@ -34,7 +38,7 @@ class Backlog(Generic[K]):
         return len(self._due)
 
     def add(self, key: K, due: float) -> None:
-        """Have the key done at `due`, or earlier if that was asked for before, but no failed key before its retry."""
+        """Ask for the key at `due`. An earlier time that was asked for stays, and a failed key waits for its retry."""
         due = max(due, self._not_before.get(key, due))
         if due >= self._due.get(key, due + 1):
             return
@@ -43,7 +47,7 @@ class Backlog(Generic[K]):
             self._push(key, due)
 
     def take(self, now: float) -> K | None:
-        """Return a key that is due, which nobody else gets until it is settled."""
+        """A key that is due, which nobody else gets until it is settled."""
         while self._heap and self._heap[0][0] <= now:
             due, _, key = heapq.heappop(self._heap)
             if key not in self._busy and self._due.get(key) == due:
@@ -53,7 +57,7 @@ class Backlog(Generic[K]):
         return None
 
     def next_due(self) -> float | None:
-        """Return when the next key that nobody works on is due."""
+        """When the next key that nobody works on is due."""
         while self._heap:
             due, _, key = self._heap[0]
             if key not in self._busy and self._due.get(key) == due:
@@ -62,15 +66,15 @@ class Backlog(Generic[K]):
         return None
 
     def settle(self, key: K) -> None:
-        """Say that the key was done; what was added meanwhile is due as asked."""
+        """Take note that the key was done; what was added meanwhile is due as asked."""
         self._failures.pop(key, None)
         self._not_before.pop(key, None)
         self._release(key)
 
-    def retry(self, key: K, now: float, *, after: float | None = None, longest: float = LAST_RETRY_SECONDS) -> float:
-        """Say that the key failed; return in how many seconds it is due again, at least `after`, the server's wish."""
+    def retry(self, key: K, now: float, *, after: float | None = None, longest: float = LAST_RETRY) -> float:
+        """Take note that the key failed; the seconds until it is due again, at least the server's wish `after`."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(longest, FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 16))
+        delay = min(longest, FIRST_RETRY * 2.0 ** min(failures - 1, 16))
         delay = max(delay, after or 0.0)
         self._due[key] = self._not_before[key] = now + delay  # what was added meanwhile would fail alike
         self._release(key)

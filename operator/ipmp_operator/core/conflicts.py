@@ -31,7 +31,7 @@ class Conflicts:
     lost: Mapping[tuple[str, str], frozenset[str]]  # (group, node) -> keys of the members it does without
 
     def keys_lost(self, group: str, node: str) -> frozenset[str]:
-        """Return the member keys that the group does without on the node."""
+        """The member keys that the group does without on the node."""
         return self.lost.get((group, node), frozenset())
 
 

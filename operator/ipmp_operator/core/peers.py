@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PEERS_PER_NODE = 5
+"""Other nodes that one node probes."""
 
 
 def choose_peers(group: str, nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return for every node up to `PEERS_PER_NODE` other nodes, the nearest on the ring first."""
+    """For every node up to `PEERS_PER_NODE` other nodes, the nearest on the ring first."""
     ring = sorted(nodes, key=lambda node: (_hash(group, node), node))
     count = min(PEERS_PER_NODE, len(ring) - 1)
     wrapped = ring + ring[:count]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ipmp_api.compile import assigned_addresses, compile_for_node, matches
 from ipmp_api.types import Assignment, TestAddressIPv6
-from ipmp_operator.core.allocate import REST_SECONDS, Claim, Rest, allocate
+from ipmp_operator.core.allocate import QUARANTINE, Claim, Quarantine, allocate
 from ipmp_operator.core.conflicts import find_conflicts
 from ipmp_operator.core.model import Holder, seniority
 from ipmp_operator.core.peers import choose_peers
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from ipmp_operator.core.model import Node, Observed
     from ipmp_operator.core.rollup import Rollup
 
-WITHDRAW_SECONDS = 300.0
+WITHDRAWAL = 300.0
+"""Seconds that an agent may take to withdraw a node group; then its finalizer goes without the agent."""
 OS_LABEL = "kubernetes.io/os"
 
 
@@ -63,7 +64,7 @@ class Memory:
 
     desired: Mapping[Holder, NodeGroup] = field(default_factory=dict)
     in_use: Mapping[Address, Holder] = field(default_factory=dict)
-    resting: Mapping[Address, Rest] = field(default_factory=dict)
+    quarantined: Mapping[Address, Quarantine] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Plan:
     memory: Memory
 
 
-def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAW_SECONDS) -> Plan:
+def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAWAL) -> Plan:
     """Plan everything from what is seen now and what was decided before."""
     groups = sorted(view.groups, key=seniority)
     selected = _select(groups, view.nodes.values())
@@ -90,11 +91,11 @@ def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAW_SECONDS)
     going = {holder for holder, seen in view.observed.items() if seen.deleting_since is not None}
 
     held = _held(groups, view.observed, memory)
-    resting = _resting(memory, held, view.now)
+    quarantined = _quarantined(memory, held, view.now)
     claims = list(_claims(groups, members, going, view, memory))
     reserved = frozenset(address for group in groups for address in assigned_addresses(group))
     reported = {address: holder for holder, seen in view.observed.items() for address in seen.status.present}
-    allocations = allocate(claims, held, resting, reported, reserved)
+    allocations = allocate(claims, held, quarantined, reported, reserved)
     desired = _compile(groups, members, allocations, view)
 
     owned = {group.name for group in groups}
@@ -106,7 +107,7 @@ def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAW_SECONDS)
     )
     release, deadlines = _release(view, going, withdraw_seconds)
     if allocations.exhausted:
-        deadlines.extend(rest.until for rest in resting.values())
+        deadlines.extend(quarantine.until for quarantine in quarantined.values())
     return Plan(
         desired=desired,
         delete=delete,
@@ -115,7 +116,7 @@ def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAW_SECONDS)
         selectors=tuple(group.node_selector for group in groups),
         withdrawing=_withdrawing(view, desired),
         next_deadline=min(deadlines, default=None),
-        memory=Memory(desired, _in_use(held, desired), resting),
+        memory=Memory(desired, _in_use(held, desired), quarantined),
     )
 
 
@@ -127,7 +128,7 @@ def _select(groups: Iterable[Group], nodes: Iterable[Node]) -> dict[str, list[st
 def _members(
     groups: Iterable[Group], selected: Mapping[str, Sequence[str]], conflicts: Conflicts
 ) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Return, by group and node, the keys of the members there; nodes that are left without any are left out."""
+    """By group and node, the keys of the members there; nodes that are left without any are left out."""
     result: dict[str, dict[str, tuple[str, ...]]] = {}
     for group in groups:
         every = tuple(interface.match.key for interface in group.interfaces)
@@ -141,7 +142,7 @@ def _members(
 
 
 def _held(groups: Sequence[Group], observed: Mapping[Holder, Observed], memory: Memory) -> dict[Address, Holder]:
-    """Return who holds each address now, or was just given it; where two do, the older group."""
+    """Who holds each address now, or was just given it; where two do, the older group."""
     age = {group.name: at for at, group in enumerate(groups)}
     held: dict[Address, Holder] = {}
     for holder in sorted(observed, key=lambda h: (age.get(h.group, len(age)), h)):
@@ -153,13 +154,13 @@ def _held(groups: Sequence[Group], observed: Mapping[Holder, Observed], memory: 
     return held
 
 
-def _resting(memory: Memory, held: Mapping[Address, Holder], now: float) -> dict[Address, Rest]:
-    """Return the addresses that nobody holds any more, and for how long nobody else may."""
-    resting = {a: rest for a, rest in memory.resting.items() if rest.until > now and a not in held}
+def _quarantined(memory: Memory, held: Mapping[Address, Holder], now: float) -> dict[Address, Quarantine]:
+    """The addresses that nobody holds any more, and for how long nobody else may."""
+    quarantined = {a: q for a, q in memory.quarantined.items() if q.until > now and a not in held}
     for address, holder in memory.in_use.items():
         if address not in held:
-            resting.setdefault(address, Rest(holder, now + REST_SECONDS))
-    return resting
+            quarantined.setdefault(address, Quarantine(holder, now + QUARANTINE))
+    return quarantined
 
 
 def _in_use(held: Mapping[Address, Holder], desired: Mapping[Holder, NodeGroup]) -> dict[Address, Holder]:
@@ -182,7 +183,7 @@ def _claims(
     view: View,
     memory: Memory,
 ) -> Iterator[Claim]:
-    """Yield what each node group asks for; one that is being deleted goes first, then a new one may come."""
+    """What each node group asks for. One that is being deleted asks for nothing: a new one may come once it is gone."""
     for group in groups:
         by_hand: dict[str, list[InterfaceAddress]] = {}
         for entry in group.data_addresses.assigned:
@@ -204,7 +205,7 @@ def _claims(
 
 
 def _current(holder: Holder, view: View, memory: Memory) -> NodeGroup | None:
-    """Return what the node group has been given: by the last plan, or by an operator before this one."""
+    """What the node group has been given: by the last plan, or by an operator before this one."""
     if (decided := memory.desired.get(holder)) is not None:
         return decided
     seen = view.observed.get(holder)
@@ -240,7 +241,7 @@ def _compile(
 
 
 def _granted(bare: Group, node: str, keys: Sequence[str], allocation: Allocation) -> Group:
-    """Return the group with the members and hand-assigned addresses that this node really gets."""
+    """The group with the members and hand-assigned addresses that this node really gets."""
     if allocation.assigned:
         assigned = (Assignment(node, allocation.assigned),)
         bare = replace(bare, data_addresses=replace(bare.data_addresses, assigned=assigned))
@@ -250,7 +251,7 @@ def _granted(bare: Group, node: str, keys: Sequence[str], allocation: Allocation
 
 
 def _probe_addresses(group: Group, holder: Holder, allocations: Allocations, view: View) -> tuple[Address, ...]:
-    """Return where a node can be probed: one IPv4 address, and the link-local address of one of its members.
+    """Where a node can be probed: one IPv4 address, and the link-local address of one of its members.
 
     A data address is better than a test address: it is where a working member is.
     """
@@ -268,7 +269,7 @@ def _probe_addresses(group: Group, holder: Holder, allocations: Allocations, vie
 
 
 def _release(view: View, going: Iterable[Holder], withdraw_seconds: float) -> tuple[dict[Holder, Release], list[float]]:
-    """Return the node groups whose finalizer may go, and when the next one's time is over."""
+    """The node groups whose finalizer may go, and when the next one's time is over."""
     release: dict[Holder, Release] = {}
     deadlines: list[float] = []
     for holder in going:
@@ -288,7 +289,7 @@ def _release(view: View, going: Iterable[Holder], withdraw_seconds: float) -> tu
 
 
 def _withdrawing(view: View, desired: Mapping[Holder, NodeGroup]) -> tuple[Node, ...]:
-    """Return the nodes that still need an agent for a node group that is not wanted any more."""
+    """The nodes that still need an agent for a node group that is not wanted any more."""
     names = {holder.node for holder in view.observed if holder not in desired}
     return tuple(view.nodes[name] for name in sorted(names) if name in view.nodes)
 

@@ -107,9 +107,9 @@ def roll_up(reports: Iterable[NodeReport], findings: Findings) -> Rollup:
 
 
 def judge(report: NodeReport) -> tuple[NodeState, str]:
-    """Return how a node is, and in one word why.
+    """How a node is, and in one word why.
 
-    The last word of an agent that is gone is not believed: it may have been spoken hours ago.
+    The last report of an agent that is gone is not believed: it may be hours old.
     """
     status = report.status
     if status is None:

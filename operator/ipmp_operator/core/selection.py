@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from ipmp_api.types import LabelSelector
     from ipmp_operator.core.model import Node
 
-# Above this many single nodes the affinity would be longer than the objects it belongs to: agents then run everywhere
-# for the moment it takes to withdraw, which does no harm where no node group exists.
 MAX_NAMED_NODES = 100
+"""Nodes named one by one in the affinity. Beyond, it would be longer than the objects it belongs to: agents then run
+everywhere for the moment it takes to withdraw, which does no harm where no node group exists."""
 
 Term = dict[str, Any]
 
 
 def affinity_term(selector: LabelSelector) -> Term | None:
-    """Return the node selector term that selects the same nodes; None for the empty selector, which has none."""
+    """The node selector term that selects the same nodes; None for the empty selector, which has none."""
     expressions: list[Term] = [
         {"key": key, "operator": "In", "values": [value]} for key, value in sorted(selector.match_labels)
     ]
@@ -31,7 +31,7 @@ def affinity_term(selector: LabelSelector) -> Term | None:
 
 
 def _term_selects(term: Term, node: Node) -> bool:
-    """Tell whether a term of our own making selects the node; the empty term selects nothing."""
+    """Whether a term of our own making selects the node; the empty term selects nothing."""
     by_label = term.get("matchExpressions") or ()
     by_name = term.get("matchFields") or ()
     return bool(by_label or by_name) and all(
@@ -57,7 +57,7 @@ def _holds(operator: str, value: str | None, values: Collection[str]) -> bool:
 def agent_terms(
     selectors: Iterable[LabelSelector], withdrawing: Iterable[Node], existing: Sequence[Term] | None
 ) -> tuple[Term, ...] | None:
-    """Return the node affinity terms of the agents: None for all nodes.
+    """The node affinity terms of the agents: None for all nodes.
 
     Agents run where a group selects, and stay where a node group is still being withdrawn. For the latter the
     existing terms (of the group that went away) are kept while they cover such a node, and single nodes are named

@@ -45,7 +45,7 @@ class Template:
         return labels
 
     def intent(self, terms: Terms, owner: Object | None) -> Object:
-        """Return the DaemonSet for server-side apply; `terms` None means every node."""
+        """The DaemonSet for server-side apply; `terms` None means every node."""
         manifest = copy.deepcopy(self.manifest)
         metadata = manifest["metadata"]
         metadata["namespace"] = self.namespace
@@ -106,5 +106,5 @@ def read_daemonset(obj: Object) -> tuple[str, DaemonSet]:
 
 
 def digest(intent: Object) -> str:
-    """Return what tells one intent from another."""
+    """What tells one intent from another."""
     return str(intent["metadata"]["annotations"][INTENT_ANNOTATION])

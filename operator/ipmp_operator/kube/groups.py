@@ -31,29 +31,29 @@ class GroupCache:
         return self._listed
 
     def snapshot(self) -> list[GroupObject]:
-        """Return all groups."""
+        """All groups."""
         with self._lock:
             return list(self._groups.values())
 
     def get(self, name: str) -> GroupObject | None:
-        """Return one group."""
+        """One group."""
         with self._lock:
             return self._groups.get(name)
 
     def observe(self, kind: str | None, obj: Object) -> bool:
-        """Take in an event; tell whether anything changed. `kind` is None for an object from a first list."""
+        """Take in an event; whether anything changed. `kind` is None for an object from a first list."""
         with self._lock:
             return self._take(obj, deleted=kind == "DELETED")
 
     def refresh(self, api: ApiServer) -> bool:
-        """Replace the cache by what there is; tell whether anything changed. Raises ApiError."""
+        """Replace the cache by what there is; whether anything changed. Raises ApiError."""
         objects, version = _list(api)
         there = {obj["metadata"]["uid"] for obj in objects}
         with self._lock:
             changed = not self._listed
             for obj in objects:
                 changed |= self._take(obj, deleted=False)
-            # What is newer than the list was created, or deleted, after it was read: events are ahead of it.
+            # A group that is newer than the list was created, or deleted, after it was read: its event is ahead.
             for uid in [uid for uid, seen in self._versions.items() if uid not in there and seen <= version]:
                 del self._versions[uid]
                 changed |= self._drop(uid)
@@ -68,7 +68,7 @@ class GroupCache:
         self._versions[uid] = version
         old = self._groups.get(name)
         if old is not None and old.uid != uid and version < self._versions[old.uid]:
-            return False  # of a namesake that went before this one came
+            return False  # the event is of a namesake that went before this one came
         new = None if deleted else read_group(obj)
         if new is None:
             return self._drop(uid)
@@ -83,7 +83,7 @@ class GroupCache:
 
 
 def _list(api: ApiServer) -> tuple[list[Object], float]:
-    """Return all groups and the resource version of the list; none for ever, where their kind itself was deleted."""
+    """All groups and the resource version of the list: none, as of infinity, where their kind itself was deleted."""
     try:
         objects, version = api.list_all(GROUPS_PATH, {})
     except ApiError as error:

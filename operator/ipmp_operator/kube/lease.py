@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS = 15.0
-RENEW_DEADLINE_SECONDS = 10.0
-RETRY_SECONDS = 2.0
+LEASE_DURATION = 15.0
+"""Seconds for which others leave a lease alone that is not renewed."""
+
+RENEW_DEADLINE = 10.0
+"""Seconds since its last renewal after which the leader writes no more: less than the lease lasts."""
+
+RETRY_PERIOD = 2.0
+"""Seconds between attempts to take or renew the lease."""
 
 
 @dataclass(slots=True)
@@ -37,27 +42,27 @@ class Election:
     seen_at: float = float("-inf")
 
     def may_take(self, spec: Object, now: float) -> bool:
-        """Tell whether the lease is ours, free, or left alone for its whole duration."""
+        """Whether the lease is ours, free, or left alone for its whole duration."""
         holder = str(spec.get("holderIdentity") or "")
         record = (holder, spec.get("renewTime"), spec.get("leaseTransitions"))
         if record != self.seen:
             self.seen, self.seen_at = record, now
         if holder in {"", self.identity}:
             return True
-        return now >= self.seen_at + float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
+        return now >= self.seen_at + float(spec.get("leaseDurationSeconds") or LEASE_DURATION)
 
     def holds(self, spec: Object, term: int) -> bool:
-        """Tell whether the lease has been ours, and nobody else's, since we took it with that many transitions."""
+        """Whether the lease has been ours, and nobody else's, since we took it with that many transitions."""
         return spec.get("holderIdentity") == self.identity and spec.get("leaseTransitions") == term
 
     def claim(self, spec: Object, at: datetime) -> Object:
-        """Return the lease's spec with us as its holder."""
+        """The lease's spec with us as its holder."""
         stamp = at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         transitions = int(spec.get("leaseTransitions") or 0)
         ours = spec.get("holderIdentity") == self.identity
         return {
             "holderIdentity": self.identity,
-            "leaseDurationSeconds": int(LEASE_SECONDS),
+            "leaseDurationSeconds": int(LEASE_DURATION),
             "acquireTime": spec.get("acquireTime") if ours else stamp,
             "renewTime": stamp,
             "leaseTransitions": transitions if ours else transitions + 1,
@@ -88,19 +93,19 @@ class LeaderLease:
                 log.info("leading as %s", self._election.identity)
                 self._thread.start()
                 return True
-            stop.wait(RETRY_SECONDS)
+            stop.wait(RETRY_PERIOD)
         return False
 
     @property
     def held(self) -> bool:
         """Whether nobody else can lead now."""
-        return time.monotonic() < self._renewed_at + RENEW_DEADLINE_SECONDS
+        return time.monotonic() < self._renewed_at + RENEW_DEADLINE
 
     def release(self) -> None:
         """Stop renewing and, if the lease is ours, leave it free, so that the next leader need not wait."""
         self._stop.set()
         if self._thread.ident is not None:
-            self._thread.join(RETRY_SECONDS)
+            self._thread.join(RETRY_PERIOD)
         try:
             lease = self._api.get(f"{self._path}/{self._name}")
             if lease["spec"].get("holderIdentity") == self._election.identity:
@@ -111,7 +116,7 @@ class LeaderLease:
 
     def _keep(self) -> None:
         held = True
-        while not self._stop.wait(RETRY_SECONDS):
+        while not self._stop.wait(RETRY_PERIOD):
             self._try()
             if self._taken:
                 log.error("another leads: the lease could not be renewed in time")

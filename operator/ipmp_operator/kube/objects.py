@@ -36,8 +36,8 @@ GROUPS_PATH = f"/apis/{API}/{GROUP_PLURAL}"
 NODE_GROUPS_PATH = f"/apis/{API}/{NODE_GROUP_PLURAL}"
 NODES_PATH = "/api/v1/nodes"
 
-# Labels hold at most 63 characters, names of nodes up to 253: a longer one goes without the label.
-_LABEL_LIMIT = 63
+LABEL_MAX = 63
+"""Characters of a label's value. Names of nodes have up to 253: a longer one goes without the label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +163,9 @@ def _link_local(texts: Iterable[str]) -> Iterator[IPv6Address]:
 
 
 def node_group_intent(spec: NodeGroup, owner_uid: str) -> Object:
-    """Return all that the operator wants of an IPMPNodeGroup, for server-side apply."""
+    """All that the operator wants of an IPMPNodeGroup, for server-side apply."""
     labels = {GROUP_LABEL: spec.group_name}
-    if len(spec.node_name) <= _LABEL_LIMIT:
+    if len(spec.node_name) <= LABEL_MAX:
         labels[NODE_LABEL] = spec.node_name
     return {
         "apiVersion": API,
@@ -190,7 +190,7 @@ def node_group_intent(spec: NodeGroup, owner_uid: str) -> Object:
 
 
 def group_status(rollup: Rollup, generation: int, previous: Object, now: datetime) -> Object:
-    """Return IPMPGroup.status; a condition keeps its time of transition while its status stays."""
+    """IPMPGroup.status; a condition keeps its time of transition while its status stays."""
     try:
         conditions = from_dict(GroupStatus, previous).conditions
     except ValueError:  # an unreadable status is replaced, not kept
@@ -213,7 +213,7 @@ def group_status(rollup: Rollup, generation: int, previous: Object, now: datetim
 
 
 def group_status_intent(obj: GroupObject, status: Object) -> Object:
-    """Return the status of the group as it was seen, and of no later one of its name, for server-side apply."""
+    """The status of the group as it was seen, and of no later one of its name, for server-side apply."""
     metadata = {"name": obj.name, "resourceVersion": obj.version}  # the server does not care for a uid here
     return {"apiVersion": API, "kind": GROUP_KIND, "metadata": metadata, "status": status}
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipmp_operator.core.backlog import FIRST_RETRY_SECONDS, LAST_RECONNECT_SECONDS, LAST_RETRY_SECONDS, Backlog
+from ipmp_operator.core.backlog import FIRST_RETRY, LAST_RECONNECT, LAST_RETRY, Backlog
 
 
 @pytest.fixture
@@ -45,23 +45,23 @@ def test_each_failure_doubles_the_wait_up_to_a_minute_and_success_forgets(backlo
         waits.append(backlog.retry("a", now))
         assert backlog.take(now + waits[-1] - 0.01) is None
         now += waits[-1]
-    assert waits[:4] == [FIRST_RETRY_SECONDS * factor for factor in (1, 2, 4, 8)]
-    assert waits[-1] == LAST_RETRY_SECONDS
+    assert waits[:4] == [FIRST_RETRY * factor for factor in (1, 2, 4, 8)]
+    assert waits[-1] == LAST_RETRY
     assert backlog.take(now) == "a"
     backlog.settle("a")
     backlog.add("a", now)
     assert backlog.take(now) == "a"
-    assert backlog.retry("a", now) == FIRST_RETRY_SECONDS
+    assert backlog.retry("a", now) == FIRST_RETRY
 
 
 def test_new_reason_to_do_a_failing_key_does_not_shorten_its_wait(backlog: Backlog[str]) -> None:
     backlog.add("a", 0.0)
     backlog.take(0.0)
     backlog.add("a", 0.0)
-    assert backlog.retry("a", 0.0) == FIRST_RETRY_SECONDS
+    assert backlog.retry("a", 0.0) == FIRST_RETRY
     backlog.add("a", 0.1)
-    assert backlog.take(FIRST_RETRY_SECONDS - 0.01) is None
-    assert backlog.take(FIRST_RETRY_SECONDS) == "a"
+    assert backlog.take(FIRST_RETRY - 0.01) is None
+    assert backlog.take(FIRST_RETRY) == "a"
 
 
 def test_server_that_asks_for_more_time_gets_it(backlog: Backlog[str]) -> None:
@@ -75,9 +75,9 @@ def test_absent_server_is_tried_again_soon_however_long_it_was_away(backlog: Bac
     backlog.add("a", now)
     for _ in range(10):
         assert backlog.take(now) == "a"
-        waits.append(backlog.retry("a", now, longest=LAST_RECONNECT_SECONDS))
+        waits.append(backlog.retry("a", now, longest=LAST_RECONNECT))
         now += waits[-1]
-    assert max(waits) == LAST_RECONNECT_SECONDS
+    assert max(waits) == LAST_RECONNECT
 
 
 def test_failing_key_delays_no_other(backlog: Backlog[str]) -> None:
