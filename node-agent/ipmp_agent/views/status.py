@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -33,14 +34,15 @@ NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: 
 
 INCONSISTENT = (Reason.FAMILY_MISSING, Reason.NOT_ONE_LINK, Reason.MEDIA_MISMATCH, Reason.DUPLICATE_MAC)
 UNPROBED = (Reason.TEST_ADDRESS_MISSING, Reason.TEST_ADDRESS_DUPLICATE)
-ADVICE = (
-    Reason.MULTIPATH_HASH_POLICY,
+OBSTACLES = (
     Reason.TUNNEL_PINNED,
     Reason.DHCP_MANAGED,
     Reason.MASQUERADED,
     Reason.EGRESS_ADDRESS_MISSING,
 )
-"""Which findings belong to which condition; every other is about the kernel."""
+ADVICE = (Reason.MULTIPATH_HASH_POLICY,)
+"""Which findings belong to which condition; every other is about the kernel. Advice makes none False: the group does
+all it is to do, and could do better on a host that is set up otherwise than hosts are by default."""
 
 
 def build(view: GroupView, *, now: float, previous: tuple[Condition, ...] = (), generation: int = 0) -> NodeGroupStatus:
@@ -171,7 +173,7 @@ def _programmed(view: GroupView) -> Condition:
     troubles = [Finding(Reason.CHANGE_UNDONE, view.undone)] if view.undone else []
     refused = [(a, a.refusal) for a in view.snapshot.addresses if a.refusal]
     troubles += [Finding(refusal, f"{a.address}: {a.detail or refusal}") for a, refusal in refused]
-    elsewhere = (*INCONSISTENT, *UNPROBED, *ADVICE, Reason.MINIMUM_REDUNDANCY)
+    elsewhere = (*INCONSISTENT, *UNPROBED, *OBSTACLES, *ADVICE, Reason.MINIMUM_REDUNDANCY)
     troubles += [finding for finding in _findings(view) if finding.reason not in elsewhere]
     if view.on_trial:
         words = "the kernel is as the group wants it; this is undone if the node loses by it what it reached before"
@@ -239,9 +241,14 @@ def _offline(view: GroupView) -> Condition:
 
 
 def _suitable(view: GroupView) -> Condition:
-    """Whether what others configured on the host lets the group do all it can."""
-    troubles = [finding for finding in _findings(view) if finding.reason in ADVICE]
-    return _verdict("HostSuitable", troubles, Reason.CONFIGURED, "nothing on the host stands in the group's way")
+    """Whether what others configured on the host stands in the group's way; what could be better is said beside."""
+    obstacles = [finding for finding in _findings(view) if finding.reason in OBSTACLES]
+    advice = [replace(each, message=f"advice: {each.message}") for each in _findings(view) if each.reason in ADVICE]
+    if obstacles:
+        return _verdict("HostSuitable", obstacles + advice, Reason.CONFIGURED, "")
+    reason = advice[0].reason if advice else Reason.CONFIGURED
+    words = dict.fromkeys(["nothing on the host stands in the group's way", *(each.message for each in advice)])
+    return _condition("HostSuitable", reason, "; ".join(words), holds=True)
 
 
 def _findings(view: GroupView) -> tuple[Finding, ...]:

@@ -236,7 +236,6 @@ def test_condition(picture: GroupView, kind: str, expected: tuple[str, str, str]
         (Reason.TEST_ADDRESS_DUPLICATE, "ProbesEnabled"),
         (Reason.TEST_ADDRESS_MISSING, "ProbesEnabled"),
         (Reason.ADDRESS_CONFLICT, "Programmed"),
-        (Reason.MULTIPATH_HASH_POLICY, "HostSuitable"),
         (Reason.MASQUERADED, "HostSuitable"),
         (Reason.EGRESS_ADDRESS_MISSING, "HostSuitable"),
     ],
@@ -247,6 +246,21 @@ def test_finding_of_the_core_is_in_one_condition(reason: Reason, kind: str) -> N
     holds = {c.type: c.status for c in status.build(picture, now=WALL).conditions if c.type != "Degraded"}
     assert [name for name, value in holds.items() if value == "False"] == [kind]
     assert condition(picture, kind) == ("False", reason.value, "words")
+
+
+HASH = Finding(Reason.MULTIPATH_HASH_POLICY, "the hash policy is 0: set it to 1")
+TUNNEL = Finding(Reason.TUNNEL_PINNED, "over1 is pinned to nic0")
+
+
+def test_advice_leaves_the_host_suitable_and_is_said() -> None:
+    found = condition(view(OK, findings=(HASH,)), "HostSuitable")
+    words = "nothing on the host stands in the group's way; advice: the hash policy is 0: set it to 1"
+    assert found == ("True", "MultipathHashPolicy", words)
+
+
+def test_obstacle_is_said_before_advice() -> None:
+    found = condition(view(OK, findings=(HASH, TUNNEL)), "HostSuitable")
+    assert found == ("False", "TunnelPinned", "over1 is pinned to nic0; advice: the hash policy is 0: set it to 1")
 
 
 def test_endless_message_is_cut() -> None:
