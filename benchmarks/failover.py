@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
 from benchmarks.peers.keepalived import Pair
-from tests.lab import Agent, Lab, PingTrain, Sniffer, group, wait_for
+from tests.lab import Agent, Lab, PingTrain, Sniffer, group_manifest, wait_for
 from tests.lab.carrier import Carrier
 from tests.lab.load import busy_machine
 
@@ -118,7 +118,9 @@ def ours(pulls: int, generator: random.Random, milliseconds: int, *, churn: bool
     while len(done) < pulls:
         with Lab(names, peers=2) as lab:
             targets = [lab.peer(0).ipv4, lab.peer(1).ipv4]
-            manifest = group(interfaces=names, addresses=[f"{ADDRESS}/24"], targets=targets, milliseconds=milliseconds)
+            manifest = group_manifest(
+                interfaces=names, addresses=[f"{ADDRESS}/24"], targets=targets, milliseconds=milliseconds
+            )
             meters = lab.peer(0).namespace
             with (
                 Agent(lab, manifest),

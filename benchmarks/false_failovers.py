@@ -17,7 +17,7 @@ import random
 import sys
 import time
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, ip_address, ip_interface
+from ipaddress import IPv4Interface, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,15 +27,13 @@ from ipmp_agent.simulate.script import Fault, FaultScript, Loss, Suspend, Target
 from ipmp_agent.simulate.simulation import Simulation
 from ipmp_agent.simulate.timeline import AddressChange, Judged
 from ipmp_api.types import (
-    DataAddress,
     FailureDetection,
     InterfaceMatch,
     Member,
     NodeGroup,
-    Policies,
-    TargetSources,
     TestAddressIPv6,
 )
+from tests.node_groups import node_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,22 +62,18 @@ class Outcome:
     seeds: tuple[int, ...] = ()
 
 
-def group(*, both_families: bool) -> NodeGroup:
+def two_nics(*, both_families: bool) -> NodeGroup:
     """Two NICs with a test address each, two data addresses, FDT 1 s."""
-    members = tuple(
-        Member(InterfaceMatch(name=name), test_ipv4=IPv4Interface(f"198.18.0.{10 + i}/24"))
-        for i, name in enumerate(NICS)
-    )
-    return NodeGroup(
+    return node_group(
         "storage",
-        "node",
-        members,
-        tuple(DataAddress(ip_interface(f"198.18.0.{100 + i}/24")) for i in range(2)),
-        policies=Policies(
-            test_ipv6=TestAddressIPv6.LINK_LOCAL if both_families else TestAddressIPv6.DISABLED,
-            targets=TargetSources(addresses=IPV4_TARGETS + IPV6_TARGETS),
-            failure_detection=FailureDetection(1000),
-        ),
+        [
+            Member(InterfaceMatch(name=name), test_ipv4=IPv4Interface(f"198.18.0.{10 + i}/24"))
+            for i, name in enumerate(NICS)
+        ],
+        addresses=[f"198.18.0.{100 + i}/24" for i in range(2)],
+        targets=IPV4_TARGETS + IPV6_TARGETS,
+        test_ipv6=TestAddressIPv6.LINK_LOCAL if both_families else TestAddressIPv6.DISABLED,
+        failure_detection=FailureDetection(1000),
     )
 
 
@@ -119,7 +113,7 @@ def play(title: str, faults: Callable[[random.Random], Iterator[Fault]], runs: i
     for seed in range(runs):
         happening = sorted(faults(random.Random(seed)), key=lambda fault: fault.at)
         script = FaultScript(MINUTES * 60, seed, targets, tuple(f for f in happening if f.at <= MINUTES * 60))
-        entries = list(Simulation(group(both_families=bool(seed % 2)), script).run())
+        entries = list(Simulation(two_nics(both_families=bool(seed % 2)), script).run())
         failures = sum(isinstance(entry, Judged) and entry.verdict.failed for entry in entries)
         moves = sum(isinstance(entry, AddressChange) and entry.before is not None for entry in entries)
         outcome.runs += 1

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
 from benchmarks.peers import bfdd
-from tests.lab import Agent, Lab, group
+from tests.lab import Agent, Lab, group_manifest
 from tests.lab.scene import link_local
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def agents(seconds: float) -> list[Cost]:
         peers = [lab.peer(i) for i in range(TARGETS)]
         targets = [peer.ipv4 for peer in peers] + [link_local(peer.only) for peer in peers]
         for name, spec in kinds.items():
-            manifest = group(
+            manifest = group_manifest(
                 interfaces=MEMBERS, addresses=ADDRESSES, targets=targets, milliseconds=DETECTION_TIME, **spec
             )
             with Agent(lab, manifest) as agent:

@@ -29,9 +29,9 @@ from ipmp_agent.core.actions import Announce, Move, MoveAddresses, SetOutbound
 from ipmp_agent.core.events import Family, InterfaceFound, KernelRead, LinkChanged, TestAddressChanged
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.core.reasons import Reason
-from ipmp_api.types import DataAddress, InterfaceMatch, Member, NodeGroup, Policies, TargetSources
 from tests.lab import Lab
-from tests.lab.kernel.running import GROUP, RunningKernel, node_group
+from tests.lab.kernel.running import GROUP, RunningKernel, kernel_group
+from tests.node_groups import node_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,14 +71,8 @@ def best(work: Callable[[], float], repeats: int = REPEATS) -> float:
 def decide(members: int, addresses: int, targets: int) -> float:
     """Seconds from a lost carrier to the orders."""
     names = [f"nic{i}" for i in range(members)]
-    group = NodeGroup(
-        GROUP,
-        "host",
-        tuple(Member(InterfaceMatch(name=name)) for name in names),
-        tuple(DataAddress(address) for address in numbered(addresses)),
-        policies=Policies(
-            targets=TargetSources(addresses=tuple(ip_address(f"198.18.0.{201 + i}") for i in range(targets)))
-        ),
+    group = node_group(
+        GROUP, names, addresses=numbered(addresses), targets=[f"198.18.0.{201 + i}" for i in range(targets)]
     )
     core = Multipathing(group, seed=1)
     for i, name in enumerate(names):
@@ -132,7 +126,7 @@ def moving(counts: Sequence[int]) -> list[Point]:
             lab.host.namespace.batch(f"address add {address} dev nic0" for address in addresses)
             kernel = RunningKernel(lab.host.namespace)
             try:
-                kernel.configure(node_group(addresses=addresses))
+                kernel.configure(kernel_group(addresses=addresses))
                 perform(kernel, [SetOutbound(("nic0",), ("nic0",))])
                 took = best(partial(fail_over, kernel, addresses))
             finally:
@@ -169,7 +163,7 @@ def comparing(counts: Sequence[int]) -> list[Point]:
             lab.host.namespace.batch(["address add 198.18.0.100/32 dev nic0"])
             kernel = RunningKernel(lab.host.namespace)
             try:
-                kernel.configure(node_group(addresses=address))
+                kernel.configure(kernel_group(addresses=address))
                 perform(kernel, [SetOutbound(("nic0",), ("nic0",))])
                 compare(kernel)  # lays the shadows
                 took, peer = best(partial(compare, kernel)), best(partial(read_by_ip, lab))

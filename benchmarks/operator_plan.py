@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ipmp_operator.core.model import InterfaceStatus, Node, NodeGroupStatus
 from ipmp_operator.reconciler import collector_paused
-from tests.unit.operator.build import World, group
+from tests.unit.operator.build import World, api_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,8 @@ def world(count: int) -> World:
     """Return two groups and `count` nodes, nothing planned yet."""
     v4, v6 = {"name": "v4", "ranges": ["10.0.0.0/14"]}, {"name": "v6", "ranges": ["2001:db8::/64"], "perNode": 2}
     test_pool = {"ipv4": {"pool": {"ranges": ["10.8.0.0/14"], "prefixLength": 14}}}
-    first = group("first", dataAddresses={"pools": [v4, v6]}, testAddresses=test_pool)
-    second = group("second", interfaces=[{"name": "eth2"}, {"name": "eth3"}], dataAddresses={"pools": [v4]})
+    first = api_group("first", dataAddresses={"pools": [v4, v6]}, testAddresses=test_pool)
+    second = api_group("second", interfaces=[{"name": "eth2"}, {"name": "eth3"}], dataAddresses={"pools": [v4]})
     result = World([first, second])
     result.add_nodes(Node(f"node-{number:05}", {"kubernetes.io/os": "linux"}) for number in range(count))
     return result

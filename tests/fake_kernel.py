@@ -1,4 +1,4 @@
-"""Test doubles for whoever tests code around the agent: a clock that stands still, a kernel that remembers.
+"""Test doubles for whoever tests code around the agent: a kernel that remembers.
 
 The fake kernel behaves as the real one does towards the data plane: it sinks what is present when a group is
 configured, keeps where addresses are, and can be told to refuse, to answer late, and to interrupt.
@@ -22,22 +22,6 @@ if TYPE_CHECKING:
     from ipmp_api.types import Address, InterfaceAddress, NodeGroup
 
 T = TypeVar("T")
-
-
-class FakeClock:
-    """A clock that goes only when told. Call it for the time, seconds."""
-
-    def __init__(self, now: float = 0.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        """The time now."""
-        return self.now
-
-    def advance(self, seconds: float) -> float:
-        """Let time pass; returns the new time."""
-        self.now += seconds
-        return self.now
 
 
 def present(interface: str, index: int = 1, *, link: bool | None = True) -> InterfaceFound:

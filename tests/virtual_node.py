@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import defaultdict
-from ipaddress import IPv6Address, ip_address, ip_interface
+from ipaddress import IPv4Interface, IPv6Address, ip_address, ip_interface
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING
@@ -27,11 +27,11 @@ from ipmp_api.types import (
     InterfaceMatch,
     Member,
     NodeGroup,
-    Policies,
     Role,
     Switch,
     TargetSources,
 )
+from tests.node_groups import node_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ TARGET = "198.18.0.1"
 _TICKS_AT_ONE_MOMENT = 10
 
 
-def node_group(
+def numbered_group(
     active: int = 2,
     standby: int = 0,
     *,
@@ -67,27 +67,22 @@ def node_group(
     Times in seconds. `test_addresses` are the IPv4 test addresses of the first members.
     """
     roles = [Role.ACTIVE] * active + [Role.STANDBY] * standby
-    tested = dict(enumerate(test_addresses))
-    return NodeGroup(
-        group_name="group",
-        node_name="node",
-        members=tuple(
-            Member(InterfaceMatch(name=f"nic{n}"), role, ip_interface(tested[n]) if n in tested else None)  # type: ignore[arg-type]
-            for n, role in enumerate(roles)
+    tested = {n: IPv4Interface(address) for n, address in enumerate(test_addresses)}
+    return node_group(
+        "group",
+        [Member(InterfaceMatch(name=f"nic{n}"), role, tested.get(n)) for n, role in enumerate(roles)],
+        node="node",
+        addresses=[data_address(n).address for n in range(1, addresses + 1)],
+        targets=TargetSources(
+            discovery=Switch.ENABLED if discovery else Switch.DISABLED,
+            addresses=tuple(ip_address(pin) for pin in pins),
         ),
-        data_addresses=tuple(data_address(n) for n in range(1, addresses + 1)),
-        policies=Policies(
-            targets=TargetSources(
-                discovery=Switch.ENABLED if discovery else Switch.DISABLED,
-                addresses=tuple(ip_address(pin) for pin in pins),
-            ),
-            failure_detection=FailureDetection(
-                round(detection_time * 1000), Switch.ENABLED if adaptive else Switch.DISABLED
-            ),
-            failback=Switch.ENABLED if failback else Switch.DISABLED,
-            **policies,
+        offline=offline,
+        failure_detection=FailureDetection(
+            round(detection_time * 1000), Switch.ENABLED if adaptive else Switch.DISABLED
         ),
-        offline=tuple(offline),
+        failback=Switch.ENABLED if failback else Switch.DISABLED,
+        **policies,
     )
 
 

@@ -141,16 +141,6 @@ def node_group_spec(group: NodeGroup) -> dict[str, Any]:
     return spec
 
 
-def node_group_manifest(group: NodeGroup) -> dict[str, Any]:
-    """The whole IPMPNodeGroup object, for files; the operator adds its own metadata."""
-    return {
-        "apiVersion": f"{API_GROUP}/{API_VERSION}",
-        "kind": NODE_GROUP_KIND,
-        "metadata": {"name": group.name},
-        "spec": node_group_spec(group),
-    }
-
-
 def _checked(
     manifest: Mapping[str, Any], kind: str, schema: Struct, *, strict: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:

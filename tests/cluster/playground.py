@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.image import build_image
-from tests.cluster.product import group, install_chart, targets, wait_group_ready
+from tests.cluster.product import group_manifest, install_chart, targets, wait_group_ready
 
 NAME = "play"
 GROUP = "data"
@@ -35,7 +35,7 @@ def play(emulated_version: str | None = None) -> None:
         with _step("chart"):
             install_chart(cluster, image)
         with _step(f"IPMPGroup {GROUP}"):
-            cluster.apply(group(GROUP, targets(cluster)))
+            cluster.apply(group_manifest(GROUP, targets(cluster)))
             wait_group_ready(cluster, GROUP)
     except BaseException:
         cluster.remove()

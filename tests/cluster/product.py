@@ -65,7 +65,7 @@ def no_unhandled_exception(cluster: Cluster) -> None:
         invariants.no_unhandled_exception(look.stdout)
 
 
-def group(name: str, targets: Sequence[str] = (), **spec: Any) -> dict[str, Any]:
+def group_manifest(name: str, targets: Sequence[str] = (), **spec: Any) -> dict[str, Any]:
     """An IPMPGroup over net0 and net1 of every node: two data addresses of each family per node, from pools."""
     whole = {
         "interfaces": [{"name": member} for member in MEMBERS],
@@ -120,7 +120,7 @@ class Applied:
         self._before = {node: self._kernel_at_rest(node) for node in self.nodes}
         self._stack = contextlib.ExitStack()
         self.began = time.time()
-        self.cluster.apply(group(self.name, targets(self.cluster), **self.spec))
+        self.cluster.apply(group_manifest(self.name, targets(self.cluster), **self.spec))
         try:
             for node in self.nodes:
                 self.wait_state(node, self.state)

@@ -58,7 +58,7 @@ def cluster(control: Cluster) -> Iterator[Cluster]:
         control.wait_nodes_ready(*missing)
 
 
-def group(name: str = "data", *, created_with: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+def group_manifest(name: str = "data", *, created_with: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
     whole = {"interfaces": [{"name": "net0"}, {"name": "net1"}], "dataAddresses": {"pools": [POOL]}} | spec
     metadata = {"name": name} | (created_with or {})
     return {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "metadata": metadata, "spec": whole}
@@ -127,7 +127,7 @@ def events(cluster: Cluster, reason: str) -> list[dict[str, Any]]:
 
 def test_group_becomes_a_node_group_on_every_node_and_agents(cluster: Cluster) -> None:
     with operating(cluster) as operator:
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         addresses = wait_data(cluster, FAKES)
         assert sorted(text for node in addresses.values() for text in node) == [
             f"198.18.7.{n}/32" for n in range(1, FAKES + 1)
@@ -152,7 +152,7 @@ def test_group_becomes_a_node_group_on_every_node_and_agents(cluster: Cluster) -
 
 def test_operator_writes_its_own_fields_and_no_others(cluster: Cluster) -> None:
     with operating(cluster):
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         wait_data(cluster, FAKES)
         wait_condition(cluster, "data", "Accepted", "True")
         seen = cluster.get("ipmpgroup", "data", "--show-managed-fields")
@@ -166,7 +166,7 @@ def test_operator_writes_its_own_fields_and_no_others(cluster: Cluster) -> None:
         cluster.kubectl(
             "patch", "ipmpnodegroup", "data.fake-0001", "--type=merge", "--patch", '{"spec":{"mode":"Observe"}}'
         )
-        cluster.apply(group(failureDetection={"timeMilliseconds": 500}))
+        cluster.apply(group_manifest(failureDetection={"timeMilliseconds": 500}))
         cluster.wait(
             lambda: {one["spec"]["failureDetection"]["timeMilliseconds"] for one in node_groups(cluster).values()},
             lambda seen: seen == {500},
@@ -180,7 +180,7 @@ def test_operator_writes_its_own_fields_and_no_others(cluster: Cluster) -> None:
 
 def test_addresses_stay_while_nodes_come_and_go_and_operators_change(cluster: Cluster) -> None:
     with operating(cluster):
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         before = wait_data(cluster, FAKES)
         cluster.kubectl("delete", "node", "fake-0002")
         cluster.wait(lambda: len(data(cluster)), lambda count: count == FAKES - 1, what="one node group less")
@@ -203,11 +203,11 @@ def test_addresses_stay_while_nodes_come_and_go_and_operators_change(cluster: Cl
 
 
 def test_status_of_a_group_is_refused_by_a_later_one_of_its_name(cluster: Cluster) -> None:
-    cluster.apply(group())
+    cluster.apply(group_manifest())
     seen = read_group(cluster.get("ipmpgroup", "data"))
     assert seen is not None
     cluster.kubectl("delete", "ipmpgroup", "data")
-    cluster.apply(group())
+    cluster.apply(group_manifest())
 
     def write() -> None:
         configuration = client.Configuration()
@@ -221,10 +221,10 @@ def test_status_of_a_group_is_refused_by_a_later_one_of_its_name(cluster: Cluste
 
 def test_older_group_keeps_a_contested_interface(cluster: Cluster) -> None:
     with operating(cluster):
-        cluster.apply(group("old"))
+        cluster.apply(group_manifest("old"))
         wait_data(cluster, FAKES, "old")
         cluster.wait(lambda: cluster.get("ipmpgroup", "old")["metadata"]["creationTimestamp"], what="its age")
-        cluster.apply(group("young", interfaces=[{"name": "net1"}, {"name": "net2"}]))
+        cluster.apply(group_manifest("young", interfaces=[{"name": "net1"}, {"name": "net2"}]))
         wait_data(cluster, FAKES, "young")
         accepted = wait_condition(cluster, "young", "Accepted", "False")
         assert accepted["reason"] == "InterfaceConflict"
@@ -240,14 +240,14 @@ def test_older_group_keeps_a_contested_interface(cluster: Cluster) -> None:
 def test_exhausted_pool_is_counted_and_takes_from_nobody(cluster: Cluster) -> None:
     with operating(cluster):
         small = {"pools": [{"name": "small", "ranges": ["198.18.7.1-198.18.7.4"]}]}
-        cluster.apply(group(dataAddresses=small))
+        cluster.apply(group_manifest(dataAddresses=small))
         degraded = wait_condition(cluster, "data", "Degraded", "True")
         assert degraded["reason"] == "PoolExhausted"
         status = cluster.get("ipmpgroup", "data")["status"]
         assert status["dataAddresses"] == {"total": FAKES, "unavailable": FAKES - 4}
         cluster.wait(lambda: len(data(cluster)), lambda count: count == FAKES, what="node groups on all nodes")
         larger = {"pools": [{"name": "small", "ranges": ["198.18.7.1-198.18.7.9"]}]}
-        cluster.apply(group(dataAddresses=larger))
+        cluster.apply(group_manifest(dataAddresses=larger))
         wait_data(cluster, FAKES)
         wait_condition(cluster, "data", "Degraded", "False")
 
@@ -255,7 +255,7 @@ def test_exhausted_pool_is_counted_and_takes_from_nobody(cluster: Cluster) -> No
 class TestDeletion:
     def test_group_goes_once_every_agent_has_withdrawn(self, cluster: Cluster) -> None:
         with operating(cluster):
-            cluster.apply(group())
+            cluster.apply(group_manifest())
             wait_data(cluster, FAKES)
             cluster.kubectl("delete", "ipmpgroup", "data")
             cluster.wait(
@@ -275,14 +275,14 @@ class TestDeletion:
 
     def test_node_that_is_gone_holds_nothing_up(self, cluster: Cluster) -> None:
         with operating(cluster):
-            cluster.apply(group())
+            cluster.apply(group_manifest())
             wait_data(cluster, FAKES)
             cluster.kubectl("delete", "node", "fake-0001")
             cluster.wait(lambda: set(node_groups(cluster)), lambda seen: "fake-0001" not in seen, what="its node group")
 
     def test_agent_that_never_answers_is_let_go_with_a_warning(self, cluster: Cluster) -> None:
         with operating(cluster, "--withdraw-timeout", "3"):
-            cluster.apply(group())
+            cluster.apply(group_manifest())
             wait_data(cluster, FAKES)
             cluster.kubectl("delete", "ipmpgroup", "data")
             cluster.wait(lambda: node_groups(cluster), lambda left: left == {}, what="the node groups are let go")
@@ -295,7 +295,7 @@ class TestDeletion:
         cluster.kubectl("label", "nodes", "fake-0000", "fake-0001", "rack=a")
         try:
             with operating(cluster):
-                cluster.apply(group(nodeSelector={"matchLabels": {"rack": "a"}}))
+                cluster.apply(group_manifest(nodeSelector={"matchLabels": {"rack": "a"}}))
                 wait_data(cluster, 2)
                 rack = {"matchExpressions": [{"key": "rack", "operator": "In", "values": ["a"]}]}
                 cluster.wait(lambda: terms(agents(cluster)), lambda seen: seen == [rack], what="agents in rack a only")
@@ -314,7 +314,7 @@ class TestDeletion:
 
 def test_daemonset_that_others_change_or_delete_is_put_right(cluster: Cluster) -> None:
     with operating(cluster):
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         before = cluster.wait(lambda: agents(cluster), what="the agents")
         image = before["spec"]["template"]["spec"]["containers"][0]["image"]
         name = before["metadata"]["name"]
@@ -334,10 +334,10 @@ def test_daemonset_that_others_change_or_delete_is_put_right(cluster: Cluster) -
 
 def test_api_server_that_restarts_is_survived(cluster: Cluster) -> None:
     with operating(cluster) as operator:
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         before = wait_data(cluster, FAKES)
         cluster.control.restart(API_SERVER)
-        cluster.apply(group("later", interfaces=[{"name": "net5"}]))
+        cluster.apply(group_manifest("later", interfaces=[{"name": "net5"}]))
         wait_data(cluster, FAKES, "later")
         cluster.kubectl("delete", "node", "fake-0004")
         cluster.wait(lambda: len(data(cluster)), lambda count: count == FAKES - 1, what="nodes are still watched")
@@ -362,7 +362,7 @@ def test_group_deleted_while_nobody_watched_is_not_brought_back(
 ) -> None:
     """kopf tells nothing of it; made again, its node groups would be deleted and made again without end."""
     with operating(cluster) as operator:
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         wait_data(cluster, FAKES)
         known = {one["metadata"]["uid"] for one in node_groups(cluster).values()}
         with unwatched(cluster, operator):
@@ -392,13 +392,13 @@ def test_group_deleted_while_nobody_watched_is_not_brought_back(
 def test_what_a_deletion_leaves_is_not_given_back_to_the_group(cluster: Cluster) -> None:
     """With --cascade=orphan the node groups stay, without an owner; given a dead one, they would be collected."""
     with operating(cluster) as operator:
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         before = wait_data(cluster, FAKES)
         with unwatched(cluster, operator):
             cluster.kubectl("delete", "ipmpgroup", "data", "--cascade=orphan")
             for node in before:  # a garbage collector that knows no node groups yet leaves that to others
                 strip(cluster, f"data.{node}", "ownerReferences")
-        cluster.apply(group("later", interfaces=[{"name": "net5"}]))
+        cluster.apply(group_manifest("later", interfaces=[{"name": "net5"}]))
         wait_data(cluster, FAKES, "later")
         cluster.kubectl("delete", "ipmpnodegroup", "later.fake-0000", "--wait=false")
         withdraw(cluster, "later.fake-0000")
@@ -409,7 +409,7 @@ def test_what_a_deletion_leaves_is_not_given_back_to_the_group(cluster: Cluster)
         )
     left = [one["metadata"] for one in node_groups(cluster).values()]
     assert not [one for one in left if "deletionTimestamp" in one or "ownerReferences" in one]
-    cluster.apply(group())
+    cluster.apply(group_manifest())
     with operating(cluster):
         cluster.wait(
             lambda: [one["metadata"].get("ownerReferences") for one in node_groups(cluster).values()],
@@ -422,7 +422,7 @@ def test_what_a_deletion_leaves_is_not_given_back_to_the_group(cluster: Cluster)
 def test_daemonset_replaced_while_nobody_watched_is_put_right(cluster: Cluster) -> None:
     """Its generation is that of the one before: each begins with 1."""
     with operating(cluster) as operator:
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         ours = cluster.wait(lambda: agents(cluster), what="the agents")
         name, image = ours["metadata"]["name"], "elsewhere.test/other:1"
         theirs = copy.deepcopy(ours)
@@ -441,7 +441,7 @@ def test_daemonset_replaced_while_nobody_watched_is_put_right(cluster: Cluster) 
 
 def test_api_server_that_is_away_for_longer_than_the_lease_is_survived(cluster: Cluster) -> None:
     with operating(cluster) as operator:
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         before = wait_data(cluster, FAKES)
         cluster.control.processes.stop(API_SERVER)
         try:
@@ -450,7 +450,7 @@ def test_api_server_that_is_away_for_longer_than_the_lease_is_survived(cluster: 
             cluster.control.processes.start(API_SERVER)
             cluster.control.wait_ready()
         operator.wait_leading()  # nobody else took the lease, so it is the same process
-        cluster.apply(group(failback="Disabled"))
+        cluster.apply(group_manifest(failback="Disabled"))
         cluster.wait(
             lambda: {one["spec"]["failback"] for one in node_groups(cluster).values()},
             lambda seen: seen == {"Disabled"},
@@ -479,7 +479,7 @@ def test_of_two_operators_one_leads_and_the_other_takes_over(cluster: Cluster) -
     first = OperatorProcess(cluster, "operator-0").start().wait_leading()
     second = OperatorProcess(cluster, "operator-1", port=9101).start()
     try:
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         before = wait_data(cluster, FAKES)
         cluster.wait(
             lambda: second.metric("ipmp_operator_leader"), lambda leads: leads == 0, what="the second one waits"
@@ -505,7 +505,9 @@ def test_five_hundred_nodes_are_served_and_then_left_alone(tools: Path) -> None:
         cluster.control.add_fake_nodes(many)
         prepare(cluster)
         with operating(cluster) as operator:
-            cluster.apply(group("many", dataAddresses={"pools": [{"name": "v4", "ranges": ["198.18.8.0/22"]}]}))
+            cluster.apply(
+                group_manifest("many", dataAddresses={"pools": [{"name": "v4", "ranges": ["198.18.8.0/22"]}]})
+            )
             cluster.wait(
                 lambda: len(cluster.kubectl("get", "ipmpnodegroups", "-o", "name").splitlines()),
                 lambda count: count == many,
@@ -534,7 +536,7 @@ def test_definitions_that_go_are_not_held_up(cluster: Cluster) -> None:
     """What goes with them is let go, also once there is no kind of group any more. Without it, kopf ends."""
     operator = OperatorProcess(cluster, "operator-3").start().wait_leading()
     try:
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         going = wait_data(cluster, FAKES)
         cluster.kubectl("delete", *DEFINITIONS, "--wait=false")
         assert operator.process.wait(60) == 1, operator.said()
@@ -558,7 +560,7 @@ def test_definitions_that_come_after_the_operator_are_watched_like_any(cluster: 
         cluster.wait(lambda: "page not found" in operator.said(), what="the operator misses them")
         define(cluster)
         operator.wait_leading()
-        cluster.apply(group())
+        cluster.apply(group_manifest())
         cluster.wait(lambda: len(data(cluster)), lambda count: count == FAKES, what="node groups", deadline=soon)
     except BaseException:
         print(operator.said())

@@ -15,7 +15,7 @@ import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.network import CONTROL_ADDRESS, KUBERNETES_SERVICE, PODS
 from tests.cluster.pods import HOME, PORTS, TUNNEL, PodNetwork, Shape, tunnel_address
-from tests.cluster.product import MEMBERS, Applied, group, install_chart, targets
+from tests.cluster.product import MEMBERS, Applied, group_manifest, install_chart, targets
 from tests.cluster.proxy import MODES, KubeProxies
 from tests.lab.pods import pinned_to
 from tests.lab.stream import Sender, TcpStream
@@ -197,5 +197,5 @@ def test_masquerading_of_kube_proxy_is_named_unless_source_nat_comes_before_it(p
         proxies.wait_serves(KUBERNETES_SERVICE, CONTROL_ADDRESS)
         with Applied(pair, "uplink", ADOPTING) as applied:
             wait_suitable(applied, "False", RULES[mode])
-            pair.apply(group(applied.name, targets(pair), **SPEC))
+            pair.apply(group_manifest(applied.name, targets(pair), **SPEC))
             wait_suitable(applied, "True")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from tests.cluster.cluster import Cluster, condition
-from tests.cluster.product import CHART, NAMESPACE, RELEASE, Applied, group, install_chart, wait_group_ready
+from tests.cluster.product import CHART, NAMESPACE, RELEASE, Applied, group_manifest, install_chart, wait_group_ready
 
 if TYPE_CHECKING:
     from tests.cluster.image import Image
@@ -104,7 +104,9 @@ def test_fake_nodes_get_their_agents_and_node_groups(installed: Cluster) -> None
     installed.control.add_fake_nodes(50)
     selector = {"matchLabels": {"ipmp.test/node": "fake"}}
     try:
-        installed.apply(group("many", nodeSelector=selector, testAddresses={"ipv6": "LinkLocal"}, dataAddresses={}))
+        installed.apply(
+            group_manifest("many", nodeSelector=selector, testAddresses={"ipv6": "LinkLocal"}, dataAddresses={})
+        )
         installed.wait(
             lambda: len(installed.get("ipmpnodegroups", "--selector", "ipmp.dev/group=many")),
             lambda count: count == 50,

@@ -9,7 +9,7 @@ import pytest
 
 from ipmp_api.errors import ValidationError
 from ipmp_api.parse import parse_group
-from tests.cluster.product import group
+from tests.cluster.product import group_manifest
 
 if TYPE_CHECKING:
     from tests.cluster.cluster import Cluster
@@ -98,7 +98,7 @@ def refusal(cluster: Cluster, manifest: dict[str, Any]) -> str:
 @pytest.mark.parametrize("case", REFUSED)
 def test_api_server_and_agent_refuse_with_field_and_value_in_the_same_words(installed: Cluster, case: str) -> None:
     spec, wanted = REFUSED[case]
-    manifest = group("bad", **spec)
+    manifest = group_manifest("bad", **spec)
     said = refusal(installed, manifest)
     with pytest.raises(ValidationError) as refused:
         parse_group(manifest)
@@ -113,20 +113,20 @@ def test_api_server_and_agent_refuse_with_field_and_value_in_the_same_words(inst
 
 
 def test_unknown_field_is_refused_by_name(installed: Cluster) -> None:
-    said = refusal(installed, group("bad", failbak="Disabled"))
+    said = refusal(installed, group_manifest("bad", failbak="Disabled"))
     assert 'unknown field "spec.failbak"' in said
 
 
 @pytest.mark.parametrize("name", ["a" * 32, "web.front"])
 def test_name_that_is_no_label_of_31_characters_is_refused(installed: Cluster, name: str) -> None:
-    said = refusal(installed, group(name))
+    said = refusal(installed, group_manifest(name))
     assert "metadata.name" in said
     assert name in said
 
 
 def test_what_is_beyond_the_api_server_is_refused_in_a_condition(installed: Cluster) -> None:
     twice = [{"nodeName": "n1", "addresses": ["198.18.0.9/24"]}, {"nodeName": "n2", "addresses": ["198.18.0.9/24"]}]
-    installed.apply(group("beyond", dataAddresses={"assigned": twice}))
+    installed.apply(group_manifest("beyond", dataAddresses={"assigned": twice}))
     try:
         seen = installed.wait(
             lambda: installed.get("ipmpgroup", "beyond").get("status", {}).get("conditions", ()), what="conditions"

@@ -1,6 +1,6 @@
 """The lab: topologies of network namespaces, faults, traffic meters and the agent as a process in them."""
 
-from tests.lab.agent import Agent, group
+from tests.lab.agent import Agent, group_manifest
 from tests.lab.dump import KernelDump
 from tests.lab.filters import Direction, Family
 from tests.lab.namespaces import CommandFailedError, Namespace, remove_stale, with_own_sysfs
@@ -32,7 +32,7 @@ __all__ = [
     "Switch",
     "TcpStream",
     "Uplink",
-    "group",
+    "group_manifest",
     "remove_stale",
     "wait_for",
     "with_own_sysfs",

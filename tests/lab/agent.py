@@ -28,7 +28,7 @@ METRICS_ADDRESS = "127.0.0.1:9478"
 LOG_TAIL = 30
 
 
-def group(
+def group_manifest(
     name: str = "lab",
     *,
     interfaces: Iterable[str | Mapping[str, Any]] = ("nic0", "nic1"),

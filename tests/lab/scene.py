@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from tests import invariants
-from tests.lab.agent import Agent, group
+from tests.lab.agent import Agent, group_manifest
 from tests.lab.ping import PingTrain
 from tests.lab.sniffer import Sniffer
 from tests.lab.status import group_view
@@ -51,7 +51,7 @@ def usual_group(lab: Lab, **changes: Any) -> dict[str, Any]:
         "targets": [peer.ipv4 for peer in peers] + [link_local(peer.only) for peer in peers],
         "testAddresses": {"ipv4": {"pool": TEST_POOL}},
     }
-    return group(**(wanted | changes))
+    return group_manifest(**(wanted | changes))
 
 
 @dataclass

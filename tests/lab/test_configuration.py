@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests import invariants
-from tests.lab import Agent, KernelDump, Lab, group, wait_for
+from tests.lab import Agent, KernelDump, Lab, group_manifest, wait_for
 from tests.lab.agent import program
 from tests.lab.scene import OTHER_V4, OTHER_V6, V4, V6, Scene, settle, usual_group
 from tests.lab.status import group_view
@@ -38,7 +38,7 @@ def test_bad_manifest_is_refused_by_check_and_run_with_field_and_value(
     tmp_path: Path, change: dict[str, Any], field: str, value: str
 ) -> None:
     path = tmp_path / "group.yaml"
-    path.write_text(yaml.safe_dump(group(**change)), encoding="utf-8")
+    path.write_text(yaml.safe_dump(group_manifest(**change)), encoding="utf-8")
     checked = ipmp_agent("check", "--file", str(path))
     ran = ipmp_agent(
         *("run", "--file", str(path), "--node-name", "lab1"),
@@ -70,7 +70,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_good_manifest_passes_the_check(tmp_path: Path) -> None:
     path = tmp_path / "group.yaml"
-    path.write_text(yaml.safe_dump(group(addresses=["198.18.0.100/24"])), encoding="utf-8")
+    path.write_text(yaml.safe_dump(group_manifest(addresses=["198.18.0.100/24"])), encoding="utf-8")
     assert ipmp_agent("check", "--file", str(path)).returncode == 0
 
 
@@ -100,7 +100,7 @@ def test_withdraw_puts_the_kernel_back_as_it_was_before_the_agent() -> None:
 @pytest.mark.parametrize("killed", [False, True], ids=["running", "killed before"])
 def test_group_taken_from_the_files_leaves_no_trace_and_the_other_group_in_peace(killed: bool) -> None:
     lab = Lab(("nic0", "nic1", "nic2"))
-    other = group("other", interfaces=["nic2"], addresses=["198.18.0.120/24"], targets=[lab.peer(0).ipv4])
+    other = group_manifest("other", interfaces=["nic2"], addresses=["198.18.0.120/24"], targets=[lab.peer(0).ipv4])
     both = [other, usual_group(lab, interfaces=["nic0", "nic1"])]
     with lab, Agent(lab, [other]) as agent:
         wait_for(lambda: lab.host.holders("198.18.0.120"), what="the other group's address")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import invariants
-from tests.lab import Agent, KernelDump, Lab, group, wait_for
+from tests.lab import Agent, KernelDump, Lab, group_manifest, wait_for
 from tests.lab.pods import pinned_to
 from tests.lab.status import group_view, interface_status
 
@@ -49,7 +49,7 @@ def dump(lab: Lab) -> KernelDump:
 def groups(lab: Lab, wanted: Mapping[str, Sequence[str]], first: str) -> list[dict[str, Any]]:
     """The two groups; agents take them in the order of the file."""
     found = [
-        group(name, interfaces=interfaces, addresses=[f"{GIVEN[name]}/24"], targets=[lab.peer(0).ipv4])
+        group_manifest(name, interfaces=interfaces, addresses=[f"{GIVEN[name]}/24"], targets=[lab.peer(0).ipv4])
         for name, interfaces in wanted.items()
     ]
     return sorted(found, key=lambda one: one["metadata"]["name"] != first)

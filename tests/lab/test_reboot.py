@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ipmp_agent.disk.state import FILE_NAME
 from tests import invariants
 from tests.lab import Agent, Lab, wait_for
+from tests.lab.own_network import HOST, V4, V6, dumped, manifest, wait_home, withdraw
 from tests.lab.status import group_view
-from tests.lab.test_adoption import HOST, V4, V6, dumped, manifest, wait_home, withdraw
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import invariants
-from tests.lab import Agent, KernelDump, Lab, PingTrain, TcpStream, group, wait_for
+from tests.lab import Agent, KernelDump, Lab, PingTrain, TcpStream, group_manifest, wait_for
 from tests.lab.status import group_view
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def nameless(lab: Lab) -> KernelDump:
 
 
 def good(lab: Lab, **changes: Any) -> dict[str, Any]:
-    return group(**{"targets": [lab.peer(0).ipv4, lab.peer(1).ipv4]} | changes)
+    return group_manifest(**{"targets": [lab.peer(0).ipv4, lab.peer(1).ipv4]} | changes)
 
 
 def cuts_off(lab: Lab) -> dict[str, Any]:

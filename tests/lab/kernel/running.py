@@ -6,6 +6,7 @@ import asyncio
 import threading
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ipmp_agent.core.actions import Announce, Move, MoveAddresses
@@ -13,13 +14,14 @@ from ipmp_agent.core.events import Family, TestAddressChanged
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.kernel import Kernel
 from ipmp_agent.linux.messages.netlink import Dumper
-from ipmp_api.types import DataAddress, Existing, InterfaceMatch, Member, NodeGroup, Policies
+from ipmp_api.types import Existing, InterfaceMatch, Member, NodeGroup
 from tests.lab import wait_for
+from tests.node_groups import node_group
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from concurrent.futures import Future
-    from ipaddress import IPv4Interface, IPv6Interface
+    from ipaddress import IPv6Interface
 
     from ipmp_agent.core.events import Event
     from tests.lab import Lab, Namespace
@@ -30,15 +32,17 @@ E = TypeVar("E")
 GROUP = "data"
 
 
-def node_group(*members: str | Member, addresses: tuple[Any, ...] = (), **policies: Any) -> NodeGroup:
-    """A compiled group of members by name, with these data addresses."""
-    return NodeGroup(
-        GROUP,
-        "host",
-        tuple(m if isinstance(m, Member) else Member(InterfaceMatch(name=m)) for m in members or ("nic0", "nic1")),
-        tuple(DataAddress(address) for address in addresses),
-        policies=Policies(**{"existing": Existing.IGNORE} | policies),
+def kernel_group(*members: str | Member, addresses: Iterable[Any] = (), **policies: Any) -> NodeGroup:
+    """A group of these members, or of nic0 and nic1, that leaves alone what it finds on them unless told otherwise."""
+    return node_group(
+        GROUP, members or ("nic0", "nic1"), node="host", addresses=addresses, **{"existing": Existing.IGNORE} | policies
     )
+
+
+def with_tests(*addresses: str) -> list[Member]:
+    """Members nic0 and nic1 with these IPv4 test addresses."""
+    names = ("nic0", "nic1")
+    return [Member(InterfaceMatch(name=n), test_ipv4=IPv4Interface(a)) for n, a in zip(names, addresses, strict=True)]
 
 
 @dataclass(frozen=True)

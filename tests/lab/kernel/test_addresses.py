@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import operator
 import time
 from functools import partial
-from ipaddress import IPv4Interface, ip_interface
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,10 +24,11 @@ from ipmp_agent.core.events import (
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group import data_addresses, reconcile
 from ipmp_agent.linux.messages import addresses, netlink
-from ipmp_api.types import DeletionPolicy, InterfaceMatch, Member, Mode
+from ipmp_api.types import DeletionPolicy, Mode
 from tests.lab import Sniffer, wait_for
 from tests.lab.kernel.bare import Notifications, send
-from tests.lab.kernel.running import GROUP, moves, node_group, place, where
+from tests.lab.kernel.dumps import differences, dump
+from tests.lab.kernel.running import GROUP, kernel_group, moves, place, where, with_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,37 +54,11 @@ def protocols(kernel: RunningKernel, index: int) -> dict[str, int]:
     return kernel.run(read)
 
 
-def dump(lab: Lab) -> dict[str, str]:
-    """Everything of the host that this agent could touch, as text to compare."""
-    read = {
-        "addresses": lab.host.namespace.run("ip", "-d", "address", "show"),
-        "routes4": lab.host.namespace.run("ip", "-4", "-d", "route", "show", "table", "all"),
-        "routes6": lab.host.namespace.run("ip", "-6", "-d", "route", "show", "table", "all"),
-        "nexthops": lab.host.namespace.run("ip", "nexthop", "show"),
-        "settings": lab.host.namespace.run("sh", "-c", "grep . /proc/sys/net/ipv4/conf/nic*/*"),
-    }
-    read["addresses"] = read["addresses"].replace("tentative ", "")  # link-local addresses of a young lab
-    texts = {name: text.splitlines() for name, text in read.items()}
-    for family in ("routes4", "routes6"):
-        # Order is meaningful among equal routes of the main table only: of the others the kernel picks by interface.
-        main = [line for line in texts[family] if " table local " not in line]
-        texts[family] = main + sorted(line for line in texts[family] if " table local " in line)
-    return {name: "\n".join(lines) for name, lines in texts.items()}
-
-
-def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    return [
-        line
-        for name in before
-        for line in difflib.unified_diff(before[name].splitlines(), after[name].splitlines(), name, lineterm="", n=0)
-    ]
-
-
 # -- moves ------------------------------------------------------------------------------------------------------------
 
 
 def test_addresses_move_in_one_batch_and_carry_our_tag(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=ALL))
+    kernel.configure(kernel_group(addresses=ALL))
     place(lab, kernel, *ALL)
     kernel.perform(moves(*ALL, source="nic0", destination="nic1"))
     assert [where(lab, a) for a in ALL] == [["nic1"]] * 3
@@ -97,7 +71,7 @@ def test_addresses_move_in_one_batch_and_carry_our_tag(lab: Lab, kernel: Running
 
 
 def test_an_address_is_on_its_new_member_before_it_leaves_the_old(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4, WIDE)))  # of an IPv6 address the kernel tells later that it is there
+    kernel.configure(kernel_group(addresses=(V4, WIDE)))  # of an IPv6 address the kernel tells later that it is there
     place(lab, kernel, V4, WIDE)
     old, new = (lab.host.nic(nic).index for nic in ("nic0", "nic1"))
     with Notifications(lab.host.namespace) as notifications:
@@ -111,7 +85,7 @@ def test_an_address_is_on_its_new_member_before_it_leaves_the_old(lab: Lab, kern
 def test_an_ipv6_move_is_usable_at_once(lab: Lab, kernel: RunningKernel) -> None:
     # The lab turns duplicate detection off; the kernel's default would keep an address tentative for over a second.
     lab.host.namespace.sysctl({f"ipv6/conf/{nic}/accept_dad": 1 for nic in ("nic0", "nic1")})
-    kernel.configure(node_group(addresses=(V6,)))
+    kernel.configure(kernel_group(addresses=(V6,)))
     place(lab, kernel, V6)
     kernel.perform(moves(V6, source="nic0", destination="nic1"))
     assert "tentative" not in entry(lab, "nic1", V6)
@@ -119,7 +93,7 @@ def test_an_ipv6_move_is_usable_at_once(lab: Lab, kernel: RunningKernel) -> None
 
 def test_deleting_a_primary_address_does_not_take_its_secondaries_along(lab: Lab, kernel: RunningKernel) -> None:
     first, second = ip_interface("198.18.0.20/24"), ip_interface("198.18.0.21/24")
-    kernel.configure(node_group(addresses=(first, second)))
+    kernel.configure(kernel_group(addresses=(first, second)))
     place(lab, kernel, first)
     place(lab, kernel, second)
     kernel.perform(moves(first, source="nic0", destination="nic1"))
@@ -127,7 +101,7 @@ def test_deleting_a_primary_address_does_not_take_its_secondaries_along(lab: Lab
 
 
 def test_an_address_moves_from_an_interface_that_vanished(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=ALL))
+    kernel.configure(kernel_group(addresses=ALL))
     place(lab, kernel, *ALL)
     lab.host.nic("nic0").remove()
     kernel.await_event(InterfaceVanished)
@@ -142,7 +116,7 @@ def test_many_addresses_of_both_families_move_together(lab: Lab, kernel: Running
     many = tuple(ip_interface(f"198.18.{i // 200 + 1}.{i % 200 + 1}/32") for i in range(1000))
     many += tuple(ip_interface(f"2001:db8:0:7::{i:x}/128") for i in range(1, 1001))
     lab.host.namespace.batch(f"address add {address} dev nic0 nodad" for address in many)
-    told = kernel.configure(node_group(addresses=many))
+    told = kernel.configure(kernel_group(addresses=many))
     assert sum(isinstance(event, AddressFound) for event in told) == 2000
     kernel.perform(moves(*many, source="nic0", destination="nic1"))
     listed = lab.host.namespace.ip_json("address", "show")
@@ -153,7 +127,7 @@ def test_many_addresses_of_both_families_move_together(lab: Lab, kernel: Running
 
 
 def test_what_the_kernel_refuses_becomes_an_event_and_harms_no_other(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=ALL))
+    kernel.configure(kernel_group(addresses=ALL))
     place(lab, kernel, *ALL)
     lab.host.namespace.sysctl({"ipv6/conf/nic1/disable_ipv6": 1})
     kernel.perform(moves(*ALL, source="nic0", destination="nic1"))
@@ -163,7 +137,7 @@ def test_what_the_kernel_refuses_becomes_an_event_and_harms_no_other(lab: Lab, k
 
 
 def test_a_withdrawn_address_is_gone(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     place(lab, kernel, V4)
     kernel.perform(moves(V4, source="nic0", destination=None))
     assert where(lab, V4) == []
@@ -179,7 +153,7 @@ def test_an_address_that_another_host_has_is_refused_and_cleared_later(
     monkeypatch.setattr(data_addresses, "REFUSED_RETRY", 0.2)
     nodad = ["nodad"] if address.version == 6 else []
     lab.peer(1).namespace.ip("address", "add", str(address), "dev", "eth0", *nodad)
-    kernel.configure(node_group(addresses=(address,)))
+    kernel.configure(kernel_group(addresses=(address,)))
     kernel.perform(moves(address, source=None, destination="nic0"), Announce("nic0", (address,)))
     refused = kernel.await_event(AddressRefused)
     assert refused.reason is Reason.ADDRESS_CONFLICT
@@ -192,7 +166,7 @@ def test_an_address_that_another_host_has_is_refused_and_cleared_later(
 
 def test_an_address_is_not_announced_before_its_check_is_over(lab: Lab, kernel: RunningKernel) -> None:
     lab.peer(1).namespace.ip("address", "add", str(V4), "dev", "eth0")
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     with Sniffer(lab.peer(0).namespace) as sniffer:
         kernel.perform(moves(V4, source=None, destination="nic0"), Announce("nic0", (V4,)))
         kernel.await_event(AddressRefused)
@@ -201,7 +175,7 @@ def test_an_address_is_not_announced_before_its_check_is_over(lab: Lab, kernel: 
 
 
 def test_a_check_follows_its_address_to_another_member(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     kernel.perform(
         moves(V4, source=None, destination="nic0"),
         moves(V4, source="nic0", destination="nic1"),
@@ -210,9 +184,9 @@ def test_a_check_follows_its_address_to_another_member(lab: Lab, kernel: Running
 
 
 def test_a_check_under_way_survives_a_new_configuration(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     kernel.perform(moves(V4, source=None, destination="nic0"))
-    kernel.configure(node_group(addresses=(V4, V6)))
+    kernel.configure(kernel_group(addresses=(V4, V6)))
     wait_for(lambda: where(lab, V4), lambda seen: seen == ["nic0"])
     assert kernel.events(AddressFound) == []
 
@@ -221,7 +195,7 @@ def test_a_check_under_way_survives_a_new_configuration(lab: Lab, kernel: Runnin
 def test_an_address_withdrawn_before_its_arrival_was_told_stays_away(
     lab: Lab, kernel: RunningKernel, address: Any
 ) -> None:
-    kernel.configure(node_group(addresses=(address,)))
+    kernel.configure(kernel_group(addresses=(address,)))
     place(lab, kernel, address)
 
     def at_once(facade: Any) -> None:
@@ -239,13 +213,8 @@ def test_an_address_withdrawn_before_its_arrival_was_told_stays_away(
 # -- test addresses ---------------------------------------------------------------------------------------------------
 
 
-def with_tests(*addresses: str) -> list[Member]:
-    names = ("nic0", "nic1")
-    return [Member(InterfaceMatch(name=n), test_ipv4=IPv4Interface(a)) for n, a in zip(names, addresses, strict=True)]
-
-
 def test_ipv4_test_addresses_are_installed_with_scope_link(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(*with_tests("198.18.0.101/24", "198.18.0.102/24")))
+    kernel.configure(kernel_group(*with_tests("198.18.0.101/24", "198.18.0.102/24")))
     for name, address in (("nic0", "198.18.0.101"), ("nic1", "198.18.0.102")):
         event = kernel.await_test_address(name, Family.IPV4)
         assert (str(event.address), event.duplicate) == (address, False)
@@ -254,14 +223,14 @@ def test_ipv4_test_addresses_are_installed_with_scope_link(lab: Lab, kernel: Run
 
 
 def test_a_test_address_that_another_host_has_is_told_as_duplicate(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(*with_tests("198.18.0.201/24", "198.18.0.102/24")))
+    kernel.configure(kernel_group(*with_tests("198.18.0.201/24", "198.18.0.102/24")))
     event = kernel.await_event(TestAddressChanged, lambda e: e.duplicate)
     assert (event.interface, str(event.address)) == ("nic0", "198.18.0.201")
     assert where(lab, ip_interface("198.18.0.201")) == []
 
 
 def test_a_test_address_that_is_taken_away_is_told_and_put_back(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(*with_tests("198.18.0.101/24", "198.18.0.102/24")))
+    kernel.configure(kernel_group(*with_tests("198.18.0.101/24", "198.18.0.102/24")))
     ready = lambda e: (e.interface, e.family) == ("nic0", Family.IPV4) and e.address is not None  # noqa: E731
     kernel.await_event(TestAddressChanged, ready)
     kernel.forget()
@@ -272,7 +241,7 @@ def test_a_test_address_that_is_taken_away_is_told_and_put_back(lab: Lab, kernel
 
 
 def test_link_local_addresses_come_and_go_with_the_interface(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     for name in ("nic0", "nic1"):
         kernel.await_test_address(name)
     kernel.forget()
@@ -287,7 +256,7 @@ def test_link_local_addresses_come_and_go_with_the_interface(lab: Lab, kernel: R
 
 def test_a_restart_changes_nothing_and_knows_its_own(lab: Lab, start_kernel: Callable[[], RunningKernel]) -> None:
     first = start_kernel()
-    configuration = node_group(*with_tests("198.18.0.101/24", "198.18.0.102/24"), addresses=ALL)
+    configuration = kernel_group(*with_tests("198.18.0.101/24", "198.18.0.102/24"), addresses=ALL)
     first.configure(configuration)
     place(lab, first, V4, WIDE, on="nic0")
     place(lab, first, V6, on="nic1")
@@ -311,14 +280,14 @@ def test_a_move_that_was_cut_short_is_finished_after_a_restart(
     lab: Lab, start_kernel: Callable[[], RunningKernel], *, remembered: bool
 ) -> None:
     first = start_kernel()
-    first.configure(node_group(addresses=(V4,)))
+    first.configure(kernel_group(addresses=(V4,)))
     place(lab, first, V4, on="nic1")
     memory = first.call(lambda k: k.memory(GROUP)) if remembered else None
     first.close()
     assert send(lab.host.namespace, addresses.add(lab.host.nic("nic0").index, V4)) == []
     assert where(lab, V4) == ["nic0", "nic1"]
     second = start_kernel()
-    (found,) = [e for e in second.configure(node_group(addresses=(V4,)), memory) if isinstance(e, AddressFound)]
+    (found,) = [e for e in second.configure(kernel_group(addresses=(V4,)), memory) if isinstance(e, AddressFound)]
     assert where(lab, V4) == [found.interface]
     assert not remembered or found.interface == "nic1"
 
@@ -327,15 +296,15 @@ def test_an_address_dropped_from_the_configuration_while_away_is_removed(
     lab: Lab, start_kernel: Callable[[], RunningKernel]
 ) -> None:
     first = start_kernel()
-    first.configure(node_group(addresses=(V4, V6)))
+    first.configure(kernel_group(addresses=(V4, V6)))
     place(lab, first, V4, V6)
     first.close()
-    start_kernel().configure(node_group(addresses=(V6,)))
+    start_kernel().configure(kernel_group(addresses=(V6,)))
     assert (where(lab, V4), where(lab, V6)) == ([], ["nic0"])
 
 
 def test_what_another_program_removes_is_back_and_counted(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4, V6)))
+    kernel.configure(kernel_group(addresses=(V4, V6)))
     place(lab, kernel, V4, V6)
     for round_ in range(1, 6):  # two within a moment count as one
         lab.host.namespace.ip("address", "flush", "dev", "nic0", "scope", "global")
@@ -348,7 +317,7 @@ def test_what_another_program_removes_is_back_and_counted(lab: Lab, kernel: Runn
 def test_a_program_that_takes_away_again_and_again_is_answered_more_and_more_slowly(
     lab: Lab, kernel: RunningKernel
 ) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     place(lab, kernel, V4)
     delete = addresses.delete(lab.host.nic("nic0").index, V4)
     taken = 0
@@ -363,7 +332,7 @@ def test_a_program_that_takes_away_again_and_again_is_answered_more_and_more_slo
 
 
 def test_our_own_moves_are_not_foreign_changes(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=ALL))
+    kernel.configure(kernel_group(addresses=ALL))
     place(lab, kernel, *ALL)
     for _ in range(5):
         kernel.perform(moves(*ALL, source="nic0", destination="nic1"), moves(*ALL, source="nic1", destination="nic0"))
@@ -372,7 +341,7 @@ def test_our_own_moves_are_not_foreign_changes(lab: Lab, kernel: RunningKernel) 
 
 
 def test_an_address_put_on_a_member_by_somebody_is_found(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     lab.host.namespace.ip("address", "add", str(V4), "dev", "nic1")
     assert kernel.await_event(AddressFound) == AddressFound(V4, "nic1")
 
@@ -389,7 +358,7 @@ def test_withdrawal_leaves_everything_as_it_was_found(lab: Lab, kernel: RunningK
     )
     before = dump(lab)
     found = (ip_interface("198.18.0.50/24"), ip_interface("2001:db8:0:1::50/64"))
-    configuration = node_group(*with_tests("198.18.0.101/24", "198.18.0.102/24"), addresses=(*ALL, *found))
+    configuration = kernel_group(*with_tests("198.18.0.101/24", "198.18.0.102/24"), addresses=(*ALL, *found))
     kernel.configure(configuration)
     place(lab, kernel, *ALL)
     kernel.perform(moves(*found, source="nic0", destination="nic1"))
@@ -404,14 +373,14 @@ def test_an_address_returns_to_its_home_as_it_was(lab: Lab, kernel: RunningKerne
         ["address add 198.18.0.50/24 dev nic0 brd +", "route add default via 198.18.0.201 dev nic0 metric 100"]
     )
     found = ip_interface("198.18.0.50/24")
-    kernel.configure(node_group(addresses=(found,)))
+    kernel.configure(kernel_group(addresses=(found,)))
     before = dump(lab)
     kernel.perform(moves(found, source="nic0", destination="nic1"), moves(found, source="nic1", destination="nic0"))
     wait_for(lambda: differences(before, dump(lab)), lambda seen: not seen, deadline=3)
 
 
 def test_retain_leaves_the_last_state(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,), deletion_policy=DeletionPolicy.RETAIN))
+    kernel.configure(kernel_group(addresses=(V4,), deletion_policy=DeletionPolicy.RETAIN))
     place(lab, kernel, V4)
     before = dump(lab)
     kernel.run(lambda k: k.withdraw(GROUP))
@@ -423,7 +392,7 @@ def test_observing_writes_nothing(lab: Lab, kernel: RunningKernel) -> None:
         ["address add 198.18.0.50/24 dev nic0", "route add default via 198.18.0.201 dev nic0 metric 100"]
     )
     before = dump(lab)
-    configuration = node_group(*with_tests("198.18.0.101/24", "198.18.0.102/24"), addresses=ALL, mode=Mode.OBSERVE)
+    configuration = kernel_group(*with_tests("198.18.0.101/24", "198.18.0.102/24"), addresses=ALL, mode=Mode.OBSERVE)
     told = kernel.configure(configuration)
     kernel.perform(moves(*ALL, source=None, destination="nic0"), Announce("nic0", ALL))
     kernel.run(lambda k: k.reconcile(GROUP))
@@ -440,13 +409,13 @@ def test_a_check_under_way_ends_with_managing_and_begins_again_with_it(lab: Lab,
     def checks(facade: Any) -> set[Any]:
         return {address for address in (V4, V6, test_address) if address in facade._host.checks}
 
-    kernel.configure(node_group(*members, addresses=(V4, V6)))
+    kernel.configure(kernel_group(*members, addresses=(V4, V6)))
     kernel.perform(moves(V4, V6, source=None, destination="nic0"))
     assert kernel.call(checks) == {V4, V6, test_address}
-    kernel.configure(node_group(*members, addresses=(V4, V6), mode=Mode.OBSERVE))
+    kernel.configure(kernel_group(*members, addresses=(V4, V6), mode=Mode.OBSERVE))
     assert kernel.call(checks) == set()
     assert [where(lab, each) for each in (V4, V6, test_address)] == [[], [], []]
-    kernel.configure(node_group(*members, addresses=(V4, V6)))
+    kernel.configure(kernel_group(*members, addresses=(V4, V6)))
     for each in (V4, V6, test_address):
         wait_for(partial(where, lab, each), lambda seen: seen == ["nic0"], what=str(each))
 
@@ -463,7 +432,7 @@ def settings(lab: Lab, nic: str) -> dict[str, str]:
 def test_settings_are_applied_repaired_and_put_back(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.namespace.sysctl({"ipv4/conf/nic0/rp_filter": 1, "ipv4/conf/nic1/arp_announce": 1})
     before = [settings(lab, nic) for nic in ("nic0", "nic1")]
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     wanted = {"arp_ignore": "1", "arp_announce": "2", "rp_filter": "2", "promote_secondaries": "1"}
     assert [settings(lab, nic) for nic in ("nic0", "nic1")] == [wanted, wanted]
     lab.host.namespace.sysctl({"ipv4/conf/nic0/arp_ignore": 0})
@@ -475,7 +444,7 @@ def test_settings_are_applied_repaired_and_put_back(lab: Lab, kernel: RunningKer
 
 
 def test_a_member_that_returns_gets_its_settings_again(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     lab.host.nic("nic0").remove()
     kernel.await_event(InterfaceVanished)
     lab.host.nic("nic0").insert(index=88)
@@ -491,7 +460,7 @@ def test_what_a_late_member_had_is_on_disk_before_it_is_changed(lab: Lab, kernel
         saved.append((memory.get("nic1"), settings(lab, "nic1") if present else {}))
 
     lab.host.nic("nic1").remove()
-    kernel.run(lambda k: k.configure(node_group(), None, secure))
+    kernel.run(lambda k: k.configure(kernel_group(), None, secure))
     lab.host.nic("nic1").insert(index=88)
     wait_for(lambda: settings(lab, "nic1"), lambda now: now["arp_ignore"] == "1")
     noted, found = saved[-1]
@@ -500,7 +469,7 @@ def test_what_a_late_member_had_is_on_disk_before_it_is_changed(lab: Lab, kernel
 
 
 def test_a_value_of_all_interfaces_that_defeats_ours_is_found(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     assert kernel.call(lambda k: k.findings(GROUP)) == ()
     lab.host.namespace.sysctl({"ipv4/conf/all/arp_ignore": 2})
     (finding,) = kernel.call(lambda k: k.findings(GROUP))
@@ -510,9 +479,9 @@ def test_a_value_of_all_interfaces_that_defeats_ours_is_found(lab: Lab, kernel: 
 
 def test_a_member_dropped_from_the_configuration_is_left_as_it_was_found(lab: Lab, kernel: RunningKernel) -> None:
     before = settings(lab, "nic1")
-    kernel.configure(node_group(*with_tests("198.18.0.101/24", "198.18.0.102/24"), addresses=(V4,)))
+    kernel.configure(kernel_group(*with_tests("198.18.0.101/24", "198.18.0.102/24"), addresses=(V4,)))
     place(lab, kernel, V4, on="nic1")
-    kernel.configure(node_group(*with_tests("198.18.0.101/24", "198.18.0.102/24")[:1], addresses=(V4,)))
+    kernel.configure(kernel_group(*with_tests("198.18.0.101/24", "198.18.0.102/24")[:1], addresses=(V4,)))
     assert where(lab, V4) == ["nic1"], "the core moves it, in its own time"
     kernel.perform(moves(V4, source="nic1", destination="nic0"))
     kernel.run(lambda k: k.reconcile(GROUP))

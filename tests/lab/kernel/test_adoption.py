@@ -13,9 +13,9 @@ from ipmp_agent.core.events import AddressAdopted, AddressReleased, InterfaceVan
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import DeletionPolicy, Existing, Mode
 from tests.lab import wait_for
-from tests.lab.kernel.running import GROUP, moves, node_group, where
+from tests.lab.kernel.dumps import differences, dump
+from tests.lab.kernel.running import GROUP, kernel_group, moves, where, with_tests
 from tests.lab.kernel.tables import tables
-from tests.lab.kernel.test_addresses import differences, dump, with_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ ALL = (V4, SECOND_V4, OTHER, V6, SECOND_V6)
 
 
 def adopting(*members: Any, **policies: Any) -> Any:
-    return node_group(*members, **{"existing": Existing.ADOPT} | policies)
+    return kernel_group(*members, **{"existing": Existing.ADOPT} | policies)
 
 
 @pytest.fixture
@@ -122,12 +122,12 @@ def test_withdrawal_without_a_move_leaves_everything_as_it_was(host: Lab, kernel
 
 def test_ignoring_again_gives_back_what_was_moved(host: Lab, kernel: RunningKernel) -> None:
     before = dump(host)
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     ignoring = dump(host)
     kernel.configure(adopting())
     move_all(host, kernel, "nic0", "nic1")
     kernel.perform(moves(*ALL, source="nic1", destination=None))
-    kernel.configure(node_group(), json.loads(json.dumps(kernel.call(lambda k: k.memory(GROUP)))))
+    kernel.configure(kernel_group(), json.loads(json.dumps(kernel.call(lambda k: k.memory(GROUP)))))
     wait_for(lambda: differences(ignoring, dump(host)), lambda seen: not seen, deadline=3)
     kernel.run(lambda k: k.withdraw(GROUP))
     assert "\n".join(differences(before, dump(host))) == ""
@@ -144,7 +144,7 @@ def test_a_restart_with_another_wish_obeys_it(
     memory = json.loads(json.dumps(first.call(lambda k: k.memory(GROUP))))
     first.close()
     second = start_kernel()
-    told = adopted(second.configure(node_group(existing=existing), memory))
+    told = adopted(second.configure(kernel_group(existing=existing), memory))
     if existing is Existing.ADOPT:
         assert {(e.address, e.home, e.interface) for e in told} == {(a, "nic0", "nic1") for a in ALL}
     else:
@@ -155,7 +155,7 @@ def test_a_restart_with_another_wish_obeys_it(
 
 
 def test_ignored_addresses_are_nobodys(host: Lab, kernel: RunningKernel) -> None:
-    assert adopted(kernel.configure(node_group())) == []
+    assert adopted(kernel.configure(kernel_group())) == []
 
 
 def test_leased_addresses_are_refused_and_named(lab: Lab, kernel: RunningKernel) -> None:
@@ -228,7 +228,7 @@ def test_an_address_that_the_configuration_names_too_is_assigned(host: Lab, kern
     kernel.configure(adopting())
     named = ip_interface(f"{V4.ip}/32")
     configuration = adopting()
-    configuration = node_group(addresses=(named,), existing=Existing.ADOPT)
+    configuration = kernel_group(addresses=(named,), existing=Existing.ADOPT)
     kernel.configure(configuration, json.loads(json.dumps(kernel.call(lambda k: k.memory(GROUP)))))
     kernel.perform(moves(named, source="nic0", destination="nic1"))
     assert where(host, V4) == ["nic1"]

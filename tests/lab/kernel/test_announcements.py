@@ -10,7 +10,7 @@ from ipmp_agent.core.actions import Announce
 from ipmp_agent.core.events import InterfaceFound
 from ipmp_api.types import Mode
 from tests.lab import Form, Sniffer, wait_for
-from tests.lab.kernel.running import moves, node_group, place
+from tests.lab.kernel.running import kernel_group, moves, place
 
 if TYPE_CHECKING:
     from tests.lab import Lab
@@ -21,7 +21,7 @@ SCHEDULE = (0.0, 0.1, 0.5, 1.1, 2.2, 5.0)
 
 
 def test_a_move_is_announced_in_both_forms_and_with_override(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4, V6)))
+    kernel.configure(kernel_group(addresses=(V4, V6)))
     place(lab, kernel, V4, V6)
     mac = lab.host.nic("nic1").mac
     with Sniffer(lab.peer(0).namespace) as sniffer:
@@ -35,7 +35,7 @@ def test_a_move_is_announced_in_both_forms_and_with_override(lab: Lab, kernel: R
 
 
 def test_a_new_announcement_ends_the_older_schedule(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     place(lab, kernel, V4)
     kernel.perform(moves(V4, source="nic0", destination="nic1"), Announce("nic1", (V4,)))
     with Sniffer(lab.peer(0).namespace) as sniffer:
@@ -45,7 +45,7 @@ def test_a_new_announcement_ends_the_older_schedule(lab: Lab, kernel: RunningKer
 
 
 def test_a_neighbour_follows_a_move_at_once(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4, V6)))
+    kernel.configure(kernel_group(addresses=(V4, V6)))
     place(lab, kernel, V4, V6)
     peer = lab.peer(0).namespace
     mac = lab.host.nic("nic0").mac
@@ -61,7 +61,7 @@ def test_a_neighbour_follows_a_move_at_once(lab: Lab, kernel: RunningKernel) -> 
 
 
 def test_addresses_are_announced_anew_when_the_mac_of_their_member_changes(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     place(lab, kernel, V4)
     with Sniffer(lab.peer(0).namespace) as sniffer:
         lab.host.namespace.ip("link", "set", "nic0", "address", "02:00:00:00:55:01")
@@ -70,10 +70,10 @@ def test_addresses_are_announced_anew_when_the_mac_of_their_member_changes(lab: 
 
 def test_a_group_that_only_observes_any_more_announces_nothing(lab: Lab, kernel: RunningKernel) -> None:
     """Who takes over by hand may have the address elsewhere."""
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     place(lab, kernel, V4)
     kernel.perform(moves(V4, source="nic0", destination="nic1"), Announce("nic1", (V4,)))
-    kernel.configure(node_group(addresses=(V4,), mode=Mode.OBSERVE))
+    kernel.configure(kernel_group(addresses=(V4,), mode=Mode.OBSERVE))
     sent = kernel.call(lambda k: k.counters["announcements_sent"])
     lab.host.namespace.ip("link", "set", "nic1", "address", "02:00:00:00:55:01")
     kernel.await_event(InterfaceFound, lambda found: found.mac == "02:00:00:00:55:01")
@@ -82,7 +82,7 @@ def test_a_group_that_only_observes_any_more_announces_nothing(lab: Lab, kernel:
 
 
 def test_announcements_keep_their_schedule_and_end_with_it(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4, V6)))
+    kernel.configure(kernel_group(addresses=(V4, V6)))
     place(lab, kernel, V4, V6)
     mac, rounds = lab.host.nic("nic1").mac, len(SCHEDULE)
     with Sniffer(lab.peer(0).namespace) as sniffer:
@@ -106,7 +106,7 @@ def test_every_address_is_announced_once_before_any_is_repeated_and_the_pace_hol
 ) -> None:
     many = tuple(ip_interface(f"198.18.{i // 200 + 1}.{i % 200 + 1}/32") for i in range(300))
     lab.host.namespace.batch(f"address add {address} dev nic0" for address in many)
-    kernel.configure(node_group(addresses=many))
+    kernel.configure(kernel_group(addresses=many))
     mac, first_round = lab.host.nic("nic1").mac, 2 * len(many)
     with Sniffer(lab.peer(0).namespace) as sniffer:
         kernel.perform(moves(*many, source="nic0", destination="nic1"), Announce("nic1", many))

@@ -17,7 +17,7 @@ from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import wait_for
 from tests.lab.carrier import Carrier
 from tests.lab.kernel.bare import Notifications
-from tests.lab.kernel.running import GROUP, node_group
+from tests.lab.kernel.running import GROUP, kernel_group
 from tests.lab.namespaces import batch
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def found(told: Sequence[object]) -> dict[str, InterfaceFound]:
 
 
 def test_members_are_told_before_configure_returns(lab: Lab, kernel: RunningKernel) -> None:
-    told = found(kernel.configure(node_group()))
+    told = found(kernel.configure(kernel_group()))
     for name in ("nic0", "nic1"):
         nic = lab.host.nic(name)
         assert told[name] == InterfaceFound(name, name, nic.index, nic.mac, link=True, speed_megabits=10000)
@@ -42,14 +42,14 @@ def test_members_are_told_before_configure_returns(lab: Lab, kernel: RunningKern
 
 def test_a_member_without_carrier_is_told_so(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.nic("nic1").unplug()
-    told = found(kernel.configure(node_group()))
+    told = found(kernel.configure(kernel_group()))
     assert (told["nic0"].link, told["nic1"].link) == (True, False)
 
 
 def test_members_are_matched_by_alternative_name_and_mac(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.namespace.ip("link", "property", "add", "dev", "nic0", "altname", "enp1s0f0np0")
     mac = lab.host.nic("nic1").mac.upper()
-    told = found(kernel.configure(node_group("enp1s0f0np0", Member(InterfaceMatch(mac_address=mac)))))
+    told = found(kernel.configure(kernel_group("enp1s0f0np0", Member(InterfaceMatch(mac_address=mac)))))
     assert (told["enp1s0f0np0"].name, told[mac].name) == ("nic0", "nic1")
 
 
@@ -58,11 +58,11 @@ def test_a_mac_worn_by_a_stacked_device_too_means_the_one_below(lab: Lab, kernel
     lab.host.namespace.batch(
         ["link add link nic1 name child type macvlan mode bridge", f"link set child address {mac}"]
     )
-    assert found(kernel.configure(node_group(Member(InterfaceMatch(mac_address=mac)))))[mac].name == "nic0"
+    assert found(kernel.configure(kernel_group(Member(InterfaceMatch(mac_address=mac)))))[mac].name == "nic0"
 
 
 def test_carrier_loss_and_return_are_told_once(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     nic = lab.host.nic("nic0")
     for _ in range(3):
         kernel.forget()
@@ -80,7 +80,7 @@ def test_carriers_that_go_in_the_same_instant_are_told_together(
 ) -> None:
     if not reported:
         monkeypatch.setattr(ethtool, "ETHTOOL_GLINK", 0xFFFF)  # no driver answers this
-    told = kernel.configure(node_group())
+    told = kernel.configure(kernel_group())
     assert [event.link for event in told if isinstance(event, InterfaceFound)] == [True if reported else None] * 2
     ports = [nic.port for nic in lab.host.nics.values()]
     for _ in range(5):
@@ -142,7 +142,7 @@ def test_kernel_holds_a_lost_carrier_back_from_all_but_those_who_ask(lab: Lab) -
 
 def test_carrier_loss_is_seen_although_the_kernel_holds_its_event_back(lab: Lab, kernel: RunningKernel) -> None:
     pull = plain_nic(lab)
-    kernel.configure(node_group("nic0", "nic2"))
+    kernel.configure(kernel_group("nic0", "nic2"))
     kernel.await_event(InterfaceFound, lambda e: e.interface == "nic2" and e.link)
     pulled = pull()
     kernel.await_event(LinkChanged, lambda e: e == LinkChanged("nic2", up=False), deadline=5)
@@ -150,7 +150,7 @@ def test_carrier_loss_is_seen_although_the_kernel_holds_its_event_back(lab: Lab,
 
 
 def test_administratively_down_is_down(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     lab.host.namespace.ip("link", "set", "nic0", "down")
     kernel.await_event(LinkChanged, lambda e: e == LinkChanged("nic0", up=False))
     lab.host.namespace.ip("link", "set", "nic0", "up")
@@ -158,7 +158,7 @@ def test_administratively_down_is_down(lab: Lab, kernel: RunningKernel) -> None:
 
 
 def test_a_nic_that_vanishes_and_returns_under_another_index(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     nic = lab.host.nic("nic0")
     nic.remove()
     kernel.await_event(InterfaceVanished)
@@ -172,14 +172,14 @@ def test_a_nic_that_vanishes_and_returns_under_another_index(lab: Lab, kernel: R
 
 def test_a_nic_that_appears_after_the_start(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.nic("nic1").remove()
-    assert set(found(kernel.configure(node_group()))) == {"nic0"}
+    assert set(found(kernel.configure(kernel_group()))) == {"nic0"}
     lab.host.nic("nic1").insert()
     assert kernel.await_event(InterfaceFound, lambda e: e.interface == "nic1").refusal is None
 
 
 def test_a_rename_loses_a_member_by_name_and_not_one_by_mac(lab: Lab, kernel: RunningKernel) -> None:
     nic = lab.host.nic("nic0")
-    kernel.configure(node_group(Member(InterfaceMatch(mac_address=nic.mac)), "nic1"))
+    kernel.configure(kernel_group(Member(InterfaceMatch(mac_address=nic.mac)), "nic1"))
     nic.rename("uplink7")
     assert kernel.await_event(InterfaceFound, lambda e: e.name == "uplink7").interface == nic.mac
     lab.host.nic("nic1").rename("uplink8")
@@ -190,13 +190,13 @@ def test_a_rename_loses_a_member_by_name_and_not_one_by_mac(lab: Lab, kernel: Ru
 
 
 def test_a_nic_moved_to_another_namespace_has_vanished(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     lab.host.nic("nic0").move_to(lab.peer(0).namespace)
     kernel.await_event(InterfaceVanished, lambda e: e.interface == "nic0")
 
 
 def test_changes_of_mac_and_mtu_are_told(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     lab.host.namespace.batch(["link set nic0 mtu 1400", "link set nic0 address 02:00:00:00:99:01"])
     event = kernel.await_event(InterfaceFound, lambda e: e.mac == "02:00:00:00:99:01")
     assert event.mtu == 1400
@@ -214,19 +214,19 @@ def test_an_unfit_interface_is_refused_and_harms_no_other(
     lab: Lab, kernel: RunningKernel, commands: list[str], reason: Reason
 ) -> None:
     lab.host.namespace.batch(commands)
-    told = found(kernel.configure(node_group()))
+    told = found(kernel.configure(kernel_group()))
     assert (told["nic0"].refusal, told["nic1"].refusal) == (reason, None)
     assert kernel.call(lambda k: list(k._host.ports)) == [(GROUP, "nic1")]
 
 
 def test_loopback_and_point_to_point_are_refused(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.namespace.batch(["tuntap add name tun9 mode tun", "link set tun9 up"])
-    told = found(kernel.configure(node_group("lo", "tun9", "nic0")))
+    told = found(kernel.configure(kernel_group("lo", "tun9", "nic0")))
     assert [told[name].refusal for name in ("lo", "tun9", "nic0")] == [Reason.LOOPBACK, Reason.POINT_TO_POINT, None]
 
 
 def test_a_member_that_becomes_a_bridge_port_is_refused_while_it_is_one(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     lab.host.namespace.batch(["link add br9 type bridge", "link set nic0 master br9"])
     kernel.await_event(InterfaceFound, lambda e: e.refusal is Reason.BRIDGE_PORT)
     kernel.forget()
@@ -236,7 +236,7 @@ def test_a_member_that_becomes_a_bridge_port_is_refused_while_it_is_one(lab: Lab
 
 def test_two_members_that_match_one_interface_do_not_share_it(lab: Lab, kernel: RunningKernel) -> None:
     mac = lab.host.nic("nic0").mac
-    told = found(kernel.configure(node_group("nic0", Member(InterfaceMatch(mac_address=mac)))))
+    told = found(kernel.configure(kernel_group("nic0", Member(InterfaceMatch(mac_address=mac)))))
     assert (told["nic0"].refusal, told[mac].refusal) == (None, Reason.INTERFACE_CONFLICT)
 
 
@@ -245,7 +245,7 @@ def test_members_are_told_in_the_order_of_the_configuration_whoever_speaks_first
     lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch, speaker: str
 ) -> None:
     host = lab.host.namespace
-    configuration = node_group("nic1", "nic0", Member(InterfaceMatch(mac_address=lab.host.nic("nic1").mac)))
+    configuration = kernel_group("nic1", "nic0", Member(InterfaceMatch(mac_address=lab.host.nic("nic1").mac)))
     dumper = kernel.kernel._host.dumper
     dump = dumper.dump
 
@@ -267,7 +267,7 @@ def test_members_are_told_in_the_order_of_the_configuration_whoever_speaks_first
 
 
 def test_lost_notifications_are_made_up_for(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     host = lab.host.namespace
 
     def starve(facade: Kernel) -> None:

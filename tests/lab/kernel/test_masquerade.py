@@ -10,7 +10,7 @@ import pytest
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.messages.nftables import EGRESS_PRIORITY
 from ipmp_api.types import Mode
-from tests.lab.kernel.running import GROUP, node_group
+from tests.lab.kernel.running import GROUP, kernel_group
 from tests.lab.kernel.tables import owned_table
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def said(lab: Lab, kernel: RunningKernel, *rulesets: str, **policies: Any) -> st
     """What is said of masquerading, with these rules on the host."""
     for ruleset in rulesets:
         lab.host.namespace.run("nft", "-f", "-", text=ruleset)
-    kernel.configure(node_group(**policies))
+    kernel.configure(kernel_group(**policies))
     kernel.run(lambda facade: facade.reconcile(GROUP))
     found = kernel.call(lambda facade: facade.findings(GROUP))
     return " ".join(finding.message for finding in found if finding.reason is Reason.MASQUERADED)

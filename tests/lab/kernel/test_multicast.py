@@ -16,7 +16,7 @@ from ipmp_agent.core.actions import SetNominee, SetOutbound
 from ipmp_agent.linux.group.multicast import memberships
 from ipmp_api.types import Mode
 from tests.lab import wait_for
-from tests.lab.kernel.running import GROUP, moves, node_group
+from tests.lab.kernel.running import GROUP, kernel_group, moves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,7 @@ def test_a_program_that_joined_on_a_failed_member_hears_again(
     lab: Lab, kernel: RunningKernel, program: tuple[int, socket.socket]
 ) -> None:
     version, listener = program
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     nominate(kernel, "nic0", ("nic0", "nic1"))
     wait_for(lambda: hears(lab, version, listener))
     lab.host.nic("nic0").silence()
@@ -96,7 +96,7 @@ def test_a_program_that_joined_on_a_failed_member_hears_again(
 
 
 def test_a_group_joined_on_an_idle_member_later_is_followed_and_left_with_it(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     nominate(kernel, "nic1", ("nic1",))
     late = lab.host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
     packed = socket.inet_aton("239.9.9.9")
@@ -111,7 +111,7 @@ def test_a_group_joined_on_an_idle_member_later_is_followed_and_left_with_it(lab
 
 
 def test_more_groups_than_one_socket_may_join_are_followed(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     programs = [lab.host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
     wanted = [f"239.7.{i}.{j}" for i in range(3) for j in range(18)]
     for i, group in enumerate(wanted):
@@ -131,7 +131,7 @@ def test_a_member_that_works_without_carrying_is_not_stood_in_for(
 ) -> None:
     """Without spreading, or as a standby: its sockets hear by it, and would hear everything twice."""
     version, listener = program
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     kernel.perform(SetOutbound(("nic1",), ("nic1",)), SetNominee("nic1", "nic1", ("nic0", "nic1")))
     assert GROUPS[version] not in joined(lab, "nic1")
     wait_for(lambda: hears(lab, version, listener) == 1)
@@ -142,14 +142,14 @@ def test_a_group_that_only_observes_any_more_leaves_what_it_joined(
 ) -> None:
     """An agent that starts with such a group joins nothing, and a member that works again would deliver twice."""
     version, _ = program
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     nominate(kernel, "nic1", ("nic1",))
     assert GROUPS[version] in joined(lab, "nic1")
-    kernel.configure(node_group(mode=Mode.OBSERVE))
+    kernel.configure(kernel_group(mode=Mode.OBSERVE))
     assert GROUPS[version] not in joined(lab, "nic1")
     kernel.run(lambda k: k.reconcile(GROUP))
     assert GROUPS[version] not in joined(lab, "nic1")
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     assert GROUPS[version] in joined(lab, "nic1")
 
 
@@ -158,7 +158,7 @@ def test_the_link_is_told_by_igmp_and_mld_unless_nothing_may_be_changed(
     lab: Lab, kernel: RunningKernel, program: tuple[int, socket.socket], mode: Mode
 ) -> None:
     version, _ = program
-    kernel.configure(node_group(mode=mode))
+    kernel.configure(kernel_group(mode=mode))
     with lab.peer(1).namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
         wire.bind(("eth0", ETH_P_IP if version == 4 else ETH_P_IPV6))
         wire.settimeout(0.1)
@@ -190,7 +190,7 @@ def heard_reports(wire: socket.socket, version: int, mac: str) -> Iterator[bytes
 def test_broadcasts_leave_and_arrive_by_a_member_that_works(lab: Lab, kernel: RunningKernel, destination: str) -> None:
     address = ip_interface("198.18.0.50/24")
     lab.host.namespace.batch([f"address add {address} brd + dev nic0", "route add default via 198.18.0.201 dev nic0"])
-    kernel.configure(node_group(addresses=(address,)))
+    kernel.configure(kernel_group(addresses=(address,)))
     kernel.perform(SetOutbound(("nic0",), ("nic0",)))
     with talker(lab.host) as ours, talker(lab.peer(1)) as theirs:
         for failed in (None, "nic0"):

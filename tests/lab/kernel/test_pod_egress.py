@@ -21,7 +21,7 @@ from ipmp_agent.linux.group.pod_egress import RETRY_FIRST, WATCH
 from ipmp_agent.linux.messages.nftables import ChangedMeanwhileError, Nftables
 from ipmp_api.types import DeletionPolicy, Mode
 from tests.lab import wait_for
-from tests.lab.kernel.running import GROUP, node_group, where
+from tests.lab.kernel.running import GROUP, kernel_group, where
 from tests.lab.kernel.tables import TABLE, owned_table, tables
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def move(lab: Lab, kernel: RunningKernel, *addresses: Any, source: str | None, d
 
 
 def installed(lab: Lab, kernel: RunningKernel, **policies: Any) -> None:
-    kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS, **policies))
+    kernel.configure(kernel_group(addresses=(V4, V6), pod_egress=PODS, **policies))
     move(lab, kernel, V4, V6, source=None, destination="nic0")
     wait_for(lambda: tables(lab), lambda seen: seen == EXPECTED)
 
@@ -115,7 +115,7 @@ def test_table_that_somebody_changed_is_made_anew(lab: Lab, kernel: RunningKerne
 def test_tables_of_others_stay(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.namespace.run("nft", "add table ip other; add chain ip other one; add rule ip other one accept")
     before = tables(lab)
-    kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS))
+    kernel.configure(kernel_group(addresses=(V4, V6), pod_egress=PODS))
     move(lab, kernel, V4, V6, source=None, destination="nic0")
     wait_for(lambda: tables(lab), lambda seen: TABLE in seen)
     kernel.run(lambda facade: facade.withdraw(GROUP))
@@ -124,7 +124,7 @@ def test_tables_of_others_stay(lab: Lab, kernel: RunningKernel) -> None:
 
 def test_table_goes_with_the_field(lab: Lab, kernel: RunningKernel) -> None:
     installed(lab, kernel)
-    kernel.configure(node_group(addresses=(V4, V6)))
+    kernel.configure(kernel_group(addresses=(V4, V6)))
     wait_for(lambda: tables(lab), lambda seen: not seen)
 
 
@@ -132,7 +132,7 @@ def test_deletion_removes_the_table_and_retaining_keeps_it(lab: Lab, kernel: Run
     installed(lab, kernel, deletion_policy=DeletionPolicy.RETAIN)
     kernel.run(lambda facade: facade.withdraw(GROUP))
     assert tables(lab) == EXPECTED
-    kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS))
+    kernel.configure(kernel_group(addresses=(V4, V6), pod_egress=PODS))
     kernel.run(lambda facade: facade.withdraw(GROUP))
     assert not tables(lab)
 
@@ -141,7 +141,7 @@ def test_next_agent_keeps_the_address_that_flows_have(
     lab: Lab, kernel: RunningKernel, start_kernel: Callable[[], RunningKernel]
 ) -> None:
     second = ip_interface("198.18.0.9/32")
-    kernel.configure(node_group(addresses=(second, V4, V6), pod_egress=PODS))
+    kernel.configure(kernel_group(addresses=(second, V4, V6), pod_egress=PODS))
     move(lab, kernel, V4, V6, source=None, destination="nic0")
     wait_for(lambda: tables(lab), lambda seen: seen == EXPECTED)
     move(lab, kernel, second, source=None, destination="nic1")
@@ -153,7 +153,7 @@ def test_next_agent_keeps_the_address_that_flows_have(
     memory = kernel.call(lambda facade: facade.memory(GROUP))
     kernel.close()
     restarted = start_kernel()
-    restarted.configure(node_group(addresses=(second, V4, V6), pod_egress=PODS), memory)
+    restarted.configure(kernel_group(addresses=(second, V4, V6), pod_egress=PODS), memory)
     restarted.run(lambda facade: facade.reconcile(GROUP))
     assert tables(lab) == kept
 
@@ -163,19 +163,19 @@ def test_next_agent_removes_a_table_that_is_wanted_no_more(
 ) -> None:
     installed(lab, kernel)
     kernel.close()
-    start_kernel().configure(node_group(addresses=(V4, V6)))
+    start_kernel().configure(kernel_group(addresses=(V4, V6)))
     wait_for(lambda: tables(lab), lambda seen: not seen)
 
 
 def test_observing_writes_nothing(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
-    kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS, mode=Mode.OBSERVE))
+    kernel.configure(kernel_group(addresses=(V4, V6), pod_egress=PODS, mode=Mode.OBSERVE))
     kernel.run(lambda facade: facade.reconcile(GROUP))
     assert not tables(lab)
 
 
 def test_missing_data_address_is_said(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,), pod_egress=PODS))
+    kernel.configure(kernel_group(addresses=(V4,), pod_egress=PODS))
     move(lab, kernel, V4, source=None, destination="nic0")
     wait_for(lambda: tables(lab), lambda seen: "snat ip to 198.18.0.10" in seen)
     assert "ip6 saddr" not in tables(lab)
@@ -186,7 +186,7 @@ def test_missing_data_address_is_said(lab: Lab, kernel: RunningKernel) -> None:
 
 def test_observing_chooses_the_address_that_it_would_give(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
-    kernel.configure(node_group(addresses=(V4,), pod_egress=PODS, mode=Mode.OBSERVE))
+    kernel.configure(kernel_group(addresses=(V4,), pod_egress=PODS, mode=Mode.OBSERVE))
     kernel.run(lambda facade: facade.reconcile(GROUP))
     (finding,) = kernel.call(lambda facade: facade.findings(GROUP))
     assert (finding.reason, "IPv6" in finding.message) == (Reason.EGRESS_ADDRESS_MISSING, True)
@@ -230,7 +230,7 @@ def test_change_right_before_ours_is_seen_first(
             raise
 
     monkeypatch.setattr(Nftables, "commit", commit)
-    kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS))
+    kernel.configure(kernel_group(addresses=(V4, V6), pod_egress=PODS))
     move(lab, kernel, V4, V6, source=None, destination="nic0")
     wait_for(lambda: tables(lab), lambda seen: seen == "table ip other {\n}\n" + EXPECTED)
     assert len(refusals) == 1
@@ -251,7 +251,7 @@ def churning(lab: Lab) -> Iterator[None]:
 
 def test_others_that_change_nf_tables_all_the_time_are_no_change_of_ours(lab: Lab, kernel: RunningKernel) -> None:
     with churning(lab):
-        kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS))
+        kernel.configure(kernel_group(addresses=(V4, V6), pod_egress=PODS))
         move(lab, kernel, V4, V6, source=None, destination="nic0")
         wait_for(lambda: tables(lab), lambda seen: EXPECTED in seen)
         before = handles(lab)
@@ -282,7 +282,7 @@ def test_table_of_somebody_else_is_told_and_asked_for_again_while_the_group_work
 
     monkeypatch.setattr(Nftables, "commit", commit)
     with owned_table(lab):
-        kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS))
+        kernel.configure(kernel_group(addresses=(V4, V6), pod_egress=PODS))
         move(lab, kernel, V4, V6, source=None, destination="nic0")
         wait_for(lambda: len(asked), lambda count: count >= 2)
         (finding,) = kernel.call(lambda facade: facade.findings(GROUP))
@@ -309,7 +309,7 @@ def test_kernel_without_nf_tables_is_told_and_asked_again(
     with monkeypatch.context() as patched:
         for request in ("commit", "generation"):
             patched.setattr(Nftables, request, refuse)
-        kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS))
+        kernel.configure(kernel_group(addresses=(V4, V6), pod_egress=PODS))
         move(lab, kernel, V4, V6, source=None, destination="nic0")
         (finding,) = kernel.call(lambda facade: facade.findings(GROUP))
         assert finding.reason is Reason.KERNEL_REFUSED
@@ -322,7 +322,7 @@ def test_kernel_without_nf_tables_is_told_and_asked_again(
 
 def test_group_leaves_a_kernel_that_refused_the_table(lab: Lab, kernel: RunningKernel) -> None:
     with owned_table(lab):
-        kernel.configure(node_group(addresses=(V4, V6), pod_egress=PODS))
+        kernel.configure(kernel_group(addresses=(V4, V6), pod_egress=PODS))
         move(lab, kernel, V4, V6, source=None, destination="nic0")
         wait_for(lambda: kernel.call(lambda facade: facade.findings(GROUP)), bool)
         kernel.run(lambda facade: facade.withdraw(GROUP))
@@ -361,5 +361,5 @@ def test_killed_in_the_middle_of_a_transaction_the_table_is_the_one_or_the_other
         assert sorted(counts) == [0, 100]
         assert (seen.count(" return"), seen.count("jump pods")) == (100, 2)
     # Killed before it could save anything: the next agent makes of it what is to be.
-    start_kernel().configure(node_group(addresses=(V4, V6), pod_egress=PODS))
+    start_kernel().configure(kernel_group(addresses=(V4, V6), pod_egress=PODS))
     wait_for(lambda: tables(lab), lambda seen: "198.18.0.11" not in seen and "198.19.99.0" not in seen)

@@ -27,7 +27,7 @@ from ipmp_agent.linux.messages import frames
 from ipmp_agent.linux.shared.probes import EchoSocket
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import wait_for
-from tests.lab.kernel.running import GROUP, RunningKernel, node_group
+from tests.lab.kernel.running import GROUP, RunningKernel, kernel_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ def counters(kernel: RunningKernel) -> dict[str, int]:
 def probing(lab: Lab, kernel: RunningKernel) -> RunningKernel:
     """A kernel with IPv4 and IPv6 test addresses on both members."""
     members = [Member(InterfaceMatch(name=n), test_ipv4=IPv4Interface(a)) for n, a in TEST_ADDRESSES.items()]
-    kernel.configure(node_group(*members))
+    kernel.configure(kernel_group(*members))
     for name in TEST_ADDRESSES:
         for family in IP_FAMILIES:
             kernel.await_test_address(name, family)
@@ -163,7 +163,7 @@ def test_link_layer_probes_need_no_test_address(
     lab: Lab, kernel: RunningKernel, protocol: ProbeProtocol, family: str
 ) -> None:
     lab.host.namespace.sysctl({"ipv6/conf/nic0/disable_ipv6": 1} if family == "ipv4" else {})
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     target = getattr(lab.peer(1), family)
 
     def probe() -> list[ProbeAnswered]:
@@ -177,7 +177,7 @@ def test_link_layer_probes_need_no_test_address(
 
 
 def test_a_target_whose_mac_changed_answers_arp_again_after_one_loss(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     target = lab.peer(1).ipv4
     kernel.perform(order(target, ProbeProtocol.ARP, sequence=1))
     kernel.await_event(ProbeAnswered, lambda e: e.sequence == 1)
@@ -286,7 +286,7 @@ def test_a_probe_that_the_kernel_refuses_is_told(lab: Lab, probing: RunningKerne
 
 
 def test_a_probe_of_an_absent_member_or_without_test_address_is_told(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group("nic0", "absent"))
+    kernel.configure(kernel_group("nic0", "absent"))
     kernel.perform(order("198.18.0.201"), order("198.18.0.201", interface="absent"))
     assert [(e.interface, e.error) for e in kernel.events(ProbeNotSent)] == [
         ("nic0", errno.EADDRNOTAVAIL),
@@ -314,7 +314,7 @@ def transitive(lab: Lab, source: str, target: str, **changes: Any) -> SendProbe:
 
 
 def test_members_answer_each_other_on_the_link_layer(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     kernel.perform(transitive(lab, "nic0", "nic1"), transitive(lab, "nic1", "nic0"))
     wait_for(lambda: kernel.events(ProbeAnswered), lambda answers: len(answers) == 2)
     answers = {(e.interface, e.target, e.family, e.sequence) for e in kernel.events(ProbeAnswered)}
@@ -325,7 +325,7 @@ def test_members_answer_each_other_on_the_link_layer(lab: Lab, kernel: RunningKe
 
 
 def test_a_transitive_probe_tells_a_cut_between_members(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     lab.uplink.unplug()
     kernel.perform(transitive(lab, "nic0", "nic1"))
     time.sleep(0.2)
@@ -333,7 +333,7 @@ def test_a_transitive_probe_tells_a_cut_between_members(lab: Lab, kernel: Runnin
 
 
 def test_a_stranger_gets_no_transitive_answer_and_his_answers_do_not_count(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     nic, stranger = lab.host.nic("nic0"), frames.mac_bytes(lab.peer(0).only.mac)
 
     def speak() -> list[bytes]:

@@ -30,7 +30,7 @@ from ipmp_agent.linux.kernel import Kernel
 from ipmp_agent.linux.messages import netlink
 from ipmp_api.types import Existing, InterfaceMatch, Member, Mode, Switch
 from tests.lab import wait_for
-from tests.lab.kernel.running import GROUP, moves, node_group, place, where
+from tests.lab.kernel.running import GROUP, kernel_group, moves, place, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,7 @@ def resync(kernel: RunningKernel) -> list[Any]:
 
 
 def test_an_interface_that_vanished_during_a_dump_of_all_stays_vanished(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     meanwhile(kernel, netlink.RTM_GETLINK, lambda: lab.host.namespace.ip("link", "del", "nic0"))
     told = [e for e in resync(kernel) if isinstance(e, InterfaceFound | InterfaceVanished)]
     assert told.index(InterfaceVanished("nic0")) == len(told) - 1
@@ -84,7 +84,7 @@ def test_an_interface_that_vanished_during_a_dump_of_all_stays_vanished(lab: Lab
 
 def test_an_interface_that_came_during_a_dump_of_all_is_not_lost_again(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.nic("nic1").remove()
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     meanwhile(kernel, netlink.RTM_GETLINK, lambda: lab.host.nic("nic1").insert())
     told = [e for e in resync(kernel) if isinstance(e, InterfaceFound | InterfaceVanished)]
     assert told
@@ -92,7 +92,7 @@ def test_an_interface_that_came_during_a_dump_of_all_is_not_lost_again(lab: Lab,
 
 
 def test_a_mac_address_changed_during_a_dump_of_all_is_not_changed_back(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     new = "02:00:00:00:99:03"
     meanwhile(kernel, netlink.RTM_GETLINK, lambda: lab.host.namespace.ip("link", "set", "nic0", "address", new))
     assert [e.mac for e in resync(kernel) if isinstance(e, InterfaceFound)] == [new]
@@ -102,7 +102,7 @@ def test_a_mac_address_changed_during_a_dump_of_all_is_not_changed_back(lab: Lab
 def test_a_carrier_that_came_back_during_a_dump_of_all_is_not_told_lost_again(
     lab: Lab, kernel: RunningKernel, heard: bool
 ) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     nic = lab.host.nic("nic0")
     nic.unplug()
     kernel.await_event(LinkChanged, lambda e: e == LinkChanged("nic0", up=False))
@@ -122,7 +122,7 @@ def test_a_carrier_that_came_back_during_a_dump_of_all_is_not_told_lost_again(
 def test_a_tunnel_pinned_elsewhere_during_a_dump_of_all_is_known_to_be(lab: Lab, kernel: RunningKernel) -> None:
     host = lab.host.namespace
     host.batch(["link add vx9 type vxlan id 9 dev nic0 local 198.18.0.77 dstport 4789", "link set vx9 up"])
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     meanwhile(kernel, netlink.RTM_GETLINK, lambda: host.ip("link", "set", "vx9", "type", "vxlan", "dev", "nic1"))
     resync(kernel)
     (tunnel,) = kernel.call(lambda k: list(k._host.tunnels.found.values()))
@@ -136,7 +136,7 @@ def test_a_link_local_address_that_got_ready_during_a_comparison_is_probed_from(
     lab: Lab, kernel: RunningKernel
 ) -> None:
     host = lab.host.namespace
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     kernel.await_event(TestAddressChanged, lambda e: e.interface == "nic0" and e.address is not None)
     host.ip("-6", "address", "flush", "dev", "nic0", "scope", "link")
     kernel.await_event(TestAddressChanged, lambda e: e == TestAddressChanged("nic0", Family.IPV6, None))
@@ -153,7 +153,7 @@ def test_an_address_that_its_owner_deletes_during_the_first_look_is_not_adopted(
     host = lab.host.namespace
     host.ip("address", "add", str(V4), "dev", "nic0")
     meanwhile(kernel, netlink.RTM_GETADDR, lambda: host.ip("address", "del", str(V4), "dev", "nic0"))
-    kernel.configure(node_group(existing=Existing.ADOPT))
+    kernel.configure(kernel_group(existing=Existing.ADOPT))
     assert kernel.events(AddressAdopted) == []
     assert where(lab, V4) == []
 
@@ -165,7 +165,7 @@ def shadow(lab: Lab, destination: str) -> list[Any]:
 @pytest.fixture
 def carrying(lab: Lab, kernel: RunningKernel) -> RunningKernel:
     """A group that both members carry for, with a data address on each and a route to shadow."""
-    kernel.configure(node_group(addresses=(V4, OTHER_V4)))
+    kernel.configure(kernel_group(addresses=(V4, OTHER_V4)))
     place(lab, kernel, V4, on="nic0")
     place(lab, kernel, OTHER_V4, on="nic1")
     kernel.perform(SetOutbound(("nic0", "nic1"), ("nic0", "nic1")))
@@ -217,7 +217,7 @@ def test_news_of_a_route_while_an_agent_takes_over_disturbs_no_nexthop_of_the_on
     following = start_kernel()
     way = ("via", "198.18.0.2", "dev", "nic1", "onlink")
     meanwhile(following, kind, lambda: host.ip("route", "add", "198.19.8.0/24", *way))
-    following.configure(node_group(addresses=(V4, OTHER_V4)), memory)
+    following.configure(kernel_group(addresses=(V4, OTHER_V4)), memory)
     following.perform(SetOutbound(("nic0", "nic1"), ("nic0", "nic1")))
     wait_for(lambda: shadow(lab, "198.19.8.0/24"))
     now = host.ip_json("nexthop", "show")
@@ -253,24 +253,24 @@ def test_what_a_first_configuration_told_before_it_failed_is_told_again(
 
     meanwhile(kernel, kind, never_still, due=due)
     with pytest.raises(netlink.InterruptedDumpError):
-        kernel.configure(node_group(addresses=(V4,)))
-    assert told_of_all(kernel.configure(node_group(addresses=(V4,))))
+        kernel.configure(kernel_group(addresses=(V4,)))
+    assert told_of_all(kernel.configure(kernel_group(addresses=(V4,))))
 
 
 def test_a_group_wanted_again_after_its_withdrawal_failed_is_told_of_all(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.namespace.ip("address", "add", str(V4), "dev", "nic0")
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     meanwhile(kernel, netlink.RTM_GETROUTE, never_still)
     with pytest.raises(netlink.InterruptedDumpError):
         kernel.run(lambda k: k.withdraw(GROUP))
-    assert told_of_all(kernel.configure(node_group(addresses=(V4,))))
+    assert told_of_all(kernel.configure(kernel_group(addresses=(V4,))))
 
 
 def test_a_member_that_had_not_left_yet_is_told_of_when_it_is_wanted_again(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group("nic0", "nic1", addresses=(V4,)))
+    kernel.configure(kernel_group("nic0", "nic1", addresses=(V4,)))
     place(lab, kernel, V4, on="nic1")
-    kernel.configure(node_group("nic0", addresses=(V4,)))
-    told = kernel.configure(node_group("nic0", "nic1", addresses=(V4,)))
+    kernel.configure(kernel_group("nic0", addresses=(V4,)))
+    told = kernel.configure(kernel_group("nic0", "nic1", addresses=(V4,)))
     assert [e.interface for e in told if isinstance(e, InterfaceFound)] == ["nic1"]
 
 
@@ -290,10 +290,10 @@ def putting_back(kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch) -> Call
 def test_a_member_wanted_again_while_it_is_put_back_stays_one(
     lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = node_group("nic0", "nic1", addresses=(V4,))
+    both = kernel_group("nic0", "nic1", addresses=(V4,))
     kernel.configure(both)
     place(lab, kernel, V4, on="nic1")
-    kernel.configure(node_group("nic0", addresses=(V4,)))
+    kernel.configure(kernel_group("nic0", addresses=(V4,)))
     kernel.forget()
     configuring = []
 
@@ -314,9 +314,9 @@ def test_a_member_wanted_again_while_it_is_put_back_stays_one(
 def test_a_former_member_that_vanishes_while_it_is_put_back_stops_no_withdrawal(
     lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel.configure(node_group("nic0", "nic1", addresses=(V4,)))
+    kernel.configure(kernel_group("nic0", "nic1", addresses=(V4,)))
     place(lab, kernel, V4, on="nic1")
-    kernel.configure(node_group("nic0", addresses=(V4,)))
+    kernel.configure(kernel_group("nic0", addresses=(V4,)))
     remove = lab.host.nic("nic1").remove
     meanwhile(kernel, netlink.RTM_GETADDR, remove, due=putting_back(kernel, monkeypatch))
     kernel.run(lambda k: k.withdraw(GROUP))
@@ -327,7 +327,7 @@ def test_a_member_that_vanishes_while_addresses_are_read_stops_no_configuration(
     lab: Lab, kernel: RunningKernel
 ) -> None:
     meanwhile(kernel, netlink.RTM_GETADDR, lab.host.nic("nic1").remove)
-    told = kernel.configure(node_group(addresses=(V4,)))
+    told = kernel.configure(kernel_group(addresses=(V4,)))
     assert InterfaceVanished("nic1") in told
     assert told[-1] == KernelRead()
     assert kernel.call(lambda k: list(k._host.ports)) == [(GROUP, "nic0")]
@@ -342,7 +342,7 @@ def test_a_member_replaced_while_addresses_are_read_has_none_of_the_old_one(lab:
         nic.insert(index=77)
 
     meanwhile(kernel, netlink.RTM_GETADDR, exchange)
-    told = kernel.configure(node_group(addresses=(V4,)))
+    told = kernel.configure(kernel_group(addresses=(V4,)))
     assert [e for e in told if isinstance(e, AddressFound)] == []
     assert kernel.call(lambda k: k._groups[GROUP]._data.placement) == {}
 
@@ -353,7 +353,7 @@ def test_a_new_configuration_forgets_nothing_that_happened_since_the_memory_was_
     host = lab.host.namespace
     tunnel = f"type vxlan id 1 local {V4.ip} remote 198.18.0.201 dev nic0 dstport 8472"
     host.batch([f"link add vx1 {tunnel}", "link set vx1 up"])
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     place(lab, kernel, V4, on="nic0")
     memory = kernel.call(lambda k: k.memory(GROUP))
     meanwhile(
@@ -361,7 +361,7 @@ def test_a_new_configuration_forgets_nothing_that_happened_since_the_memory_was_
         netlink.RTM_GETLINK,
         lambda: kernel.kernel.perform(GROUP, moves(V4, source="nic0", destination="nic1")),
     )
-    kernel.configure(node_group(addresses=(V4, OTHER_V4)), memory)
+    kernel.configure(kernel_group(addresses=(V4, OTHER_V4)), memory)
     kernel.run(lambda k: k.withdraw(GROUP))
     assert "dev nic0" in host.run("ip", "-d", "link", "show", "vx1")
 
@@ -375,7 +375,7 @@ def test_routes_to_be_put_back_are_remembered_once_however_often_the_configurati
     assert [route["missing"] for route in once] == [True, True]
     for count in range(3):
         memory = carrying.call(lambda k: k.memory(GROUP))
-        carrying.configure(node_group(addresses=(V4, OTHER_V4), pod_egress=(), failback=bool(count % 2)), memory)
+        carrying.configure(kernel_group(addresses=(V4, OTHER_V4), pod_egress=(), failback=bool(count % 2)), memory)
     assert carrying.call(lambda k: k.memory(GROUP)["routes"]) == once
 
 
@@ -391,7 +391,7 @@ def test_an_adopted_address_that_is_let_go_before_it_was_told_is_not_told_after(
     async def secure() -> None:
         await disk.wait()
 
-    adopting = node_group(existing=Existing.ADOPT)
+    adopting = kernel_group(existing=Existing.ADOPT)
     kernel.call(lambda _: disk.set())
     kernel.run(lambda k: k.configure(adopting, None, secure))
     kernel.call(lambda _: disk.clear())
@@ -408,7 +408,7 @@ def test_an_adopted_address_that_is_let_go_before_it_was_told_is_not_told_after(
 def test_an_order_that_crosses_the_release_of_an_address_moves_nothing(lab: Lab, kernel: RunningKernel) -> None:
     host = lab.host.namespace
     host.ip("address", "add", str(V4), "dev", "nic0")
-    kernel.configure(node_group(existing=Existing.ADOPT))
+    kernel.configure(kernel_group(existing=Existing.ADOPT))
     host.ip("address", "change", str(V4), "dev", "nic0", "valid_lft", "1000", "preferred_lft", "1000")
     kernel.await_event(AddressReleased)
     kernel.perform(moves(V4, source="nic0", destination="nic1"), Announce("nic1", (V4,)))
@@ -427,7 +427,7 @@ def test_an_order_that_crosses_the_refusal_of_an_address_has_it_tried_again_all_
     lab: Lab, kernel: RunningKernel
 ) -> None:
     lab.peer(0).namespace.ip("address", "add", str(V4), "dev", "eth0")
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     kernel.perform(moves(V4, source=None, destination="nic0"))
     kernel.await_event(AddressRefused)
 
@@ -442,7 +442,7 @@ def test_an_order_that_crosses_the_refusal_of_an_address_has_it_tried_again_all_
 def test_an_address_whose_member_vanishes_at_the_end_of_its_check_is_not_refused(
     lab: Lab, kernel: RunningKernel
 ) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
 
     def end_check(facade: Kernel) -> None:
         facade.perform(GROUP, moves(V4, source=None, destination="nic0"))
@@ -459,7 +459,7 @@ def test_an_address_whose_member_vanishes_at_the_end_of_its_check_is_not_refused
 def test_a_check_goes_on_when_its_member_is_renamed(lab: Lab, kernel: RunningKernel) -> None:
     nic = lab.host.nic("nic0")
     lab.peer(0).namespace.ip("address", "add", str(V4), "dev", "eth0")
-    kernel.configure(node_group(Member(InterfaceMatch(mac_address=nic.mac)), "nic1", addresses=(V4,)))
+    kernel.configure(kernel_group(Member(InterfaceMatch(mac_address=nic.mac)), "nic1", addresses=(V4,)))
 
     def check(facade: Kernel) -> None:
         facade.perform(GROUP, moves(V4, source=None, destination=nic.mac))
@@ -475,7 +475,7 @@ def test_an_address_placed_on_a_member_without_access_to_its_link_comes_with_the
     lab: Lab, kernel: RunningKernel
 ) -> None:
     nic = lab.host.nic("nic0")
-    kernel.configure(node_group(Member(InterfaceMatch(mac_address=nic.mac)), "nic1", addresses=(V4,)))
+    kernel.configure(kernel_group(Member(InterfaceMatch(mac_address=nic.mac)), "nic1", addresses=(V4,)))
 
     def place_between_two_names(facade: Kernel) -> None:
         nic.rename("first")
@@ -493,7 +493,7 @@ def test_an_address_placed_on_a_member_without_access_to_its_link_comes_with_the
 
 
 def test_a_member_is_probed_without_a_pause_when_its_mac_address_changes(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     local = kernel.await_event(TestAddressChanged, lambda e: e.interface == "nic0" and e.address is not None).address
 
     def change(facade: Kernel) -> Any:
@@ -507,7 +507,7 @@ def test_a_member_is_probed_without_a_pause_when_its_mac_address_changes(lab: La
 
 def test_a_test_address_that_goes_with_a_change_of_mac_address_is_told_gone(lab: Lab, kernel: RunningKernel) -> None:
     host = lab.host.namespace
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     kernel.await_event(TestAddressChanged, lambda e: e.interface == "nic0" and e.address is not None)
     kernel.forget()
 
@@ -523,7 +523,7 @@ def test_a_test_address_that_goes_with_a_change_of_mac_address_is_told_gone(lab:
 def test_a_group_that_is_to_observe_finishes_no_check_before_it_manages_again(lab: Lab, kernel: RunningKernel) -> None:
     test_address = IPv4Interface("198.18.0.101/24")
     tested = Member(InterfaceMatch(name="nic0"), test_ipv4=test_address)
-    manage = node_group(tested, "nic1", addresses=(V4,))
+    manage = kernel_group(tested, "nic1", addresses=(V4,))
     observe = manage.in_mode(Mode.OBSERVE)
 
     async def stop_checking(facade: Kernel) -> list[bool]:
@@ -543,7 +543,7 @@ def test_a_group_that_is_to_observe_finishes_no_check_before_it_manages_again(la
 
 
 def test_a_comparison_that_failed_is_made_again_before_the_regular_one(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(V4,)))
+    kernel.configure(kernel_group(addresses=(V4,)))
     place(lab, kernel, V4, on="nic0")
     kernel.run(lambda k: k.reconcile(GROUP))
     failed = []
@@ -560,7 +560,7 @@ def test_a_comparison_that_failed_is_made_again_before_the_regular_one(lab: Lab,
 
 
 def test_lost_notifications_are_made_up_for_although_the_first_dump_fails(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     host = lab.host.namespace
 
     def starve(facade: Kernel) -> None:
@@ -582,8 +582,8 @@ def test_news_while_groups_are_closed_has_nobody_write_any_more(lab: Lab, kernel
     async def secure() -> None:
         written.append("memory")
 
-    one = replace(node_group("nic0", existing=Existing.ADOPT), group_name="one")
-    two = replace(node_group("nic1", existing=Existing.ADOPT), group_name="two")
+    one = replace(kernel_group("nic0", existing=Existing.ADOPT), group_name="one")
+    two = replace(kernel_group("nic1", existing=Existing.ADOPT), group_name="two")
     host.ip("address", "add", str(V4), "dev", "nic0")
     for group in (one, two):
         kernel.run(partial(Kernel.configure, configuration=group, memory=None, secure=secure))
@@ -608,20 +608,20 @@ def test_news_while_groups_are_closed_has_nobody_write_any_more(lab: Lab, kernel
 def test_a_former_member_dismissed_before_its_configuration_is_taken_spoils_no_comparison(
     lab: Lab, kernel: RunningKernel
 ) -> None:
-    kernel.configure(node_group("nic0", "nic1", addresses=(V4,)))
+    kernel.configure(kernel_group("nic0", "nic1", addresses=(V4,)))
 
     async def compare() -> None:
         for _ in range(2):
             await kernel.kernel.reconcile(GROUP)
 
     meanwhile(kernel, netlink.RTM_GETLINK, compare)
-    kernel.configure(node_group("nic0", addresses=(V4,)))
+    kernel.configure(kernel_group("nic0", addresses=(V4,)))
     assert kernel.call(lambda k: list(k._members.of(GROUP))) == ["nic0"]
 
 
 def test_counters_are_read_in_a_thread_while_the_loop_forgets_a_group(lab: Lab, kernel: RunningKernel) -> None:
     for name, nic in (("one", "nic0"), ("two", "nic1")):
-        kernel.configure(replace(node_group(nic), group_name=name))
+        kernel.configure(replace(kernel_group(nic), group_name=name))
     reconciler = kernel.kernel._groups["one"].reconciler
 
     class Read(type(reconciler)):  # type: ignore[misc]
@@ -638,8 +638,8 @@ def test_counters_are_read_in_a_thread_while_the_loop_forgets_a_group(lab: Lab, 
 @pytest.mark.parametrize("lab", [{"nics": ("nic0", "nic1", "nic2", "nic3")}], indirect=True)
 def test_two_groups_are_configured_at_once_while_one_has_failovers(lab: Lab, kernel: RunningKernel) -> None:
     host = lab.host.namespace
-    one = replace(node_group("nic0", "nic1", addresses=(V4,)), group_name="one")
-    two = replace(node_group("nic2", "nic3", addresses=(OTHER_V4,)), group_name="two")
+    one = replace(kernel_group("nic0", "nic1", addresses=(V4,)), group_name="one")
+    two = replace(kernel_group("nic2", "nic3", addresses=(OTHER_V4,)), group_name="two")
     host.batch([f"address add {OTHER_V4} dev nic2", "route add default via 198.18.0.1 dev nic2"])
     kernel.configure(one)
     kernel.call(lambda k: k.perform("one", moves(V4, source=None, destination="nic0")))

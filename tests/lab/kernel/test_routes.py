@@ -17,7 +17,7 @@ from ipmp_agent.core.events import Family, InterfaceVanished, LinkChanged, Route
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import Lab, PingTrain, wait_for
-from tests.lab.kernel.running import GROUP, node_group, where
+from tests.lab.kernel.running import GROUP, kernel_group, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def configuration(**changes: Any) -> Any:
     tests = [
         Member(InterfaceMatch(name=n), test_ipv4=IPv4Interface(f"198.18.0.{101 + i}/24")) for i, n in enumerate(BOTH)
     ]
-    return node_group(*tests, **({"addresses": (NODE4, NODE6)} | changes))
+    return kernel_group(*tests, **({"addresses": (NODE4, NODE6)} | changes))
 
 
 def listed(lab: Lab, destination: str, family: str = "-4", protocol: str | None = None) -> list[dict[str, Any]]:
@@ -179,7 +179,7 @@ def test_all_routes_come_back_after_every_carrier_was_lost(lab: Lab, group: Runn
 
 
 def test_a_member_without_an_ipv4_address_carries_no_ipv4(lab: Lab, kernel: RunningKernel) -> None:
-    kernel.configure(node_group(addresses=(NODE4, NODE6)))
+    kernel.configure(kernel_group(addresses=(NODE4, NODE6)))
     kernel.perform(SetOutbound(BOTH, BOTH))
     assert wait_for(lambda: shadow(lab, "default")) == {"nic0"}
     wait_for(lambda: shadow(lab, "default", "-6"), lambda legs: legs == set(BOTH))
@@ -219,7 +219,7 @@ def test_an_empty_order_leaves_the_groups_as_they_are(lab: Lab, group: RunningKe
 
 def test_addresses_of_ours_alone_bring_their_prefix_with_them(lab: Lab, kernel: RunningKernel) -> None:
     lab.host.namespace.batch(["address flush dev nic0 scope global"])
-    kernel.configure(node_group(addresses=(NODE4, NODE6)))
+    kernel.configure(kernel_group(addresses=(NODE4, NODE6)))
     kernel.perform(*(MoveAddresses((Move(a, None, "nic0", Reason.ADDRESS_ADDED),)) for a in (NODE4, NODE6)))
     kernel.perform(SetOutbound(BOTH, BOTH))
     wait_for(lambda: shadow(lab, "198.18.0.0/24"), lambda legs: legs == {"nic0"})

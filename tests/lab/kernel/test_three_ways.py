@@ -13,7 +13,7 @@ from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import KernelDump, Lab, wait_for
-from tests.lab.kernel.running import GROUP, node_group, where
+from tests.lab.kernel.running import GROUP, kernel_group, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ class History:
             Member(InterfaceMatch(name=n), test_ipv4=IPv4Interface(f"198.18.0.{101 + i}/24"))
             for i, n in enumerate(BOTH)
         ]
-        return node_group(*members, addresses=tuple(self._data), pod_egress=PODS)
+        return kernel_group(*members, addresses=tuple(self._data), pod_egress=PODS)
 
     def _place(self, addresses: list[Any]) -> None:
         for address in addresses:

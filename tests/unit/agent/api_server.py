@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from ipmp_api.parse import node_group_manifest
-from tests.unit.agent.building import node_group
+from tests.node_groups import node_group_manifest
+from tests.unit.agent.building import unprobed_group
 
 Object = dict[str, Any]
 GROUPS = "/apis/ipmp.dev/v1alpha1/ipmpnodegroups"
@@ -22,7 +22,7 @@ EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
 
 def manifest(name: str = "lab", **changes: Any) -> Object:
     """An IPMPNodeGroup as the operator writes it."""
-    obj = node_group_manifest(node_group(name))
+    obj = node_group_manifest(unprobed_group(name))
     obj["metadata"] |= {"uid": f"uid-{name}", "generation": 1, **changes.pop("metadata", {})}
     return obj | changes
 

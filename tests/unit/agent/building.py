@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import StateRestored
@@ -15,51 +14,44 @@ from ipmp_agent.dataplane.trials import Probation
 from ipmp_agent.disk.state import State
 from ipmp_agent.measurements import Measurements
 from ipmp_api.types import (
-    DataAddress,
-    InterfaceMatch,
-    Member,
     NodeGroup,
-    Policies,
     ProbeMethod,
-    Role,
-    TargetSources,
 )
 from tests.fake_kernel import FakeKernel
+from tests.node_groups import node_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from ipmp_agent.core.actions import Action, ProbeClosed
     from ipmp_agent.core.events import Event
     from ipmp_agent.disk.recording import Entry
     from ipmp_agent.publication import Occurrence, Publication
+    from ipmp_api.types import NodeGroup
 
 ADDRESSES = ("198.18.0.100/24", "198.18.0.101/24")
 WALL = 1_700_000_000.0
 
 
-def node_group(
+def unprobed_group(
     name: str = "lab",
     *,
     interfaces: Iterable[str] = ("nic0", "nic1"),
-    standby: Iterable[str] = (),
+    standby: Collection[str] = (),
     addresses: Iterable[str] = ADDRESSES,
     targets: Iterable[str] = (),
     method: ProbeMethod = ProbeMethod.DISABLED,
-    offline: tuple[str, ...] = (),
+    offline: Iterable[str] = (),
 ) -> NodeGroup:
-    """A compiled group, judged by its links alone unless told otherwise."""
-    return NodeGroup(
-        group_name=name,
-        node_name="node1",
-        members=tuple(
-            Member(InterfaceMatch(name=i), Role.STANDBY if i in standby else Role.ACTIVE) for i in interfaces
-        ),
-        data_addresses=tuple(DataAddress(ip_interface(address)) for address in addresses),
-        policies=Policies(
-            probe_method=method, targets=TargetSources(addresses=tuple(ip_address(target) for target in targets))
-        ),
+    """A group judged by its links alone, unless told otherwise."""
+    return node_group(
+        name,
+        interfaces,
+        standby=standby,
+        addresses=addresses,
+        targets=targets,
         offline=offline,
+        probe_method=method,
     )
 
 

@@ -19,7 +19,7 @@ from ipmp_agent.dataplane.loop import SECURING
 from ipmp_agent.disk import state
 from ipmp_agent.disk.state import State
 from ipmp_api.types import Mode, ProbeMethod
-from tests.unit.agent.building import Rig, ScriptedCore, node_group
+from tests.unit.agent.building import Rig, ScriptedCore, unprobed_group
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ BOTH = {"198.18.0.100": "nic0", "198.18.0.101": "nic1"}
 
 async def running(**options: object) -> Rig:
     rig = Rig()
-    assert await rig.apply(node_group(**options))  # type: ignore[arg-type]
+    assert await rig.apply(unprobed_group(**options))  # type: ignore[arg-type]
     return rig
 
 
@@ -58,7 +58,7 @@ async def test_start_puts_each_address_on_one_member_and_moves_it_once() -> None
 async def test_state_comes_first_and_what_the_kernel_says_is_held_until_all_is_read() -> None:
     core = ScriptedCore()
     rig = Rig(core=core)
-    await rig.apply(node_group())
+    await rig.apply(unprobed_group())
     assert core.events[0] == StateRestored(())
     assert core.events[-1] == KernelRead()
     assert len({time for _, _, time in core.asked}) == 1
@@ -75,7 +75,7 @@ async def test_failure_during_a_change_of_configuration_is_not_held_up() -> None
         await configure(group, memory, secure)
 
     rig.kernel.configure = slow  # type: ignore[method-assign]
-    changing = asyncio.create_task(rig.apply(node_group(addresses=("198.18.0.100/24",))))
+    changing = asyncio.create_task(rig.apply(unprobed_group(addresses=("198.18.0.100/24",))))
     await entered.wait()
     down(rig, "nic0")
     assert rig.holders == {"198.18.0.100": "nic1"}
@@ -85,9 +85,9 @@ async def test_failure_during_a_change_of_configuration_is_not_held_up() -> None
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_group_that_only_observed_has_its_orders_carried_out_when_it_is_to_manage(fails: bool) -> None:
-    manage = node_group(interfaces=("nic0", "nic1", "nic2"), addresses=("198.18.0.100/24", "198.18.0.101/24"))
+    manage = unprobed_group(interfaces=("nic0", "nic1", "nic2"), addresses=("198.18.0.100/24", "198.18.0.101/24"))
     rig = Rig()
-    observe = node_group()
+    observe = unprobed_group()
     await rig.apply(observe.in_mode(Mode.OBSERVE))
     if fails:
         rig.kernel.faults["configure"] = [OSError(11, "dump interrupted 5 times")]
@@ -101,7 +101,7 @@ async def test_group_that_only_observed_has_its_orders_carried_out_when_it_is_to
 async def test_removed_address_leaves_and_the_other_stays_where_it_is() -> None:
     rig = await running()
     rig.kernel.performed.clear()
-    await rig.apply(node_group(addresses=("198.18.0.101/24",)))
+    await rig.apply(unprobed_group(addresses=("198.18.0.101/24",)))
     assert rig.holders == {"198.18.0.101": "nic1"}
 
 
@@ -109,19 +109,19 @@ async def test_same_configuration_again_changes_nothing() -> None:
     rig = await running()
     rig.kernel.calls.clear()
     rig.kernel.performed.clear()
-    assert await rig.apply(node_group())
+    assert await rig.apply(unprobed_group())
     assert rig.kernel.calls == []
     assert rig.kernel.performed == []
 
 
 async def test_group_that_observed_and_is_to_manage_puts_its_addresses_into_place() -> None:
-    observing = node_group().in_mode(Mode.OBSERVE)
+    observing = unprobed_group().in_mode(Mode.OBSERVE)
     rig = Rig()
     assert await rig.apply(observing)
     assert rig.holders == {}
     rig.kernel.faults["configure"] = [OSError("busy")]
-    assert not await rig.apply(node_group())
-    assert await rig.apply(node_group())
+    assert not await rig.apply(unprobed_group())
+    assert await rig.apply(unprobed_group())
     assert rig.holders == BOTH
     down(rig, "nic0")
     assert rig.holders == dict.fromkeys(BOTH, "nic1")
@@ -142,10 +142,10 @@ async def test_group_waits_for_one_that_cannot_be_withdrawn_from_the_same_interf
     rig = await running()
     rig.kernel.faults["withdraw"] = [OSError(11, "dump interrupted")]
     rig.kernel.calls.clear()
-    assert not await rig.apply(node_group("next"), node_group("other", interfaces=("nic2",)))
+    assert not await rig.apply(unprobed_group("next"), unprobed_group("other", interfaces=("nic2",)))
     assert ("configure", "next") not in rig.kernel.calls
     assert ("configure", "other") in rig.kernel.calls
-    assert await rig.apply(node_group("next"), node_group("other", interfaces=("nic2",)))
+    assert await rig.apply(unprobed_group("next"), unprobed_group("other", interfaces=("nic2",)))
     assert rig.kernel.calls.index(("withdraw", "lab")) < rig.kernel.calls.index(("configure", "next"))
     assert list(rig.plane.groups) == ["other", "next"]
 
@@ -157,7 +157,7 @@ async def test_restart_takes_over_without_moving_anything() -> None:
     first.plane.stop()
     again = Rig(first.saved[-1])
     again.kernel.interfaces["lab"] = ()
-    await again.apply(node_group())
+    await again.apply(unprobed_group())
     assert again.holders == before
     assert again.kernel.orders(MoveAddresses) == []
 
@@ -169,7 +169,7 @@ async def test_restart_remembers_who_had_failed() -> None:
     state = first.saved[-1]
     core = ScriptedCore()
     again = Rig(state, core=core)
-    await again.apply(node_group())
+    await again.apply(unprobed_group())
     restored = core.events[0]
     assert isinstance(restored, StateRestored)
     assert {i.interface: (i.failed, i.reason) for i in restored.interfaces} == {
@@ -182,7 +182,7 @@ async def test_restart_withdraws_what_is_no_longer_wanted() -> None:
     first = await running()
     first.plane.stop()
     again = Rig(first.saved[-1])
-    assert await again.apply(node_group("other", interfaces=("x0", "x1")))
+    assert await again.apply(unprobed_group("other", interfaces=("x0", "x1")))
     assert ("configure", "lab") in again.kernel.calls
     assert ("withdraw", "lab") in again.kernel.calls
     assert set(again.kernel.groups) == {"other"}
@@ -206,7 +206,9 @@ async def test_group_that_cannot_be_configured_stops_no_other_and_is_tried_again
     rig = Rig()
     rig.kernel.faults["configure"] = [OSError(1, "Operation not permitted")] * 2
     working = asyncio.create_task(rig.configurator.run())
-    rig.configurator.want((node_group("a", interfaces=("a0",)), node_group("b", interfaces=("b0",)), node_group()))
+    rig.configurator.want(
+        (unprobed_group("a", interfaces=("a0",)), unprobed_group("b", interfaces=("b0",)), unprobed_group())
+    )
     await asyncio.sleep(0.1)
     assert set(rig.plane.groups) == {"lab"}
     assert rig.plane.measurements.errors["configure"] == 2
@@ -218,8 +220,8 @@ async def test_group_that_cannot_be_configured_stops_no_other_and_is_tried_again
 async def test_newest_configuration_wins() -> None:
     rig = Rig()
     working = asyncio.create_task(rig.configurator.run())
-    rig.configurator.want((node_group("old", interfaces=("o0",)),))
-    rig.configurator.want((node_group(),))
+    rig.configurator.want((unprobed_group("old", interfaces=("o0",)),))
+    rig.configurator.want((unprobed_group(),))
     await asyncio.sleep(0.1)
     assert set(rig.plane.groups) == {"lab"}
     assert ("configure", "old") not in rig.kernel.calls
@@ -247,7 +249,7 @@ async def test_stop_before_anything_was_applied_keeps_the_old_state() -> None:
 
 async def test_stop_right_after_the_first_of_two_groups_was_taken_over_saves_it() -> None:
     rig = Rig()
-    two, arrived = node_group("two", interfaces=("b0", "b1"), addresses=()), asyncio.Event()
+    two, arrived = unprobed_group("two", interfaces=("b0", "b1"), addresses=()), asyncio.Event()
     configure = rig.kernel.configure
 
     async def slow(group: NodeGroup, memory: Any, secure: Any) -> None:
@@ -257,7 +259,7 @@ async def test_stop_right_after_the_first_of_two_groups_was_taken_over_saves_it(
         await configure(group, memory, secure)
 
     rig.kernel.configure = slow  # type: ignore[method-assign]
-    applying = asyncio.create_task(rig.apply(node_group(), two))
+    applying = asyncio.create_task(rig.apply(unprobed_group(), two))
     await arrived.wait()
     applying.cancel()
     await asyncio.wait((applying,))
@@ -267,7 +269,7 @@ async def test_stop_right_after_the_first_of_two_groups_was_taken_over_saves_it(
 
 async def test_stop_while_a_group_is_being_taken_over_keeps_what_was_saved_of_it() -> None:
     first = Rig()
-    await first.apply(node_group(), node_group("b", interfaces=("b0", "b1"), addresses=()))
+    await first.apply(unprobed_group(), unprobed_group("b", interfaces=("b0", "b1"), addresses=()))
     first.plane.stop()
     again = Rig(first.saved[-1])
     configure = again.kernel.configure
@@ -279,7 +281,7 @@ async def test_stop_while_a_group_is_being_taken_over_keeps_what_was_saved_of_it
 
     again.kernel.configure = slow  # type: ignore[method-assign]
     working = asyncio.create_task(again.configurator.run())
-    again.configurator.want((node_group(), node_group("b", interfaces=("b0", "b1"), addresses=())))
+    again.configurator.want((unprobed_group(), unprobed_group("b", interfaces=("b0", "b1"), addresses=())))
     await asyncio.sleep(10)
     assert set(again.saved[-1].groups) == {"lab", "b"}
     working.cancel()
@@ -323,19 +325,19 @@ async def test_unknown_interface_or_group_is_named(interface: str, group: str | 
 async def test_spec_offline_is_obeyed_and_not_undone_by_hand() -> None:
     rig = await running()
     rig.kernel.calls.clear()
-    assert await rig.apply(node_group(offline=("nic0",)))
+    assert await rig.apply(unprobed_group(offline=("nic0",)))
     assert rig.kernel.calls == [], "an interface under maintenance is no new configuration of the kernel"
     assert set(rig.holders.values()) == {"nic1"}
     with pytest.raises(ValueError, match=r"spec\.offline of the IPMPNodeGroup lab\.node1: remove it there"):
         rig.configurator.bring_online("nic0", None)
-    await rig.apply(node_group())
+    await rig.apply(unprobed_group())
     assert sorted(rig.holders.values()) == ["nic0", "nic1"]
 
 
 async def test_refused_spec_offline_is_a_finding() -> None:
     rig = await running()
     down(rig, "nic1")
-    await rig.apply(node_group(offline=("nic0",)))
+    await rig.apply(unprobed_group(offline=("nic0",)))
     assert set(rig.holders.values()) == {"nic0"}
     findings = rig.plane.publish().groups[0].snapshot.findings
     assert [(each.interface, each.reason) for each in findings] == [("nic0", Reason.MINIMUM_REDUNDANCY)]
@@ -358,7 +360,7 @@ async def test_failure_moves_addresses_counts_and_remembers() -> None:
 
 async def test_changed_member_list_starts_its_counters_at_zero() -> None:
     rig = await running()
-    await rig.apply(replace(node_group(interfaces=("nic0", "nic1", "nic2"))))
+    await rig.apply(replace(unprobed_group(interfaces=("nic0", "nic1", "nic2"))))
     assert rig.plane.measurements.groups["lab"].failures["nic2", Reason.LINK_DOWN] == 0
 
 
@@ -368,7 +370,7 @@ async def test_memory_is_saved_before_a_group_changes_the_kernel() -> None:
     rig.kernel.refuse = lambda group, _: saved.append(
         bool(rig.saved) and rig.saved[-1].groups[group].kernel is not None
     )
-    await rig.apply(node_group())
+    await rig.apply(unprobed_group())
     assert saved
     assert all(saved)
 
@@ -383,7 +385,7 @@ async def test_memory_that_is_saved_later_does_not_make_a_running_group_one_to_b
         await configure(group, memory, secure)
 
     rig.kernel.configure = noted  # type: ignore[method-assign]
-    await rig.apply(node_group())
+    await rig.apply(unprobed_group())
     await later[0]()  # a route of the host came, and is kept in memory
     assert rig.saved[-1].groups["lab"].interfaces
     assert rig.plane.publish().pending == ()
@@ -392,7 +394,7 @@ async def test_memory_that_is_saved_later_does_not_make_a_running_group_one_to_b
 async def test_a_disk_that_hangs_stops_no_group(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig()
     rig.plane.written = lambda _timeout: False
-    assert await rig.apply(node_group())
+    assert await rig.apply(unprobed_group())
     assert set(rig.holders.values()) == {"nic0", "nic1"}
     assert "the disk is slow" in caplog.text
 
@@ -410,7 +412,7 @@ async def test_groups_do_not_wait_one_after_the_other_for_a_disk_that_hangs(
     writer = state.StateWriter(tmp_path, lambda: None)
     rig = Rig()
     rig.plane._save, rig.plane.written = writer.put, writer.written
-    groups = [node_group(f"g{n}", interfaces=(f"nic{n}",), addresses=(f"198.18.0.{n}/24",)) for n in range(1, 11)]
+    groups = [unprobed_group(f"g{n}", interfaces=(f"nic{n}",), addresses=(f"198.18.0.{n}/24",)) for n in range(1, 11)]
     began = time.monotonic()
     assert await rig.apply(*groups)
     assert time.monotonic() - began < 5 * SECURING, "once, and not for each"

@@ -18,7 +18,7 @@ from ipmp_agent.core.actions import ProbeClosed
 from ipmp_agent.core.events import Family
 from ipmp_agent.process import control
 from ipmp_agent.process.control import ControlSocket
-from tests.unit.agent.building import Rig, node_group
+from tests.unit.agent.building import Rig, unprobed_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ class Agent:
 
     async def _start(self) -> Rig:
         rig = Rig()
-        await rig.apply(node_group())
+        await rig.apply(unprobed_group())
         return rig
 
     def close(self) -> None:

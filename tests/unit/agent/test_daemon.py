@@ -22,7 +22,7 @@ from ipmp_agent.core.actions import (
 from ipmp_agent.core.events import Family, LinkChanged, ProbeAnswered, ProbeKind, SavedInterface, StateRestored
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.dataplane.loop import ERROR_PAUSE, REFRESH, SAVE_DELAY
-from tests.unit.agent.building import WALL, Rig, ScriptedCore, node_group
+from tests.unit.agent.building import WALL, Rig, ScriptedCore, unprobed_group
 
 if TYPE_CHECKING:
     from ipmp_agent.dataplane.running import RunningGroup
@@ -43,7 +43,7 @@ DOWN, UP = LinkChanged("nic0", up=False), LinkChanged("nic0", up=True)
 async def scripted() -> tuple[Rig, ScriptedCore]:
     core = ScriptedCore()
     rig = Rig(core=core)
-    assert await rig.apply(node_group())
+    assert await rig.apply(unprobed_group())
     core.asked.clear()
     rig.kernel.performed.clear()
     rig.kernel.calls.clear()
@@ -160,7 +160,7 @@ async def test_only_the_group_that_is_due_is_ticked() -> None:
     rig = Rig()
     cores = {"a": ScriptedCore(), "b": ScriptedCore()}
     rig.plane._make_core = lambda configuration, _: cores[configuration.group_name]
-    await rig.apply(node_group("a", interfaces=("a0", "a1")), node_group("b", interfaces=("b0", "b1")))
+    await rig.apply(unprobed_group("a", interfaces=("a0", "a1")), unprobed_group("b", interfaces=("b0", "b1")))
     now = asyncio.get_running_loop().time()
     cores["a"].deadline, cores["b"].deadline = now + 1, now + 2
     rig.plane._arm()

@@ -27,7 +27,7 @@ spec:
 """
 
 
-def group(name: str = "lab", first: str = "nic0", second: str = "nic1") -> str:
+def group_text(name: str = "lab", first: str = "nic0", second: str = "nic1") -> str:
     return GROUP.format(name=name, first=first, second=second)
 
 
@@ -38,10 +38,10 @@ def problems(*paths: Path) -> tuple[str, ...]:
 
 
 def test_groups_of_files_and_directories_are_compiled(tmp_path: Path) -> None:
-    (tmp_path / "one.yaml").write_text(group("a") + "---\n" + group("b", "x0", "x1"))
+    (tmp_path / "one.yaml").write_text(group_text("a") + "---\n" + group_text("b", "x0", "x1"))
     directory = tmp_path / "d"
     directory.mkdir()
-    (directory / "c.yml").write_text(group("c", "y0", "y1"))
+    (directory / "c.yml").write_text(group_text("c", "y0", "y1"))
     (directory / "notes.txt").write_text("{")
     found = read((tmp_path / "one.yaml", directory), "node1")
     assert [g.group_name for g in found] == ["a", "b", "c"]
@@ -50,8 +50,8 @@ def test_groups_of_files_and_directories_are_compiled(tmp_path: Path) -> None:
 
 def test_every_wrong_field_is_named_with_its_file_and_document(tmp_path: Path) -> None:
     path = tmp_path / "group.yaml"
-    text = group().replace("nic1", "nic1, role: Primary").replace("spec:", "spec:\n  failback: Never")
-    path.write_text(group("ok") + "---\n" + text)
+    text = group_text().replace("nic1", "nic1, role: Primary").replace("spec:", "spec:\n  failback: Never")
+    path.write_text(group_text("ok") + "---\n" + text)
     found = problems(path)
     assert len(found) == 2
     assert all(line.startswith(f"{path}:8: spec.") for line in found)
@@ -61,7 +61,7 @@ def test_every_wrong_field_is_named_with_its_file_and_document(tmp_path: Path) -
 
 def test_what_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "group.yaml"
-    path.write_text(group() + "  : [\n")
+    path.write_text(group_text() + "  : [\n")
     (line,) = problems(path)
     assert line.startswith(f"{path}: line ")
 
@@ -82,9 +82,9 @@ def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
 
 
 def test_same_group_twice_and_same_interface_twice_are_named(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(group("a"))
-    (tmp_path / "b.yaml").write_text(group("b", "nic1", "nic2"))
-    (tmp_path / "c.yaml").write_text(group("a", "z0", "z1"))
+    (tmp_path / "a.yaml").write_text(group_text("a"))
+    (tmp_path / "b.yaml").write_text(group_text("b", "nic1", "nic2"))
+    (tmp_path / "c.yaml").write_text(group_text("a", "z0", "z1"))
     found = problems(tmp_path)
     assert found == (
         f"{tmp_path / 'b.yaml'}:1: spec.interfaces[0]: Duplicate value: 'nic1': is already in group a",
@@ -96,23 +96,23 @@ def test_reload_hands_over_the_new_and_keeps_the_old_when_it_is_wrong(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "group.yaml"
-    path.write_text(group())
+    path.write_text(group_text())
     source = FileSource((path,), "node1")
     handed: list[tuple[NodeGroup, ...]] = []
     source.start(handed.append, State())
-    path.write_text(group().replace("nic1", ""))
+    path.write_text(group_text().replace("nic1", ""))
     source.reload()
     assert len(handed) == 1
     assert "not reloaded" in caplog.text
     assert "spec.interfaces[1]" in caplog.text
-    path.write_text(group("lab", "nic0", "nic2"))
+    path.write_text(group_text("lab", "nic0", "nic2"))
     source.reload()
     assert [m.key for m in handed[1][0].members] == ["nic0", "nic2"]
 
 
 def test_of_two_reloads_at_once_the_later_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "group.yaml"
-    path.write_text(group())
+    path.write_text(group_text())
     source = FileSource((path,), "node1")
     handed: list[tuple[NodeGroup, ...]] = []
     source.start(handed.append, State())
@@ -130,7 +130,7 @@ def test_of_two_reloads_at_once_the_later_wins(tmp_path: Path, monkeypatch: pyte
     reloads = [threading.Thread(target=source.reload) for _ in range(2)]
     reloads[0].start()
     assert has_read.wait(10)
-    path.write_text(group("lab", "nic0", "nic2"))
+    path.write_text(group_text("lab", "nic0", "nic2"))
     reloads[1].start()
     reloads[1].join(0.1)  # it may wait for the first one
     go_on.set()
@@ -141,10 +141,10 @@ def test_of_two_reloads_at_once_the_later_wins(tmp_path: Path, monkeypatch: pyte
 
 def test_check_says_ok_or_every_fault_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "group.yaml"
-    path.write_text(group())
+    path.write_text(group_text())
     assert main(["check", "--file", str(path), "--node-name", "node1"]) == 0
     assert capsys.readouterr().out == "lab: 2 interfaces, 1 data addresses on node1: ok\n"
-    path.write_text(group().replace("198.18.0.100/24", "198.18.0.300/24"))
+    path.write_text(group_text().replace("198.18.0.100/24", "198.18.0.300/24"))
     assert main(["check", "--file", str(path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -153,7 +153,7 @@ def test_check_says_ok_or_every_fault_and_ends_with_2(tmp_path: Path, capsys: py
 
 def test_run_refuses_a_wrong_manifest_with_the_same_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "group.yaml"
-    path.write_text(group().replace("nic1", ""))
+    path.write_text(group_text().replace("nic1", ""))
     assert main(["check", "--file", str(path)]) == 2
     words = capsys.readouterr().err
     assert main(["run", "--file", str(path), "--node-name", "n", "--state-dir", str(tmp_path)]) == 2

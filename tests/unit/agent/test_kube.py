@@ -21,7 +21,7 @@ from ipmp_agent.kube.source import ClusterSource
 from ipmp_agent.publication import Occurrence
 from ipmp_agent.views import status
 from tests.unit.agent.api_server import EVENTS, GROUPS, FakeApiServer, manifest
-from tests.unit.agent.building import WALL, node_group
+from tests.unit.agent.building import WALL, unprobed_group
 from tests.unit.views.pictures import failed, interface, publication, view
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def test_own_node_groups_are_listed_and_watched(server: FakeApiServer, start: Ca
     server.put(manifest())
     agent = start()
     until(lambda: agent.names == ["lab"] and server.watches)
-    assert agent.wanted[-1] == (node_group(),)
+    assert agent.wanted[-1] == (unprobed_group(),)
     method, path, query, headers, _ = server.requests[0]
     assert (method, path) == ("GET", GROUPS)
     assert query["fieldSelector"] == "spec.nodeName=node1"
@@ -178,8 +178,8 @@ def test_agent_starts_from_what_it_knew_while_the_server_hangs(
     server: FakeApiServer, start: Callable[..., Agent]
 ) -> None:
     server.hanging.set()
-    agent = start(State({"lab": SavedGroup(node_group())}))
-    assert agent.wanted == [(node_group(),)]
+    agent = start(State({"lab": SavedGroup(unprobed_group())}))
+    assert agent.wanted == [(unprobed_group(),)]
     agent.reporter.published(publication(FINE))
     agent.reporter.occurred(occurrence())
 
@@ -187,8 +187,8 @@ def test_agent_starts_from_what_it_knew_while_the_server_hangs(
 def test_group_that_was_deleted_while_the_agent_was_down_goes_with_the_first_list(
     server: FakeApiServer, start: Callable[..., Agent]
 ) -> None:
-    agent = start(State({"lab": SavedGroup(node_group())}))
-    until(lambda: agent.wanted == [(node_group(),), ()])
+    agent = start(State({"lab": SavedGroup(unprobed_group())}))
+    until(lambda: agent.wanted == [(unprobed_group(),), ()])
 
 
 def test_spec_that_cannot_be_used_leaves_the_last_good_one_and_is_reported(
@@ -207,7 +207,7 @@ def test_spec_that_cannot_be_used_leaves_the_last_good_one_and_is_reported(
     until(lambda: conditions(server)["Programmed"]["reason"] == "InvalidSpec", lambda: conditions(server))
     assert "spec.failureDetection.timeMilliseconds" in conditions(server)["Programmed"]["message"]
     assert server.objects["lab.node1"]["status"]["observedGeneration"] == 1
-    assert agent.wanted[-1][0] == node_group()
+    assert agent.wanted[-1][0] == unprobed_group()
 
 
 # --- status out

@@ -11,8 +11,8 @@ import pytest
 from ipmp_agent.core import timers
 from ipmp_agent.disk import state
 from ipmp_api.types import Mode
-from tests.unit.agent.building import Rig, node_group
-from tests.unit.agent.test_probation import GATEWAY, node, told, view, want
+from tests.unit.agent.building import Rig, unprobed_group
+from tests.unit.agent.trials import GATEWAY, node, told, view, want
 
 if TYPE_CHECKING:
     from ipmp_agent.disk.state import State
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
-GOOD, BAD = node_group(), node_group(addresses=("198.18.0.109/24",))
+GOOD, BAD = unprobed_group(), unprobed_group(addresses=("198.18.0.109/24",))
 
 
 def is_cut_off(rig: Rig) -> bool:

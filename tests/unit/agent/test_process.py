@@ -27,7 +27,7 @@ from ipmp_agent.health import STALE, HealthServer
 from ipmp_agent.logs import Log
 from ipmp_agent.process.agent import StartError, alive, ready, require_capabilities
 from tests.fake_kernel import FakeKernel
-from tests.unit.agent.building import node_group
+from tests.unit.agent.building import unprobed_group
 from tests.unit.views.pictures import interface, publication, view
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def kernel_with(faults: dict[str, list[Exception]]) -> tuple[list[FakeKernel], A
 
 
 async def test_withdrawal_takes_every_saved_group_out_of_the_kernel(tmp_path: Path) -> None:
-    state.save(tmp_path, State({name: SavedGroup(node_group(name)) for name in ("a", "b")}))
+    state.save(tmp_path, State({name: SavedGroup(unprobed_group(name)) for name in ("a", "b")}))
     made, make = kernel_with({})
     assert await withdraw(tmp_path, make) == State()
     assert [call for call in made[0].calls if call[0] == "withdraw"] == [("withdraw", "a"), ("withdraw", "b")]
@@ -278,7 +278,7 @@ async def test_withdrawal_takes_every_saved_group_out_of_the_kernel(tmp_path: Pa
 
 
 async def test_group_that_cannot_be_withdrawn_stays_in_the_file(tmp_path: Path) -> None:
-    saved = State({name: SavedGroup(node_group(name)) for name in ("a", "b")})
+    saved = State({name: SavedGroup(unprobed_group(name)) for name in ("a", "b")})
     state.save(tmp_path, saved)
     _, make = kernel_with({"withdraw": [OSError(16, "busy")]})
     left = await withdraw(tmp_path, make)
@@ -287,7 +287,7 @@ async def test_group_that_cannot_be_withdrawn_stays_in_the_file(tmp_path: Path) 
 
 
 def test_withdrawal_beside_a_running_agent_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    state.save(tmp_path, State({"a": SavedGroup(node_group("a"))}))
+    state.save(tmp_path, State({"a": SavedGroup(unprobed_group("a"))}))
     agent = Directory(tmp_path, "--state-dir", 0o700)
     before = logging.getLogger().handlers[:]
     try:

@@ -15,8 +15,8 @@ from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk import recording
 from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Recorder, Started, Stopped, Ticked
-from tests.unit.agent.building import Rig, node_group
-from tests.unit.agent.test_codec import VALUES
+from tests.unit.agent.building import Rig, unprobed_group
+from tests.unit.agent.values import VALUES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 EVENTS = [value for value in VALUES if type(value).__name__ in recording.EVENT_TYPES]
 ENTRIES: list[Entry] = [
-    Started("lab", 0.1 + 0.2, 2**63, node_group()),
+    Started("lab", 0.1 + 0.2, 2**63, unprobed_group()),
     *(Handled("lab", 1e6 + 1e-9, event) for event in EVENTS),  # type: ignore[arg-type]
     Ticked("lab", 12.25),
     Decided("lab", 12.25, (MoveAddresses((Move(ip_interface("198.18.0.9/32"), "a", None, Reason.OFFLINE),)),)),
@@ -95,7 +95,7 @@ async def test_replay_decides_what_the_agent_decided() -> None:
     """Drive a data plane, then feed its recording to new cores: every decision is the same."""
     entries: list[Entry] = []
     rig = Rig(record=entries.append)
-    await rig.apply(node_group(targets=("198.18.0.1",)))
+    await rig.apply(unprobed_group(targets=("198.18.0.1",)))
     group = rig.plane.groups["lab"]
     for event in (LinkChanged("nic0", up=False), LinkChanged("nic0", up=True), LinkChanged("nic1", up=False)):
         rig.plane.submit(group, event)

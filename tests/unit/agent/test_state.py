@@ -18,7 +18,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk import state
 from ipmp_agent.disk.state import FILE_NAME, SavedGroup, State, StateWriter
 from ipmp_agent.publication import Failover
-from tests.unit.agent.building import node_group
+from tests.unit.agent.building import unprobed_group
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SAVED = State(
     {
         "lab": SavedGroup(
-            node_group(),
+            unprobed_group(),
             (SavedInterface("nic0", failed=True, inactive=False, offline=False, reason=Reason.LINK_DOWN),),
             {"version": 1, "addresses": {"placement": {"198.18.0.100/24": "nic0"}}},
             (Failover(1.5, "nic0", "nic1", Reason.LINK_DOWN, (), 0.001),),
@@ -53,7 +53,7 @@ def test_after_another_boot_clock_and_links_have_begun_anew() -> None:
     ups = {"answered": True, "link_ups": (5.0, 7.0), "held_until": 65.0}
     member = SavedInterface("nic0", failed=True, inactive=False, offline=False, **ups)  # type: ignore[arg-type]
     moves = (SavedMoves(ip_interface("198.18.0.100/24"), (5.0, 7.0)),)
-    group = SavedGroup(node_group(), (member,), detection_time=2.0, moves=moves)
+    group = SavedGroup(unprobed_group(), (member,), detection_time=2.0, moves=moves)
     text = state.dump(State({"lab": group}), "one")
     assert state.parse(text, "one").groups["lab"] == group
     forgotten = replace(group, interfaces=(replace(member, answered=False, link_ups=(), held_until=None),), moves=())
@@ -154,7 +154,7 @@ class _SlowDisk:
 
 
 def numbered(number: int) -> State:
-    return State({str(number): SavedGroup(node_group(str(number)))})
+    return State({str(number): SavedGroup(unprobed_group(str(number)))})
 
 
 def test_writer_skips_what_became_old_while_the_disk_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

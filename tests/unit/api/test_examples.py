@@ -9,9 +9,10 @@ import pytest
 from ipmp_api.compile import compile_for_file
 from ipmp_api.fields import GROUP_SPEC
 from ipmp_api.manifest import load_manifest
-from ipmp_api.parse import node_group_manifest, parse_group, parse_node_group
+from ipmp_api.parse import parse_group, parse_node_group
 from ipmp_api.reference import reference
 from ipmp_api.schema import Node, Sequence, Struct
+from tests.node_groups import node_group_manifest
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

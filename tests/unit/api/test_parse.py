@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ipmp_api.errors import REQUIRED, UNKNOWN, FieldError, ValidationError
-from ipmp_api.parse import node_group_manifest, node_group_spec, parse_group, parse_node_group
+from ipmp_api.parse import node_group_spec, parse_group, parse_node_group
 from ipmp_api.types import (
     AddressRange,
     DataAddresses,
@@ -28,6 +28,7 @@ from ipmp_api.types import (
     Switch,
     TestAddresses,
 )
+from tests.node_groups import node_group_manifest
 from tests.unit.api.manifests import (
     ACCEPTED,
     GROUP,

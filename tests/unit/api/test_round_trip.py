@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipmp_api.manifest import load_manifest
-from ipmp_api.parse import node_group_manifest, parse_node_group
+from ipmp_api.parse import parse_node_group
 from ipmp_api.types import (
     Address,
     DataAddress,
@@ -27,6 +27,7 @@ from ipmp_api.types import (
     TestAddressIPv6,
     Tunnels,
 )
+from tests.node_groups import node_group_manifest
 
 LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 MAC = st.from_regex(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}", fullmatch=True)

@@ -11,7 +11,7 @@ from ipmp_agent.core import events
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.recording import Handled, decode_entry, encode_entry
 from ipmp_api.types import DataAddress, Existing, Mode, Origin, ProbeMethod
-from tests.virtual_node import VirtualNode, node_group
+from tests.virtual_node import VirtualNode, numbered_group
 
 HOST = tuple(ip_interface(f"198.18.7.{n}/24") for n in (1, 2, 3))
 
@@ -19,7 +19,7 @@ HOST = tuple(ip_interface(f"198.18.7.{n}/24") for n in (1, 2, 3))
 def node(active: int = 2, standby: int = 0, *, homes: tuple[str, ...] = ("nic0",) * 3, **fields: object) -> VirtualNode:
     """A node whose host has addresses of its own, each on its home, and whose group has none."""
     wanted = {"pins": (), "probe_method": ProbeMethod.DISABLED, "addresses": 0} | fields
-    made = VirtualNode(node_group(active, standby, **wanted))  # type: ignore[arg-type]
+    made = VirtualNode(numbered_group(active, standby, **wanted))  # type: ignore[arg-type]
     for member in made.configuration.members:
         for event in made.appearance(member.key):
             made.handle(event)

@@ -11,13 +11,13 @@ from ipmp_agent.core.actions import ProbeProtocol, Severity
 from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import ProbeMethod
-from tests.virtual_node import TARGET, VirtualNode, node_group
+from tests.virtual_node import TARGET, VirtualNode, numbered_group
 
 TESTED = ["198.18.2.1/24", "198.18.2.2/24"]
 
 
 def started(**fields: object) -> VirtualNode:
-    node = VirtualNode(node_group(2, **fields))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(2, **fields))  # type: ignore[arg-type]
     node.start()
     node.run(3)
     return node
@@ -62,7 +62,7 @@ def test_test_address_that_somebody_else_has_is_not_used() -> None:
 
 
 def test_missing_test_address_is_mentioned_only_after_twenty_seconds() -> None:
-    node = VirtualNode(node_group(2, test_addresses=TESTED))
+    node = VirtualNode(numbered_group(2, test_addresses=TESTED))
     told = node.appearance
 
     def without_address(key: str) -> list[events.Event]:
@@ -96,7 +96,7 @@ def test_grace_begins_anew_when_a_member_comes_online_or_loses_its_address() -> 
 
 
 def test_missing_address_is_mentioned_in_time_even_where_nothing_is_probed() -> None:
-    node = VirtualNode(node_group(2, probe_method=ProbeMethod.ICMP, pins=()))
+    node = VirtualNode(numbered_group(2, probe_method=ProbeMethod.ICMP, pins=()))
     for key in ("nic0", "nic1"):
         node.network.nics[key].cable = False
     node.start()
@@ -119,7 +119,7 @@ def test_member_that_lacks_a_family_the_others_have(family: Family) -> None:
 
 
 def test_member_that_never_reached_a_target_is_probably_on_another_link() -> None:
-    node = VirtualNode(node_group(2))
+    node = VirtualNode(numbered_group(2))
     node.reaches = lambda key, _: key == "nic0"
     node.start()
     node.run(45)
@@ -135,13 +135,13 @@ def test_member_that_reached_a_target_before_is_simply_broken() -> None:
 
 
 def test_finding_of_a_member_that_is_removed_is_over() -> None:
-    node = VirtualNode(node_group(2))
+    node = VirtualNode(numbered_group(2))
     node.reaches = lambda key, _: key == "nic0"
     node.start()
     node.run(45)
-    node.configure(node_group(1))
+    node.configure(numbered_group(1))
     assert found(node) == set()
 
 
 def test_target_of_these_tests() -> None:
-    assert node_group().policies.targets.addresses == (ip_address(TARGET),)
+    assert numbered_group().policies.targets.addresses == (ip_address(TARGET),)

@@ -11,14 +11,14 @@ from ipmp_agent.core import timers
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import GroupState
 from ipmp_api.types import ProbeMethod
-from tests.virtual_node import VirtualNode, node_group
+from tests.virtual_node import VirtualNode, numbered_group
 
 INTERVAL = timers.probe_interval(1.0)
 PINS = ("198.18.0.1", "198.18.0.2", "198.18.0.3")
 
 
 def running(seed: int = 0, active: int = 2, standby: int = 0, **fields: object) -> VirtualNode:
-    node = VirtualNode(node_group(active, standby, **fields), seed=seed)  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(active, standby, **fields), seed=seed)  # type: ignore[arg-type]
     node.start()
     node.run(3)
     return node
@@ -162,7 +162,7 @@ def test_restarts_in_the_middle_of_everything(times: int) -> None:
 
 
 def test_busy_hour_of_an_idle_group_asks_for_no_tick_in_vain() -> None:
-    node = VirtualNode(node_group(2, pins=(), probe_method=ProbeMethod.DISABLED))
+    node = VirtualNode(numbered_group(2, pins=(), probe_method=ProbeMethod.DISABLED))
     node.start()
     ticks = 0
     tick = node.core.tick

@@ -17,7 +17,7 @@ from ipmp_agent.core.actions import ProbeProtocol
 from ipmp_agent.core.events import Family, ProbeAnswered
 from ipmp_agent.core.probing import Prober
 from ipmp_agent.core.targets import TargetOrigin
-from tests.virtual_node import VirtualNode, node_group
+from tests.virtual_node import VirtualNode, numbered_group
 
 TARGETS = [IPv4Address(f"198.18.0.{n}") for n in range(1, 4)]
 ROUNDING = 0.99
@@ -77,7 +77,7 @@ def test_repair_takes_about_twice_the_detection_time(detection_time: float) -> N
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("detection_time", [0.1, 1.0])
 def test_whole_group_fails_over_within_the_detection_time(detection_time: float, seed: int) -> None:
-    node = VirtualNode(node_group(2, detection_time=detection_time), seed=seed)
+    node = VirtualNode(numbered_group(2, detection_time=detection_time), seed=seed)
     node.start()
     node.run((20 + seed / 20) * detection_time / 7)
     node.silence("nic0")
@@ -90,7 +90,7 @@ def test_whole_group_fails_over_within_the_detection_time(detection_time: float,
 
 
 def test_gone_link_takes_no_time_at_all() -> None:
-    node = VirtualNode(node_group(2))
+    node = VirtualNode(numbered_group(2))
     node.start()
     node.run(1)
     start = node.now

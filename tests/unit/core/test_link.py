@@ -11,7 +11,7 @@ from ipmp_agent.core.link import Link
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord, LinkWord
 from ipmp_api.types import ProbeMethod
-from tests.virtual_node import VirtualNode, node_group
+from tests.virtual_node import VirtualNode, numbered_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,13 +20,13 @@ UNPROBED: dict[str, Any] = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 
 
 def unprobed(active: int = 2, standby: int = 0, **fields: Any) -> VirtualNode:
-    node = VirtualNode(node_group(active, standby, **UNPROBED, **fields))
+    node = VirtualNode(numbered_group(active, standby, **UNPROBED, **fields))
     node.start()
     return node
 
 
 def probed(**fields: Any) -> VirtualNode:
-    node = VirtualNode(node_group(2, **fields))
+    node = VirtualNode(numbered_group(2, **fields))
     node.start()
     node.run(3)
     return node
@@ -135,7 +135,7 @@ def test_single_member_reports_failure_and_moves_nothing() -> None:
 
 
 def test_link_that_is_down_at_the_start_fails_at_once() -> None:
-    node = VirtualNode(node_group(2))
+    node = VirtualNode(numbered_group(2))
     node.network.nics["nic0"].cable = False
     node.start()
     assert node.active == ["nic1"]
@@ -250,7 +250,7 @@ def test_probed_member_may_flap_as_often_as_it_proves_itself() -> None:
 
 
 def test_driver_that_does_not_report_has_an_unknown_link_that_is_taken_for_good() -> None:
-    node = VirtualNode(node_group(2, **UNPROBED))
+    node = VirtualNode(numbered_group(2, **UNPROBED))
     for key in ("nic0", "nic1"):
         nic = node.network.nics[key]
         node.handle(events.InterfaceFound(key, key, nic.index, nic.mac, None))

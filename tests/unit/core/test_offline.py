@@ -8,13 +8,13 @@ from ipmp_agent.core import events
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord
 from ipmp_api.types import ProbeMethod
-from tests.virtual_node import VirtualNode, mac, node_group
+from tests.virtual_node import VirtualNode, mac, numbered_group
 
 UNPROBED = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 
 
 def group_of(active: int, standby: int = 0, **fields: object) -> VirtualNode:
-    node = VirtualNode(node_group(active, standby, **UNPROBED, **fields))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(active, standby, **UNPROBED, **fields))  # type: ignore[arg-type]
     node.start()
     return node
 
@@ -208,7 +208,7 @@ def test_member_asked_offline_while_it_is_absent_is_never_used_when_it_comes() -
 
 
 def test_last_member_asked_offline_is_used_all_the_same() -> None:
-    node = VirtualNode(node_group(1, offline=("nic0",), **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(1, offline=("nic0",), **UNPROBED))  # type: ignore[arg-type]
     node.start()
     assert node.active == ["nic0"]
     node.restart()
@@ -246,7 +246,7 @@ def test_member_that_gets_the_mac_of_another_goes_offline_and_comes_back() -> No
 
 
 def test_of_two_members_with_one_mac_at_the_start_the_second_is_offline() -> None:
-    node = VirtualNode(node_group(2, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(2, **UNPROBED))  # type: ignore[arg-type]
     node.network.nics["nic1"].mac = mac(0)
     node.start()
     assert node.active == ["nic0"]
@@ -254,7 +254,7 @@ def test_of_two_members_with_one_mac_at_the_start_the_second_is_offline() -> Non
 
 
 def test_which_of_two_twins_is_online_does_not_hang_on_who_was_found_first() -> None:
-    node = VirtualNode(node_group(3, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(3, **UNPROBED))  # type: ignore[arg-type]
     node.network.nics["nic1"].mac = mac(0)
     node.network.nics = dict(sorted(node.network.nics.items(), reverse=True))
     node.start()
@@ -304,7 +304,7 @@ def test_twin_whose_other_left_while_no_agent_ran_is_online_at_once() -> None:
 
 def test_second_member_that_is_the_same_interface_is_refused_and_no_twin() -> None:
     """It wears the MAC address of the first, being the first."""
-    node = VirtualNode(node_group(3, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(3, **UNPROBED))  # type: ignore[arg-type]
     nic = node.network.nics["nic0"]
     node.network.nics["nic2"].present = False
     conflict = Reason.INTERFACE_CONFLICT

@@ -14,7 +14,7 @@ from ipmp_agent.core.placement import Placement
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import DataAddress, NodeGroup, ProbeMethod, Switch
 from tests import invariants
-from tests.virtual_node import VirtualNode, data_address, node_group
+from tests.virtual_node import VirtualNode, data_address, numbered_group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ UNPROBED: dict[str, Any] = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 
 
 def group_of(active: int, standby: int = 0, **fields: Any) -> VirtualNode:
-    node = VirtualNode(node_group(active, standby, **UNPROBED, **fields))
+    node = VirtualNode(numbered_group(active, standby, **UNPROBED, **fields))
     node.start()
     return node
 
@@ -99,7 +99,7 @@ def test_removed_address_is_withdrawn_and_the_relieved_member_gets_one_from_the_
 
 
 def test_families_are_spread_each_on_its_own() -> None:
-    group = node_group(2, addresses=3, **UNPROBED)
+    group = numbered_group(2, addresses=3, **UNPROBED)
     v6 = tuple(DataAddress(ip_interface(f"2001:db8::{n}/128")) for n in (1, 2, 3))
     node = VirtualNode(dataclasses.replace(group, data_addresses=(*group.data_addresses, *v6)))
     node.start()
@@ -118,7 +118,7 @@ def test_standby_activated_by_a_failure_takes_only_what_has_no_home() -> None:
 
 
 def test_nothing_is_placed_before_the_kernel_was_read() -> None:
-    node = VirtualNode(node_group(2))
+    node = VirtualNode(numbered_group(2))
     for key in ("nic0", "nic1"):
         for event in node.appearance(key):
             node.handle(event)
@@ -129,7 +129,7 @@ def test_nothing_is_placed_before_the_kernel_was_read() -> None:
 
 
 def test_addresses_found_on_members_stay_where_they_are() -> None:
-    node = VirtualNode(node_group(2, addresses=4, **UNPROBED))
+    node = VirtualNode(numbered_group(2, addresses=4, **UNPROBED))
     for number in (1, 2, 3):
         node.kernel[data_address(number).address].add("nic1")
     node.start()
@@ -138,7 +138,7 @@ def test_addresses_found_on_members_stay_where_they_are() -> None:
 
 
 def test_addresses_found_on_a_member_that_is_not_in_use_move() -> None:
-    node = VirtualNode(node_group(1, 1, **UNPROBED))
+    node = VirtualNode(numbered_group(1, 1, **UNPROBED))
     node.kernel[data_address(1).address].add("nic1")
     node.start()
     assert placed(node) == [[1, 2], []]
@@ -209,7 +209,7 @@ def last(actions: Sequence[object], kind: type) -> object:
 
 
 def test_every_active_member_sends_and_the_change_is_ordered_once() -> None:
-    node = VirtualNode(node_group(2, 1, **UNPROBED))
+    node = VirtualNode(numbered_group(2, 1, **UNPROBED))
     assert last(node.start(), SetOutbound) == SetOutbound(("nic0", "nic1"), ("nic0", "nic1"))
     actions = node.handle(events.LinkChanged("nic0", up=False))
     assert last(actions, SetOutbound) == SetOutbound(("nic1", "nic2"), ("nic1", "nic2"))
@@ -218,7 +218,7 @@ def test_every_active_member_sends_and_the_change_is_ordered_once() -> None:
 
 
 def test_without_spreading_one_member_sends() -> None:
-    node = VirtualNode(node_group(2, outbound_spreading=Switch.DISABLED, **UNPROBED))
+    node = VirtualNode(numbered_group(2, outbound_spreading=Switch.DISABLED, **UNPROBED))
     node.start()
     assert node.snapshot().outbound_ipv4 == ("nic0",)
 
@@ -231,7 +231,7 @@ def test_failed_group_keeps_its_routes() -> None:
 
 
 def test_nominee_is_the_first_active_and_is_not_moved_back() -> None:
-    node = VirtualNode(node_group(3, **UNPROBED))
+    node = VirtualNode(numbered_group(3, **UNPROBED))
     assert last(node.start(), SetNominee) == SetNominee("nic0", "nic0", ("nic0", "nic1", "nic2"))
     node.link("nic1", up=False)
     node.link("nic1", up=True)
@@ -275,7 +275,7 @@ def test_failover_is_never_held_back() -> None:
 
 @pytest.mark.parametrize("fails", [True, False])
 def test_released_standby_keeps_an_address_that_has_no_move_left_until_it_has(fails: bool) -> None:
-    node = VirtualNode(node_group(1, 1, addresses=1))
+    node = VirtualNode(numbered_group(1, 1, addresses=1))
     node.start()
     node.run(3)
     for _ in range(2):

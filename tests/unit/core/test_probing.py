@@ -19,7 +19,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.targets import TargetOrigin
 from ipmp_agent.core.words import ProbeWord, TargetMode
 from ipmp_api.types import ProbeMethod
-from tests.virtual_node import TARGET, VirtualNode, node_group
+from tests.virtual_node import TARGET, VirtualNode, numbered_group
 
 if TYPE_CHECKING:
     from ipmp_agent.core.snapshot import ProberSnapshot
@@ -111,7 +111,9 @@ def test_sequence_starts_at_one_and_wraps_at_sixteen_bits() -> None:
 
 
 def test_only_detection_probes_consume_sequence_numbers() -> None:
-    node = VirtualNode(node_group(1, pins=(), discovery=True, test_addresses=["198.18.2.1/24"]), hosts=("198.18.0.9",))
+    node = VirtualNode(
+        numbered_group(1, pins=(), discovery=True, test_addresses=["198.18.2.1/24"]), hosts=("198.18.0.9",)
+    )
     node.remember_probes = True
     node.start()
     node.run(5)
@@ -267,7 +269,7 @@ def test_single_refused_send_is_no_loss() -> None:
 
 
 def test_sends_refused_for_the_whole_detection_time_fail_the_member() -> None:
-    node = VirtualNode(node_group(2, adaptive=False))
+    node = VirtualNode(numbered_group(2, adaptive=False))
     node.start()
     node.run(3)
 
@@ -289,7 +291,7 @@ def test_sends_refused_for_the_whole_detection_time_fail_the_member() -> None:
 
 
 def test_refused_sends_on_every_member_are_group_failure() -> None:
-    node = VirtualNode(node_group(2))
+    node = VirtualNode(numbered_group(2))
     node.start()
     node.run(3)
     node.refuse_to_send = errno.EPERM
@@ -330,7 +332,7 @@ def test_choice_of_protocol_and_its_reason(
 
 
 def test_global_ipv6_target_is_asked_by_neighbour_solicitation_and_a_link_local_one_by_echo() -> None:
-    node = VirtualNode(node_group(1, pins=("2001:db8::1", "fe80::99")), link_local=True)
+    node = VirtualNode(numbered_group(1, pins=("2001:db8::1", "fe80::99")), link_local=True)
     node.remember_probes = True
     node.start()
     node.run(2)
@@ -339,7 +341,7 @@ def test_global_ipv6_target_is_asked_by_neighbour_solicitation_and_a_link_local_
 
 
 def test_probing_begins_when_the_test_address_is_ready_and_ends_when_it_goes() -> None:
-    node = VirtualNode(node_group(2, probe_method=ProbeMethod.ICMP))
+    node = VirtualNode(numbered_group(2, probe_method=ProbeMethod.ICMP))
     node.start()
     node.run(2)
     assert node.interface("nic0").probers[0].mode is TargetMode.DISABLED
@@ -364,7 +366,7 @@ def test_probing_begins_when_the_test_address_is_ready_and_ends_when_it_goes() -
     ],
 )
 def test_what_is_said_of_probes(fields: dict[str, object], word: ProbeWord) -> None:
-    node = VirtualNode(node_group(**{"active": 2, **fields}))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(**{"active": 2, **fields}))  # type: ignore[arg-type]
     node.start()
     node.run(2)
     assert node.interface("nic0").probe is word
@@ -375,7 +377,9 @@ def test_what_is_said_of_probes(fields: dict[str, object], word: ProbeWord) -> N
 
 
 def test_member_whose_test_address_goes_while_it_is_failed_is_repaired_by_its_link() -> None:
-    node = VirtualNode(node_group(2, probe_method=ProbeMethod.ICMP, test_addresses=["198.18.2.1/24", "198.18.2.2/24"]))
+    node = VirtualNode(
+        numbered_group(2, probe_method=ProbeMethod.ICMP, test_addresses=["198.18.2.1/24", "198.18.2.2/24"])
+    )
     node.start()
     node.run(3)
     node.silence("nic0")
@@ -386,7 +390,7 @@ def test_member_whose_test_address_goes_while_it_is_failed_is_repaired_by_its_li
 
 
 def test_standby_inactive_and_failed_members_are_probed_like_active_ones_and_offline_ones_are_not() -> None:
-    node = VirtualNode(node_group(2, 2))
+    node = VirtualNode(numbered_group(2, 2))
     node.start()
     node.run(3)
     node.silence("nic0")
@@ -400,10 +404,10 @@ def test_standby_inactive_and_failed_members_are_probed_like_active_ones_and_off
 
 
 def test_a_new_detection_time_takes_effect_at_once() -> None:
-    node = VirtualNode(node_group(2))
+    node = VirtualNode(numbered_group(2))
     node.start()
     node.run(3)
-    node.configure(node_group(2, detection_time=0.1))
+    node.configure(numbered_group(2, detection_time=0.1))
     assert node.snapshot().detection_time == 0.1
     before = node.interface("nic0").probers[0].sent
     node.run(1.4)
@@ -413,7 +417,7 @@ def test_a_new_detection_time_takes_effect_at_once() -> None:
 
 
 def test_target_of_the_scene_is_the_pinned_one() -> None:
-    assert str(node_group().policies.targets.addresses[0]) == TARGET
+    assert str(numbered_group().policies.targets.addresses[0]) == TARGET
 
 
 def test_older_probe_is_given_up_at_the_next_tick_even_if_newer_ones_are_answered() -> None:

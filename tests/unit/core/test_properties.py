@@ -16,7 +16,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import GroupState, InterfaceWord
 from ipmp_api.types import FailureDetection, InterfaceMatch, Member, Policies, Role, Switch
 from tests import invariants
-from tests.virtual_node import VirtualNode, data_address, node_group
+from tests.virtual_node import VirtualNode, data_address, numbered_group
 
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import Action, Move
@@ -28,7 +28,7 @@ KEYS = st.sampled_from([f"nic{n}" for n in range(NICS)])
 TARGETS = ("198.18.0.1", "198.18.0.2")
 UNFORCED = {Reason.FAILBACK, Reason.REBALANCE}
 HOSTS = ("198.18.0.9", "fe80::9")
-START = node_group(NICS, addresses=5, pins=TARGETS)
+START = numbered_group(NICS, addresses=5, pins=TARGETS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Group(RuleBasedStateMachine):
         seed=st.integers(0, 1 << 16),
     )
     def begin(self, members: list[tuple[str, Role]], world: World, absent: set[str], dark: set[str], seed: int) -> None:
-        base = node_group(
+        base = numbered_group(
             NICS, addresses=world.addresses, pins=world.pins, failback=world.failback, discovery=world.discovery
         )
         self.node = WatchedNode(base, seed=seed, hosts=HOSTS, link_local=world.link_local)
@@ -254,7 +254,7 @@ class Group(RuleBasedStateMachine):
     @rule(pins=st.sampled_from([(), TARGETS[:1], TARGETS]))
     def change_pins(self, pins: tuple[str, ...]) -> None:
         targets = dataclasses.replace(
-            self.group.policies.targets, addresses=node_group(pins=pins).policies.targets.addresses
+            self.group.policies.targets, addresses=numbered_group(pins=pins).policies.targets.addresses
         )
         self.change(policies=self.policies(targets=targets))
 

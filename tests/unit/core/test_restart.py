@@ -15,7 +15,7 @@ from ipmp_agent.core.actions import SetNominee
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord
 from ipmp_api.types import ProbeMethod, Role, Switch
-from tests.virtual_node import TARGET, VirtualNode, node_group
+from tests.virtual_node import TARGET, VirtualNode, numbered_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,25 +29,25 @@ METHODS = [ProbeMethod.AUTO, ProbeMethod.ICMP]
 def hosts(members: int = 3, *, method: ProbeMethod = ProbeMethod.AUTO, **fields: object) -> VirtualNode:
     """Targets are discovered only, by IPv4."""
     addresses = TESTED[:members]
-    group = node_group(members, addresses=4, pins=(), discovery=True, test_addresses=addresses, probe_method=method)
+    group = numbered_group(members, addresses=4, pins=(), discovery=True, test_addresses=addresses, probe_method=method)
     return VirtualNode(dataclasses.replace(group, **fields), hosts=[HOST])  # type: ignore[arg-type]
 
 
 def link_local_hosts(members: int = 3, *, method: ProbeMethod = ProbeMethod.AUTO) -> VirtualNode:
     """Targets are discovered only, by IPv6."""
-    group = node_group(members, addresses=4, pins=(), discovery=True, probe_method=method)
+    group = numbered_group(members, addresses=4, pins=(), discovery=True, probe_method=method)
     return VirtualNode(group, hosts=["fe80::9"], link_local=True)
 
 
 def routers(members: int = 3, *, method: ProbeMethod = ProbeMethod.AUTO) -> VirtualNode:
     """Targets are the gateways of the routing table."""
-    group = node_group(members, addresses=4, pins=(), test_addresses=TESTED[:members], probe_method=method)
+    group = numbered_group(members, addresses=4, pins=(), test_addresses=TESTED[:members], probe_method=method)
     return VirtualNode(group, routers=["198.18.0.1"])
 
 
 def pins(members: int = 3, *, method: ProbeMethod = ProbeMethod.AUTO) -> VirtualNode:
     """Targets are named by the configuration."""
-    group = node_group(members, addresses=4, test_addresses=TESTED[:members], probe_method=method)
+    group = numbered_group(members, addresses=4, test_addresses=TESTED[:members], probe_method=method)
     return VirtualNode(group)
 
 
@@ -204,7 +204,7 @@ def test_last_link_counts_after_the_quiet_period_whatever_was_said_against_it() 
 
 def test_a_verdict_takes_its_time_where_that_is_longer_than_the_quiet_period() -> None:
     node = VirtualNode(
-        node_group(1, pins=(), discovery=True, test_addresses=TESTED[:1], detection_time=300.0), hosts=[HOST]
+        numbered_group(1, pins=(), discovery=True, test_addresses=TESTED[:1], detection_time=300.0), hosts=[HOST]
     )
     node.start()
     unplugged(node)
@@ -229,8 +229,8 @@ def test_of_those_that_failed_with_their_group_one_that_probes_condemned_comes_l
 
 def test_member_that_nobody_is_to_judge_is_repaired_by_its_link_at_once() -> None:
     for node in (
-        VirtualNode(node_group(2, pins=())),
-        VirtualNode(node_group(2, pins=(), discovery=True, probe_method=ProbeMethod.DISABLED)),
+        VirtualNode(numbered_group(2, pins=())),
+        VirtualNode(numbered_group(2, pins=(), discovery=True, probe_method=ProbeMethod.DISABLED)),
     ):
         start(node)
         node.link("nic0", up=False)
@@ -245,7 +245,7 @@ def test_member_that_nobody_is_to_judge_is_repaired_by_its_link_at_once() -> Non
 
 @pytest.mark.parametrize("spreading", list(Switch))
 def test_who_was_activated_first_still_stands_for_the_group(spreading: Switch) -> None:
-    node = VirtualNode(node_group(3, outbound_spreading=spreading))
+    node = VirtualNode(numbered_group(3, outbound_spreading=spreading))
     start(node)
     node.link("nic0", up=False)
     node.link("nic0", up=True)
@@ -261,7 +261,7 @@ def test_who_was_activated_first_still_stands_for_the_group(spreading: Switch) -
 
 @pytest.mark.parametrize("seed", range(3))
 def test_targets_that_became_slow_are_given_their_time_from_the_start(seed: int) -> None:
-    node = VirtualNode(node_group(2), seed=seed)
+    node = VirtualNode(numbered_group(2), seed=seed)
     start(node)
     for latency in (0.1, 0.3, 0.6, 1.2, 2.4):
         node.network.latency[ip_address(TARGET)] = latency
@@ -276,18 +276,18 @@ def test_targets_that_became_slow_are_given_their_time_from_the_start(seed: int)
     node.network.latency[ip_address(TARGET)] = 0.001
     assert node.run(700, lambda: node.snapshot().detection_time == 1.0), "and it is lowered again"
     node.restart()
-    node.configure(node_group(2, detection_time=0.5))
+    node.configure(numbered_group(2, detection_time=0.5))
     assert node.snapshot().detection_time == 0.5
 
 
 def test_detection_time_that_is_not_to_adapt_is_the_configured_one() -> None:
-    node = VirtualNode(node_group(2, adaptive=False))
+    node = VirtualNode(numbered_group(2, adaptive=False))
     node.start(events.StateRestored((), detection_time=20.0))
     assert node.snapshot().detection_time == 1.0
 
 
 def test_share_that_waits_for_the_budget_is_taken_by_the_next_agent() -> None:
-    node = VirtualNode(node_group(2, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(2, **UNPROBED))  # type: ignore[arg-type]
     node.start()
     for key in ["nic0", "nic1"] * 2:
         node.link(key, up=False)
@@ -404,7 +404,7 @@ def test_history_with_restarts_is_the_one_without(
     standby: int, failback: bool, addresses: int, steps: list[tuple[tuple[Callable[..., object], Any], bool]]
 ) -> None:
     """Links only: no jitter, so two nodes do the same at the same time."""
-    group = node_group(3 - standby, standby, addresses=addresses, failback=failback, **UNPROBED)  # type: ignore[arg-type]
+    group = numbered_group(3 - standby, standby, addresses=addresses, failback=failback, **UNPROBED)  # type: ignore[arg-type]
     lasting, restarted = nodes = VirtualNode(group), VirtualNode(group)
     for node in nodes:
         node.start()

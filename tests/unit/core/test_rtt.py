@@ -12,7 +12,7 @@ from ipmp_agent.core.events import ProbeKind
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.rtt import DetectionTime, RoundTrip
 from ipmp_agent.core.words import TargetState
-from tests.virtual_node import VirtualNode, node_group
+from tests.virtual_node import VirtualNode, numbered_group
 
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import SendProbe
@@ -113,7 +113,7 @@ def test_lowering_waits_for_the_settling_time_and_halves_down_to_what_was_asked_
 
 
 def slow_node(**fields: Any) -> VirtualNode:
-    node = VirtualNode(node_group(2, **{"detection_time": 10.0, **fields}), latency=0.001)
+    node = VirtualNode(numbered_group(2, **{"detection_time": 10.0, **fields}), latency=0.001)
     node.start()
     node.run(120)
     return node

@@ -12,14 +12,14 @@ from ipmp_agent.core.actions import Announce, MoveAddresses, SetOutbound
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import GroupState
 from ipmp_api.types import ProbeMethod, Role
-from tests.virtual_node import VirtualNode, node_group
+from tests.virtual_node import VirtualNode, numbered_group
 
 UNPROBED = {"pins": (), "probe_method": ProbeMethod.DISABLED}
 
 
 def group_of(active: int, standby: int = 0, **fields: object) -> VirtualNode:
     """Links only: a failure is a pulled cable, a repair the same cable plugged in."""
-    node = VirtualNode(node_group(active, standby, **UNPROBED, **fields))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(active, standby, **UNPROBED, **fields))  # type: ignore[arg-type]
     node.start()
     return node
 
@@ -231,7 +231,7 @@ def test_failback_enabled_again_gives_repaired_members_their_place() -> None:
     fail(node, 0)
     repair(node, 0)
     assert uses(node) == ([1], [0], [])
-    policies = dataclasses.replace(node.configuration.policies, failback=node_group().policies.failback)
+    policies = dataclasses.replace(node.configuration.policies, failback=numbered_group().policies.failback)
     node.configure(dataclasses.replace(node.configuration, policies=policies))
     assert uses(node) == ([0], [1], [])
 
@@ -317,7 +317,7 @@ def test_addresses_leave_a_removed_member() -> None:
 
 
 def test_missing_at_start_is_failed_and_a_standby_compensates() -> None:
-    node = VirtualNode(node_group(1, 1, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(1, 1, **UNPROBED))  # type: ignore[arg-type]
     node.network.nics["nic0"].present = False
     node.start()
     assert uses(node) == ([1], [], [0])
@@ -415,7 +415,7 @@ def test_unfit_member_is_refused_once_with_what_to_do_and_harms_nobody(refusal: 
 
 
 def test_member_of_another_medium_is_refused() -> None:
-    node = VirtualNode(node_group(2, **UNPROBED))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(2, **UNPROBED))  # type: ignore[arg-type]
     node.handle(events.InterfaceFound("nic0", "nic0", 2, "02:00:00:00:00:00", link=True, media=1))
     node.handle(events.InterfaceFound("nic1", "nic1", 3, "02:00:00:00:00:01", link=True, media=32))
     node.handle(events.KernelRead())
@@ -452,7 +452,7 @@ def test_restart_leaves_a_repaired_member_inactive() -> None:
 
 
 def test_restart_remembers_why_a_member_failed() -> None:
-    node = VirtualNode(node_group(2))
+    node = VirtualNode(numbered_group(2))
     node.start()
     node.run(3)
     node.silence("nic0")
@@ -475,7 +475,7 @@ def test_restart_notices_a_link_that_came_back_meanwhile() -> None:
 
 
 def test_restart_in_a_failed_group_moves_nothing() -> None:
-    node = VirtualNode(node_group(2, 1, addresses=4))
+    node = VirtualNode(numbered_group(2, 1, addresses=4))
     node.start()
     node.run(3)
     node.all_targets(up=False)

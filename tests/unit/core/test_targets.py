@@ -12,7 +12,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.targets import TargetOrigin, Targets
 from ipmp_agent.core.words import InterfaceWord, TargetMode, TargetState
 from ipmp_api.types import NodeGroup, Policies, Switch, TargetSources
-from tests.virtual_node import VirtualNode, node_group
+from tests.virtual_node import VirtualNode, numbered_group
 
 T = [f"198.18.0.{n}" for n in range(1, 9)]
 HOSTS = [f"198.18.0.{n}" for n in range(101, 109)]
@@ -33,7 +33,7 @@ def with_sources(group: NodeGroup, **fields: object) -> NodeGroup:
 
 
 def discovering(members: int = 2, hosts: int = 1, **fields: object) -> VirtualNode:
-    group = node_group(members, pins=(), discovery=True, test_addresses=TESTED[:members], **fields)  # type: ignore[arg-type]
+    group = numbered_group(members, pins=(), discovery=True, test_addresses=TESTED[:members], **fields)  # type: ignore[arg-type]
     node = VirtualNode(group, hosts=HOSTS[:hosts])
     node.remember_probes = True
     node.start()
@@ -44,7 +44,7 @@ def discovering(members: int = 2, hosts: int = 1, **fields: object) -> VirtualNo
 
 
 def test_pins_come_before_routers_and_routers_before_peers_and_five_are_used() -> None:
-    group = dataclasses.replace(node_group(1, pins=T[:2]), peers=(ip_address(T[5]), ip_address(T[6])))
+    group = dataclasses.replace(numbered_group(1, pins=T[:2]), peers=(ip_address(T[5]), ip_address(T[6])))
     node = VirtualNode(group, routers=T[2:4])
     node.start()
     assert active(node) == set(T[:4]) | {T[5]}
@@ -52,7 +52,7 @@ def test_pins_come_before_routers_and_routers_before_peers_and_five_are_used() -
 
 
 def test_new_pin_takes_the_place_of_the_least_preferred() -> None:
-    node = VirtualNode(dataclasses.replace(node_group(1, pins=T[:1]), peers=tuple(map(ip_address, T[1:5]))))
+    node = VirtualNode(dataclasses.replace(numbered_group(1, pins=T[:1]), peers=tuple(map(ip_address, T[1:5]))))
     node.start()
     assert active(node) == set(T[:5])
     node.configure(with_sources(node.configuration, addresses=(ip_address(T[0]), ip_address(T[7]))))
@@ -62,7 +62,7 @@ def test_new_pin_takes_the_place_of_the_least_preferred() -> None:
 @pytest.mark.parametrize("source", ["routers", "peers"])
 def test_sources_can_be_switched_off(source: str) -> None:
     group = with_sources(
-        dataclasses.replace(node_group(1, pins=()), peers=(ip_address(T[1]),)), **{source: Switch.DISABLED}
+        dataclasses.replace(numbered_group(1, pins=()), peers=(ip_address(T[1]),)), **{source: Switch.DISABLED}
     )
     node = VirtualNode(group, routers=T[:1])
     node.start()
@@ -70,13 +70,13 @@ def test_sources_can_be_switched_off(source: str) -> None:
 
 
 def test_our_own_addresses_are_never_targets() -> None:
-    node = VirtualNode(node_group(2, pins=("198.18.1.1", "198.18.2.2", T[0]), test_addresses=TESTED[:2]))
+    node = VirtualNode(numbered_group(2, pins=("198.18.1.1", "198.18.2.2", T[0]), test_addresses=TESTED[:2]))
     node.start()
     assert active(node) == {T[0]}
 
 
 def test_each_family_has_its_own_targets() -> None:
-    node = VirtualNode(node_group(1, pins=(T[0], "2001:db8::1", "fe80::99")), link_local=True)
+    node = VirtualNode(numbered_group(1, pins=(T[0], "2001:db8::1", "fe80::99")), link_local=True)
     node.start()
     v4, v6 = node.interface("nic0").probers
     assert [str(t.address) for t in v4.targets] == [T[0]]
@@ -84,7 +84,7 @@ def test_each_family_has_its_own_targets() -> None:
 
 
 def test_routers_follow_the_routing_table() -> None:
-    node = VirtualNode(node_group(2, pins=()), routers=T[:1])
+    node = VirtualNode(numbered_group(2, pins=()), routers=T[:1])
     node.start()
     assert active(node) == {T[0]}
     node.handle(events.RoutersChanged((ip_address(T[1]),)))
@@ -95,7 +95,7 @@ def test_routers_follow_the_routing_table() -> None:
 
 
 def test_last_target_gone_leaves_a_failed_member_failed_until_it_proves_itself_to_a_new_one() -> None:
-    node = VirtualNode(node_group(2, pins=()), routers=T[:2])
+    node = VirtualNode(numbered_group(2, pins=()), routers=T[:2])
     node.start()
     node.run(3)
     node.silence("nic0")
@@ -110,7 +110,7 @@ def test_last_target_gone_leaves_a_failed_member_failed_until_it_proves_itself_t
 
 
 def test_failed_group_keeps_routers_that_vanish_and_drops_them_when_it_is_back() -> None:
-    node = VirtualNode(node_group(2, pins=()), routers=T[:2])
+    node = VirtualNode(numbered_group(2, pins=()), routers=T[:2])
     node.start()
     node.run(3)
     node.all_targets(up=False)
@@ -124,7 +124,7 @@ def test_failed_group_keeps_routers_that_vanish_and_drops_them_when_it_is_back()
 
 
 def test_pin_that_people_remove_goes_even_while_the_group_is_failed() -> None:
-    node = VirtualNode(node_group(2, pins=T[:1]))
+    node = VirtualNode(numbered_group(2, pins=T[:1]))
     node.start()
     node.run(3)
     node.all_targets(up=False)
@@ -134,7 +134,7 @@ def test_pin_that_people_remove_goes_even_while_the_group_is_failed() -> None:
 
 
 def test_firing_order_begins_with_the_next() -> None:
-    node = VirtualNode(node_group(1, pins=T[:3]))
+    node = VirtualNode(numbered_group(1, pins=T[:3]))
     node.remember_probes = True
     node.start()
     node.run(2)
@@ -227,12 +227,12 @@ def test_all_hosts_are_asked_at_every_interval_until_two_are_known(hosts: int, g
 
 
 def test_nobody_looks_for_hosts_beside_named_targets_or_without_an_address() -> None:
-    node = VirtualNode(node_group(1, pins=T[:1], discovery=True, test_addresses=TESTED[:1]), hosts=HOSTS[:2])
+    node = VirtualNode(numbered_group(1, pins=T[:1], discovery=True, test_addresses=TESTED[:1]), hosts=HOSTS[:2])
     node.remember_probes = True
     node.start()
     node.run(3)
     assert node.discovery_probes == []
-    node = VirtualNode(node_group(1, pins=(), discovery=True), hosts=HOSTS[:2])
+    node = VirtualNode(numbered_group(1, pins=(), discovery=True), hosts=HOSTS[:2])
     node.remember_probes = True
     node.start()
     node.run(3)
@@ -283,7 +283,7 @@ def test_group_failure_flushes_hosts_and_finds_new_ones() -> None:
 
 
 def test_without_targets_members_are_taken_for_good_and_said_to_be_unknown() -> None:
-    node = VirtualNode(node_group(1, pins=()))
+    node = VirtualNode(numbered_group(1, pins=()))
     node.start()
     node.run(100)
     assert node.interface("nic0").state is InterfaceWord.UNKNOWN

@@ -13,7 +13,7 @@ from ipmp_agent.core.events import Family, MacAddress
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord, ProbeWord, TargetMode
 from ipmp_api.types import ProbeMethod
-from tests.virtual_node import TARGET, VirtualNode, mac, node_group
+from tests.virtual_node import TARGET, VirtualNode, mac, numbered_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def alone(active: int = 1, standby: int = 1, **fields: object) -> VirtualNode:
     """A group in a network without any target."""
-    node = VirtualNode(node_group(active, standby, pins=(), **fields))  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(active, standby, pins=(), **fields))  # type: ignore[arg-type]
     node.remember_probes = True
     node.start()
     node.run(3)
@@ -54,7 +54,7 @@ def test_answer_makes_the_state_known() -> None:
 
 @pytest.mark.parametrize("fields", [{"pins": (TARGET,)}, {"pins": (), "probe_method": ProbeMethod.DISABLED}])
 def test_members_do_not_ask_one_another_when_there_is_a_target_or_nobody_wants_probes(fields: dict) -> None:  # type: ignore[type-arg]
-    node = VirtualNode(node_group(2, **fields))
+    node = VirtualNode(numbered_group(2, **fields))
     node.remember_probes = True
     node.start()
     node.run(3)
@@ -69,8 +69,8 @@ def test_single_member_has_nobody_to_ask() -> None:
 def test_first_target_ends_it_and_the_last_one_gone_begins_it() -> None:
     node = alone()
     node.handle(events.RoutersChanged(node.configuration.policies.targets.addresses))
-    node.network.latency.update(dict.fromkeys(node_group().policies.targets.addresses, 0.001))
-    node.handle(events.RoutersChanged(node_group().policies.targets.addresses))
+    node.network.latency.update(dict.fromkeys(numbered_group().policies.targets.addresses, 0.001))
+    node.handle(events.RoutersChanged(numbered_group().policies.targets.addresses))
     node.sent.clear()
     node.run(2)
     assert transitive_probes(node) == []
@@ -150,7 +150,7 @@ def test_when_nobody_hears_anybody_nobody_is_to_blame() -> None:
 
 def test_group_never_fails_by_silence_between_members() -> None:
     for seed in range(5):
-        node = VirtualNode(node_group(3, pins=()), seed=seed)
+        node = VirtualNode(numbered_group(3, pins=()), seed=seed)
         node.start()
         node.run(3)
         for key in ("nic0", "nic1", "nic2"):
@@ -185,7 +185,7 @@ def test_error_of_our_own_in_sending_blames_nobody() -> None:
 
 
 def test_quiet_period_holds_here_too() -> None:
-    node = VirtualNode(node_group(1, 1, pins=()))
+    node = VirtualNode(numbered_group(1, 1, pins=()))
     node.silence("nic1")
     node.start()
     assert not node.run(39.9, lambda: node.interface("nic1").state is InterfaceWord.FAILED)
@@ -202,7 +202,7 @@ def test_suspended_agent_blames_nobody() -> None:
 
 
 def test_dead_hosts_fail_the_group_and_members_that_hear_one_another_revive_it() -> None:
-    group = node_group(2, pins=(), discovery=True, test_addresses=["198.18.2.1/24", "198.18.2.2/24"])
+    group = numbered_group(2, pins=(), discovery=True, test_addresses=["198.18.2.1/24", "198.18.2.2/24"])
     node = VirtualNode(group, hosts=["198.18.0.9"])
     node.start()
     node.run(3)
@@ -226,6 +226,6 @@ def test_changed_mac_address_is_asked_from_then_on() -> None:
 
 def test_a_new_detection_time_takes_effect_between_members() -> None:
     node = alone()
-    node.configure(dataclasses.replace(node_group(1, 1, pins=(), detection_time=0.1)))
+    node.configure(dataclasses.replace(numbered_group(1, 1, pins=(), detection_time=0.1)))
     node.silence("nic1")
     assert node.run(0.12, lambda: node.interface("nic1").state is InterfaceWord.FAILED)

@@ -12,7 +12,7 @@ from ipmp_agent.core.actions import InterfaceVerdict, SendProbe
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import GroupState, TargetState
 from ipmp_api.types import Address, Mode, ProbeMethod
-from tests.virtual_node import VirtualNode, node_group
+from tests.virtual_node import VirtualNode, numbered_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ INTERVAL = 0.142
 
 
 def running(active: int = 2, standby: int = 0, *, link_local: bool = False, **fields: object) -> VirtualNode:
-    node = VirtualNode(node_group(active, standby, **fields), link_local=link_local)  # type: ignore[arg-type]
+    node = VirtualNode(numbered_group(active, standby, **fields), link_local=link_local)  # type: ignore[arg-type]
     node.start()
     node.run(3)
     return node
@@ -162,7 +162,7 @@ def test_late_reply_breaks_a_streak_of_losses() -> None:
 def test_proof_must_be_newer_than_the_first_loss_by_half_an_interval() -> None:
     """When all targets die, the answer of another member may still be under way, or have been the last one."""
     for seed in range(20):
-        node = VirtualNode(node_group(3), seed=seed, latency=0.01)
+        node = VirtualNode(numbered_group(3), seed=seed, latency=0.01)
         node.start()
         node.run(2 + seed * 0.01)
         node.all_targets(up=False)
@@ -172,7 +172,7 @@ def test_proof_must_be_newer_than_the_first_loss_by_half_an_interval() -> None:
 
 
 def test_member_that_no_probe_can_judge_is_trusted_as_proof_while_its_link_is_up() -> None:
-    node = VirtualNode(node_group(2, test_addresses=["198.18.2.1/24"], probe_method=ProbeMethod.ICMP))
+    node = VirtualNode(numbered_group(2, test_addresses=["198.18.2.1/24"], probe_method=ProbeMethod.ICMP))
     node.start()
     node.run(3)
     assert node.interface("nic1").probers[0].sent == 0
@@ -197,7 +197,7 @@ def test_offline_member_is_no_proof_that_the_link_works() -> None:
 
 
 def test_offline_member_that_no_probe_can_judge_is_no_proof_either() -> None:
-    node = VirtualNode(node_group(2, test_addresses=["198.18.2.1/24"], probe_method=ProbeMethod.ICMP))
+    node = VirtualNode(numbered_group(2, test_addresses=["198.18.2.1/24"], probe_method=ProbeMethod.ICMP))
     node.start()
     node.run(3)
     node.offline("nic1")
@@ -240,7 +240,7 @@ def test_failure_of_an_offline_member_shows_when_it_returns() -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_losses_are_ignored_for_forty_seconds_after_a_member_appears(seed: int) -> None:
-    node = VirtualNode(node_group(2), seed=seed)
+    node = VirtualNode(numbered_group(2), seed=seed)
     node.silence("nic0")
     node.start()
     assert not node.run(39.9, broken(node, "nic0"))
@@ -248,7 +248,7 @@ def test_losses_are_ignored_for_forty_seconds_after_a_member_appears(seed: int) 
 
 
 def test_first_reply_ends_the_quiet_period_for_both_families() -> None:
-    node = VirtualNode(node_group(2, pins=(T1, "fe80::99")), link_local=True)
+    node = VirtualNode(numbered_group(2, pins=(T1, "fe80::99")), link_local=True)
     node.target("fe80::99", up=False)
     node.start()
     node.run(5)
@@ -266,7 +266,7 @@ def test_quiet_period_begins_anew_for_a_member_that_was_replugged() -> None:
 
 
 def test_link_loss_counts_in_the_quiet_period() -> None:
-    node = VirtualNode(node_group(2))
+    node = VirtualNode(numbered_group(2))
     node.start()
     node.link("nic0", up=False)
     assert node.active == ["nic1"]
@@ -331,7 +331,7 @@ def test_repaired_member_gives_back_and_takes_back() -> None:
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("standby", [0, 1])
 def test_nothing_moves_when_all_targets_come_back(seed: int, standby: int) -> None:
-    node = VirtualNode(node_group(2, standby, addresses=4), seed=seed)
+    node = VirtualNode(numbered_group(2, standby, addresses=4), seed=seed)
     node.start()
     node.run(2)
     placed = {address: set(holders) for address, holders in node.kernel.items()}
@@ -391,7 +391,7 @@ def test_answers_from_before_a_group_failure_do_not_revive_it() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 64, 81, 135, 142])  # one in twenty shows it, the last four among them
 def test_every_member_proves_itself_anew_after_a_group_failure(seed: int) -> None:
     """A member that had lost fewer than five probes must not be revived by what its targets answered before."""
-    node = VirtualNode(node_group(2, pins=(T1, T2, T3, T4, T5)), seed=seed)
+    node = VirtualNode(numbered_group(2, pins=(T1, T2, T3, T4, T5)), seed=seed)
     node.start()
     node.run(10)
     node.all_targets(up=False)
@@ -414,7 +414,7 @@ def test_group_state_is_told_once_per_change() -> None:
 
 
 def test_observing_judges_and_tells_and_orders_nothing() -> None:
-    group = node_group(2)
+    group = numbered_group(2)
     node = VirtualNode(dataclasses.replace(group, policies=dataclasses.replace(group.policies, mode=Mode.OBSERVE)))
     for address, key in zip([a.address for a in group.data_addresses], ("nic0", "nic1"), strict=True):
         node.kernel[address].add(key)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 V4_POOL = {"name": "v4", "ranges": ["198.18.0.1-198.18.0.100"]}
 
 
-def group(name: str = "data", *, created: str = "2026-01-01T00:00:00Z", **spec: Any) -> Group:
+def api_group(name: str = "data", *, created: str = "2026-01-01T00:00:00Z", **spec: Any) -> Group:
     """A group of two members on every node."""
     whole = {"interfaces": [{"name": "eth1"}, {"name": "eth2"}]} | spec
     metadata = {"name": name, "uid": f"uid-{name}", "generation": 1, "creationTimestamp": created}

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipmp_operator.core.model import Holder, Node
-from tests.unit.operator.build import World, group, nodes, pool, pools
+from tests.unit.operator.build import World, api_group, nodes, pool, pools
 
 
 @pytest.fixture
 def world() -> World:
-    return World([group(dataAddresses=pools(pool()))])
+    return World([api_group(dataAddresses=pools(pool()))])
 
 
 def test_nodes_get_the_lowest_free_addresses_in_order_of_their_names(world: World) -> None:
@@ -92,7 +92,7 @@ def test_node_that_returns_gets_its_resting_address_back(world: World) -> None:
 
 
 def test_exhausted_pool_leaves_nodes_without_and_says_how_many() -> None:
-    world = World([group(dataAddresses=pools(pool(ranges="198.18.0.1-198.18.0.2")))])
+    world = World([api_group(dataAddresses=pools(pool(ranges="198.18.0.1-198.18.0.2")))])
     world.add_nodes(nodes(2))
     world.settle()
     before = world.data()
@@ -108,7 +108,7 @@ def test_exhausted_pool_leaves_nodes_without_and_says_how_many() -> None:
 
 
 def test_exhausted_pool_gives_again_as_soon_as_a_rest_is_over() -> None:
-    world = World([group(dataAddresses=pools(pool(ranges="198.18.0.1")))])
+    world = World([api_group(dataAddresses=pools(pool(ranges="198.18.0.1")))])
     world.add_nodes(nodes(1))
     world.settle()
     world.nodes = {"x": Node("x")}
@@ -126,7 +126,7 @@ def test_several_pools_of_both_families_give_each_their_own() -> None:
         pool("v4", "198.18.0.1-198.18.0.9", 2, prefixLength=24, exclude=["198.18.0.2"]),
         pool("v6", "2001:db8::1-2001:db8::9"),
     )
-    world = World([group(dataAddresses=chosen)])
+    world = World([api_group(dataAddresses=chosen)])
     world.add_nodes(nodes(2))
     world.settle()
     spec = world.there[Holder("data", "n0000")].spec
@@ -136,13 +136,13 @@ def test_several_pools_of_both_families_give_each_their_own() -> None:
 
 
 def test_fewer_addresses_per_node_keep_the_first_and_more_add_to_them(world: World) -> None:
-    world.groups = [group(dataAddresses=pools(pool(per_node=2)))]
+    world.groups = [api_group(dataAddresses=pools(pool(per_node=2)))]
     world.add_nodes(nodes(2))
     world.settle()
-    world.groups = [group(dataAddresses=pools(pool(per_node=1)))]
+    world.groups = [api_group(dataAddresses=pools(pool(per_node=1)))]
     world.settle()
     assert world.data() == {"n0000": ("198.18.0.1",), "n0001": ("198.18.0.3",)}
-    world.groups = [group(dataAddresses=pools(pool(per_node=2)))]
+    world.groups = [api_group(dataAddresses=pools(pool(per_node=2)))]
     world.settle()
     assert world.data()["n0000"][0] == "198.18.0.1"
     assert len({address for node in world.data().values() for address in node}) == 4
@@ -152,7 +152,7 @@ def test_other_prefix_length_keeps_the_addresses(world: World) -> None:
     world.add_nodes(nodes(2))
     world.settle()
     before = world.data()
-    world.groups = [group(dataAddresses=pools(pool(prefixLength=24)))]
+    world.groups = [api_group(dataAddresses=pools(pool(prefixLength=24)))]
     world.settle()
     assert world.data() == before
     spec = world.there[Holder("data", "n0000")].spec
@@ -163,13 +163,13 @@ def test_other_prefix_length_keeps_the_addresses(world: World) -> None:
 def test_pool_that_moves_moves_the_addresses(world: World) -> None:
     world.add_nodes(nodes(2))
     world.settle()
-    world.groups = [group(dataAddresses=pools(pool(ranges="198.18.7.1-198.18.7.9")))]
+    world.groups = [api_group(dataAddresses=pools(pool(ranges="198.18.7.1-198.18.7.9")))]
     world.settle()
     assert world.data() == {"n0000": ("198.18.7.1",), "n0001": ("198.18.7.2",)}
 
 
 def test_two_groups_with_overlapping_pools_never_share_an_address(world: World) -> None:
-    world.groups.append(group("other", interfaces=[{"name": "eth3"}], dataAddresses=pools(pool())))
+    world.groups.append(api_group("other", interfaces=[{"name": "eth3"}], dataAddresses=pools(pool())))
     world.add_nodes(nodes(20))
     world.settle()
     assert all(len(who) == 1 for who in world.holders().values())
@@ -178,10 +178,10 @@ def test_two_groups_with_overlapping_pools_never_share_an_address(world: World) 
 
 def test_every_member_gets_a_test_address_that_stays_with_it(world: World) -> None:
     test_pool = {"ipv4": {"pool": {"ranges": ["198.18.1.1-198.18.1.99"], "prefixLength": 24}}}
-    world.groups = [group(testAddresses=test_pool)]
+    world.groups = [api_group(testAddresses=test_pool)]
     world.add_nodes(nodes(2))
     world.settle()
-    world.groups = [group(testAddresses=test_pool, interfaces=[{"name": "eth0"}, {"name": "eth2"}])]
+    world.groups = [api_group(testAddresses=test_pool, interfaces=[{"name": "eth0"}, {"name": "eth2"}])]
     world.settle()
     spec = world.there[Holder("data", "n0000")].spec
     assert spec is not None
@@ -195,14 +195,14 @@ class TestAssigned:
         return {"assigned": [{"nodeName": node, "addresses": [address]} for node, address in entries]}
 
     def test_assigned_address_goes_where_it_was_assigned(self) -> None:
-        world = World([group(dataAddresses=self.assigned(("n0001", "198.18.0.50/24")))])
+        world = World([api_group(dataAddresses=self.assigned(("n0001", "198.18.0.50/24")))])
         world.add_nodes(nodes(2))
         world.settle()
         assert world.data() == {"n0000": (), "n0001": ("198.18.0.50",)}
 
     def test_pool_gives_no_address_that_is_assigned_anywhere(self) -> None:
         both = self.assigned(("absent", "198.18.0.1")) | pools(pool())
-        world = World([group(dataAddresses=both)])
+        world = World([api_group(dataAddresses=both)])
         world.add_nodes(nodes(1))
         world.settle()
         assert world.data() == {"n0000": ("198.18.0.2",)}
@@ -210,7 +210,7 @@ class TestAssigned:
     def test_address_that_another_node_holds_from_a_pool_is_refused_and_reported(self, world: World) -> None:
         world.add_nodes(nodes(2))
         world.settle()
-        world.groups = [group(dataAddresses=self.assigned(("n0001", "198.18.0.1")) | pools(pool()))]
+        world.groups = [api_group(dataAddresses=self.assigned(("n0001", "198.18.0.1")) | pools(pool()))]
         planned = world.settle()
         assert world.data() == {"n0000": ("198.18.0.1",), "n0001": ("198.18.0.2",)}
         accepted = planned.rollups["data"].verdicts[0]
@@ -219,9 +219,9 @@ class TestAssigned:
         assert "n0000" in accepted.message
 
     def test_address_that_two_groups_assign_belongs_to_the_older(self) -> None:
-        young = group("young", created="2026-02-01T00:00:00Z", interfaces=[{"name": "eth3"}],
+        young = api_group("young", created="2026-02-01T00:00:00Z", interfaces=[{"name": "eth3"}],
                       dataAddresses=self.assigned(("n0000", "198.18.0.1")))  # fmt: skip
-        old = group("zold", dataAddresses=self.assigned(("n0001", "198.18.0.1")))
+        old = api_group("zold", dataAddresses=self.assigned(("n0001", "198.18.0.1")))
         world = World([young, old])
         world.add_nodes(nodes(2))
         planned = world.settle()
@@ -231,10 +231,10 @@ class TestAssigned:
         assert planned.rollups["zold"].verdicts[0].status
 
     def test_address_assigned_to_another_node_is_given_only_once_the_first_lets_it_go(self) -> None:
-        world = World([group(dataAddresses=self.assigned(("n0000", "198.18.0.1")))])
+        world = World([api_group(dataAddresses=self.assigned(("n0000", "198.18.0.1")))])
         world.add_nodes(nodes(2))
         world.settle()
-        world.groups = [group(dataAddresses=self.assigned(("n0001", "198.18.0.1")))]
+        world.groups = [api_group(dataAddresses=self.assigned(("n0001", "198.18.0.1")))]
         planned = world.step(write=False)
         assert planned.desired[Holder("data", "n0001")].data_addresses == (), "n0000 still holds it"
         world.settle()
@@ -261,10 +261,10 @@ class TestReported:
         world.add_nodes(nodes(1))
         world.settle()
         self.report(world, "198.18.0.1")
-        world.groups = [group(dataAddresses=pools(pool(ranges="198.18.7.1-198.18.7.9")))]
+        world.groups = [api_group(dataAddresses=pools(pool(ranges="198.18.7.1-198.18.7.9")))]
         world.settle()
         assert world.data() == {"n0000": ("198.18.7.1",)}
-        world.groups.append(group("other", interfaces=[{"name": "eth3"}], dataAddresses=pools(pool())))
+        world.groups.append(api_group("other", interfaces=[{"name": "eth3"}], dataAddresses=pools(pool())))
         return world
 
     def report(self, world: World, *addresses: str) -> None:
@@ -287,7 +287,7 @@ class TestReported:
         assert world.data("other") == {"n0000": ("198.18.0.1",)}
 
     def test_goes_back_to_who_reports_it(self, world: World) -> None:
-        world.groups = [group(dataAddresses=pools(pool()))]
+        world.groups = [api_group(dataAddresses=pools(pool()))]
         world.settle()
         assert world.data() == {"n0000": ("198.18.0.1",)}
 
@@ -317,8 +317,8 @@ def test_whatever_comes_and_goes_no_address_is_shared_and_no_other_node_changes(
     test_pool = {"ipv4": {"pool": {"ranges": ["198.18.0.10-198.18.0.40"], "prefixLength": 24}}}
     chosen = pools(pool(ranges="198.18.0.1-198.18.0.25", per_node=per_node))
     overlapping = pools(pool(ranges="198.18.0.5-198.18.0.30"))
-    other = group("other", interfaces=[{"name": "eth3"}], dataAddresses=overlapping)
-    world = World([group(dataAddresses=chosen, testAddresses=test_pool), other])
+    other = api_group("other", interfaces=[{"name": "eth3"}], dataAddresses=overlapping)
+    world = World([api_group(dataAddresses=chosen, testAddresses=test_pool), other])
     for what, name in changes:
         before = {holder: seen.held for holder, seen in world.there.items()}
         happen(world, what, name)
@@ -341,8 +341,10 @@ LATE = st.lists(st.tuples(st.sampled_from(["add", "remove", "wait", "restart", "
 def test_however_late_an_agent_obeys_what_it_holds_is_given_to_no_other(changes: list[tuple[str, str]]) -> None:
     """An agent that is slow, cut off, or has undone a change, while ranges come and go and operators too."""
     ranges = ["198.18.0.1-198.18.0.8", "198.18.0.3-198.18.0.10"]
-    other = group("other", interfaces=[{"name": "eth3"}], dataAddresses=pools(pool(ranges="198.18.0.1-198.18.0.10")))
-    world = World([group(dataAddresses=pools(pool(ranges=ranges[0]))), other])
+    other = api_group(
+        "other", interfaces=[{"name": "eth3"}], dataAddresses=pools(pool(ranges="198.18.0.1-198.18.0.10"))
+    )
+    world = World([api_group(dataAddresses=pools(pool(ranges=ranges[0]))), other])
     for what, name in changes:
         happen(world, what, name)
         match what:
@@ -352,7 +354,7 @@ def test_however_late_an_agent_obeys_what_it_holds_is_given_to_no_other(changes:
                         world.there[holder] = replace(seen, status=replace(seen.status, present=seen.held))
             case "shift":
                 ranges.reverse()
-                world.groups = [group(dataAddresses=pools(pool(ranges=ranges[0]))), other]
+                world.groups = [api_group(dataAddresses=pools(pool(ranges=ranges[0]))), other]
         world.settle()
         users = Counter(a for seen in world.there.values() for a in {*seen.held, *seen.status.present})
         assert not [address for address, count in users.items() if count > 1]

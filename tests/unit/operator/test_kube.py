@@ -27,7 +27,7 @@ from ipmp_operator.kube.objects import (
     read_group,
     read_node_group,
 )
-from tests.unit.operator.build import World, group, nodes, pool, pools
+from tests.unit.operator.build import World, api_group, nodes, pool, pools
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ LATER = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
 
 
 def node_group(**metadata: Any) -> dict[str, Any]:
-    world = World([group(dataAddresses=pools(pool(prefixLength=24)))])
+    world = World([api_group(dataAddresses=pools(pool(prefixLength=24)))])
     world.add_nodes(nodes(1))
     spec = world.plan().desired[Holder("data", "n0000")]
     obj = node_group_intent(spec, "owner-uid")

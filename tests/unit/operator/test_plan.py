@@ -9,21 +9,21 @@ import pytest
 
 from ipmp_operator.core.model import Holder, InterfaceStatus, Node, NodeGroupStatus
 from ipmp_operator.core.plan import Release
-from tests.unit.operator.build import World, group, nodes, pool, pools
+from tests.unit.operator.build import World, api_group, nodes, pool, pools
 
 OLD, YOUNG = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 
 
 @pytest.fixture
 def world() -> World:
-    world = World([group(dataAddresses=pools(pool()))])
+    world = World([api_group(dataAddresses=pools(pool()))])
     world.add_nodes(nodes(3))
     world.settle()
     return world
 
 
 def test_every_selected_node_gets_a_node_group_with_the_groups_choices() -> None:
-    world = World([group(nodeSelector={"matchLabels": {"rack": "a"}}, failback="Disabled", mode="Observe")])
+    world = World([api_group(nodeSelector={"matchLabels": {"rack": "a"}}, failback="Disabled", mode="Observe")])
     world.add_nodes([Node("here", {"rack": "a"}), Node("there", {"rack": "b"})])
     planned = world.settle()
     assert set(planned.desired) == {Holder("data", "here")}
@@ -33,7 +33,7 @@ def test_every_selected_node_gets_a_node_group_with_the_groups_choices() -> None
 
 
 def test_node_that_no_agent_can_run_on_is_not_selected() -> None:
-    world = World([group(dataAddresses=pools(pool()))])
+    world = World([api_group(dataAddresses=pools(pool()))])
     world.add_nodes([Node("a", {"kubernetes.io/os": "windows"}), Node("b", {"kubernetes.io/os": "linux"})])
     planned = world.settle()
     assert world.data() == {"b": ("198.18.0.1",)}
@@ -50,7 +50,7 @@ def test_plan_at_rest_plans_the_same_again(world: World) -> None:
 
 class TestLeaving:
     def test_node_that_leaves_the_selector_is_withdrawn_before_its_node_group_goes(self, world: World) -> None:
-        world.groups = [group(nodeSelector={"matchExpressions": [{"key": "drained", "operator": "DoesNotExist"}]})]
+        world.groups = [api_group(nodeSelector={"matchExpressions": [{"key": "drained", "operator": "DoesNotExist"}]})]
         world.nodes["n0001"] = Node("n0001", {"drained": ""})
         planned = world.step()
         gone = Holder("data", "n0001")
@@ -67,7 +67,7 @@ class TestLeaving:
         assert world.step().release == {Holder("data", "n0001"): Release.NODE_GONE}
 
     def test_agent_that_never_answers_is_let_go_after_five_minutes(self, world: World) -> None:
-        world.groups = [group(nodeSelector={"matchLabels": {"no": "node"}})]
+        world.groups = [api_group(nodeSelector={"matchLabels": {"no": "node"}})]
         world.step()
         planned = world.plan()
         assert planned.next_deadline == world.now + 300
@@ -98,7 +98,7 @@ class TestLeaving:
 
 class TestInvalidGroup:
     def test_what_it_has_stays_and_holds_its_addresses(self, world: World) -> None:
-        other = group("other", created=YOUNG, interfaces=[{"name": "eth3"}], dataAddresses=pools(pool()))
+        other = api_group("other", created=YOUNG, interfaces=[{"name": "eth3"}], dataAddresses=pools(pool()))
         world.groups, world.invalid = [other], {"data": "spec.mode: Unsupported value"}
         before = world.data()
         planned = world.settle()
@@ -116,8 +116,8 @@ class TestInvalidGroup:
 
 class TestInterfaceConflict:
     def test_older_group_keeps_the_interface_and_the_younger_works_without_it(self) -> None:
-        young = group("a-young", created=YOUNG, interfaces=[{"name": "eth2"}, {"name": "eth3"}])
-        world = World([young, group("old", created=OLD)])
+        young = api_group("a-young", created=YOUNG, interfaces=[{"name": "eth2"}, {"name": "eth3"}])
+        world = World([young, api_group("old", created=OLD)])
         world.add_nodes(nodes(2))
         planned = world.settle()
         assert [m.key for m in planned.desired[Holder("old", "n0000")].members] == ["eth1", "eth2"]
@@ -130,14 +130,14 @@ class TestInterfaceConflict:
         assert planned.rollups["old"].verdicts[0].status
 
     def test_of_the_same_age_the_first_in_the_alphabet_is_the_older(self) -> None:
-        world = World([group("b"), group("a")])
+        world = World([api_group("b"), api_group("a")])
         world.add_nodes(nodes(1))
         planned = world.settle()
         assert set(planned.desired) == {Holder("a", "n0000")}
 
     def test_only_the_nodes_of_both_groups_are_contested(self) -> None:
-        young = group("young", created=YOUNG, nodeSelector={"matchLabels": {"rack": "b"}})
-        old = group("old", created=OLD, nodeSelector={"matchLabels": {"rack": "a"}})
+        young = api_group("young", created=YOUNG, nodeSelector={"matchLabels": {"rack": "b"}})
+        old = api_group("old", created=OLD, nodeSelector={"matchLabels": {"rack": "a"}})
         world = World([old, young])
         world.add_nodes([Node("x", {"rack": "a"}), Node("y", {"rack": "b"})])
         planned = world.settle()
@@ -146,8 +146,8 @@ class TestInterfaceConflict:
 
     def test_claims_by_name_and_by_mac_address_meet_once_an_agent_reports_both(self) -> None:
         mac = "52:54:00:00:00:01"
-        young = group("young", created=YOUNG, interfaces=[{"macAddress": mac.upper()}])
-        world = World([group("old", created=OLD), young])
+        young = api_group("young", created=YOUNG, interfaces=[{"macAddress": mac.upper()}])
+        world = World([api_group("old", created=OLD), young])
         world.add_nodes(nodes(1))
         world.settle()
         here = Holder("old", "n0000")
@@ -158,10 +158,10 @@ class TestInterfaceConflict:
         assert planned.rollups["young"].verdicts[0].reason == "InterfaceConflict"
 
     def test_end_of_the_older_group_gives_the_interface_to_the_younger(self) -> None:
-        world = World([group("old", created=OLD), group("young", created=YOUNG)])
+        world = World([api_group("old", created=OLD), api_group("young", created=YOUNG)])
         world.add_nodes(nodes(1))
         world.settle()
-        world.groups = [group("young", created=YOUNG)]
+        world.groups = [api_group("young", created=YOUNG)]
         planned = world.settle()
         assert [m.key for m in planned.desired[Holder("young", "n0000")].members] == ["eth1", "eth2"]
         assert planned.rollups["young"].verdicts[0].status
@@ -174,7 +174,7 @@ class TestPeers:
 
     def test_without_data_addresses_test_addresses_stand_in(self) -> None:
         test_pool = {"ipv4": {"pool": {"ranges": ["198.18.1.1-198.18.1.99"], "prefixLength": 24}}}
-        world = World([group(testAddresses=test_pool)])
+        world = World([api_group(testAddresses=test_pool)])
         world.add_nodes(nodes(2))
         planned = world.settle()
         assert [str(p) for p in planned.desired[Holder("data", "n0000")].peers] == ["198.18.1.3"]
@@ -187,10 +187,10 @@ class TestPeers:
             world.there[here] = replace(world.there[here], status=status)
         peers = set(map(str, world.plan().desired[Holder("data", "n0000")].peers))
         assert peers == {"198.18.0.2", "198.18.0.3", "fe80::2", "fe80::3"}
-        world.groups = [group(dataAddresses=pools(pool()), testAddresses={"ipv6": "Disabled"})]
+        world.groups = [api_group(dataAddresses=pools(pool()), testAddresses={"ipv6": "Disabled"})]
         peers = set(map(str, world.plan().desired[Holder("data", "n0000")].peers))
         assert peers == {"198.18.0.2", "198.18.0.3"}
 
     def test_peers_can_be_switched_off(self, world: World) -> None:
-        world.groups = [group(dataAddresses=pools(pool()), probes={"targets": {"peers": "Disabled"}})]
+        world.groups = [api_group(dataAddresses=pools(pool()), probes={"targets": {"peers": "Disabled"}})]
         assert all(spec.peers == () for spec in world.plan().desired.values())

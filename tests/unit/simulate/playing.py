@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, ip_address, ip_interface
+from dataclasses import replace
+from ipaddress import IPv4Interface, ip_address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.simulate.script import Fault, FaultScript, Target
 from ipmp_agent.simulate.simulation import Simulation
 from ipmp_agent.simulate.timeline import AddressChange, InterfaceChange
 from ipmp_api.types import (
-    DataAddress,
     FailureDetection,
     InterfaceMatch,
     Member,
     NodeGroup,
     Policies,
     Role,
-    TargetSources,
     TestAddressIPv6,
 )
+from tests.node_groups import node_group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,27 +40,21 @@ def make_group(  # each argument is one knob of a test
     offline: tuple[str, ...] = (),
 ) -> NodeGroup:
     """Members nic0, nic1, ... with IPv4 test addresses only, the active ones first; addresses 198.18.0.100 and up."""
-    members = tuple(
-        Member(
-            InterfaceMatch(name=f"nic{i}"),
-            Role.ACTIVE if i < active else Role.STANDBY,
-            IPv4Interface(f"198.18.0.{10 + i}/24"),
-        )
-        for i in range(active + standby)
-    )
-    return NodeGroup(
+    roles = [Role.ACTIVE] * active + [Role.STANDBY] * standby
+    group = node_group(
         "storage",
-        "node",
-        members,
-        tuple(DataAddress(ip_interface(f"198.18.0.{100 + i}/24")) for i in range(addresses)),
-        policies=policies
-        or Policies(
-            test_ipv6=TestAddressIPv6.DISABLED,
-            targets=TargetSources(addresses=(ROUTER, NEIGHBOUR)),
-            failure_detection=FailureDetection(milliseconds),
-        ),
+        [
+            Member(InterfaceMatch(name=f"nic{i}"), role, IPv4Interface(f"198.18.0.{10 + i}/24"))
+            for i, role in enumerate(roles)
+        ],
+        node="node",
+        addresses=[f"198.18.0.{100 + i}/24" for i in range(addresses)],
+        targets=(ROUTER, NEIGHBOUR),
         offline=offline,
+        test_ipv6=TestAddressIPv6.DISABLED,
+        failure_detection=FailureDetection(milliseconds),
     )
+    return group if policies is None else replace(group, policies=policies)
 
 
 def play(

@@ -12,7 +12,7 @@ from ipmp_agent.core.snapshot import AddressSnapshot, GroupSnapshot, InterfaceSn
 from ipmp_agent.core.words import GroupState, InterfaceWord, LinkWord, ProbeWord, TargetMode, TargetState
 from ipmp_agent.publication import Failover, GroupView, Publication
 from ipmp_api.types import Role
-from tests.unit.agent.building import WALL, node_group
+from tests.unit.agent.building import WALL, unprobed_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,7 +117,7 @@ def view(
         "findings": (),
     }
     return GroupView(
-        configuration=node_group(name, interfaces=[i.interface for i in interfaces] or ("nic0",)),
+        configuration=unprobed_group(name, interfaces=[i.interface for i in interfaces] or ("nic0",)),
         snapshot=GroupSnapshot(**{**picture, **changes}),
         findings=findings,
         history=history,
