@@ -356,6 +356,8 @@ def test_withdrawal_leaves_everything_as_it_was_found(lab: Lab, kernel: RunningK
             "route add 198.19.7.0/24 via 198.18.0.202 dev nic1",
         ]
     )
+    # The kernel adds the route of an IPv6 address to itself a moment after the address.
+    wait_for(lambda: lab.host.namespace.ip_json("-6", "route", "show", "table", "local", "2001:db8:0:1::50"))
     before = dump(lab)
     found = (ip_interface("198.18.0.50/24"), ip_interface("2001:db8:0:1::50/64"))
     configuration = kernel_group(*with_tests("198.18.0.101/24", "198.18.0.102/24"), addresses=(*ALL, *found))
