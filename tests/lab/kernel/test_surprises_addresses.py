@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.linux.group import settings
-from ipmp_agent.linux.messages import addresses, frames
+from ipmp_agent.linux.messages import addresses, frames, netlink
 from tests.lab import CommandFailedError, Sniffer, TcpStream, wait_for
 from tests.lab.kernel.bare import Wire, known_mac, send
 from tests.lab.kernel.running import where
@@ -173,7 +173,7 @@ def test_member_without_an_address_asks_with_that_of_another_and_neighbours_lear
         ask()
         assert known_mac(peer.namespace, NODE) == wrong
         test_address = addresses.add(
-            lab.host.nic("nic1").index, ip_interface("198.18.0.101/32"), scope=addresses.RT_SCOPE_LINK
+            lab.host.nic("nic1").index, ip_interface("198.18.0.101/32"), scope=netlink.RT_SCOPE_LINK
         )
         assert send(host, test_address) == []
         ask()
@@ -184,7 +184,7 @@ def test_route_of_the_link_that_names_no_source_takes_the_test_address_of_its_ni
     """Scope link keeps an address from destinations behind a gateway only: a shadow must name its source."""
     host, peer = lab.host.namespace, lab.peer(1)
     test_address = addresses.add(
-        lab.host.nic("nic1").index, ip_interface("198.18.0.101/32"), scope=addresses.RT_SCOPE_LINK
+        lab.host.nic("nic1").index, ip_interface("198.18.0.101/32"), scope=netlink.RT_SCOPE_LINK
     )
     assert send(host, test_address) == []
     host.batch([f"address add {NODE}/24 dev nic0", f"route add {peer.ipv4}/32 dev nic1"])

@@ -99,10 +99,10 @@ def test_a_dump_that_is_broken_off_is_no_table(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("text", ["198.18.0.1/24", "198.18.0.1/32", "2001:db8::1/64", "2001:db8::1/128"])
 def test_an_address_request_reads_back(text: str) -> None:
     address = ip_interface(text)
-    (message,) = netlink.messages(addresses.add(7, address, scope=addresses.RT_SCOPE_LINK))
+    (message,) = netlink.messages(addresses.add(7, address, scope=netlink.RT_SCOPE_LINK))
     read = addresses.decode(message.body)
     assert read is not None
-    assert (read.index, read.address, read.scope, read.owned) == (7, address, addresses.RT_SCOPE_LINK, True)
+    assert (read.index, read.address, read.scope, read.owned) == (7, address, netlink.RT_SCOPE_LINK, True)
     assert bool(read.flags & addresses.IFA_F_NOPREFIXROUTE)
     assert bool(read.flags & addresses.IFA_F_NODAD) == (address.version == 6)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.messages import addresses
+from ipmp_agent.linux.messages import netlink
 from ipmp_api.types import Existing
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Adoption:
 def _is_global(each: InstalledAddress) -> bool:
     address = each.address.ip
     return (
-        each.scope == addresses.RT_SCOPE_UNIVERSE
+        each.scope == netlink.RT_SCOPE_UNIVERSE
         and not address.is_link_local
         and not address.is_multicast
         and not address.is_loopback

@@ -479,7 +479,7 @@ class DataAddresses:
         for key, found in installed.items():
             index = self._index(key)
             if index is not None:
-                yield from ((key, index, each) for each in found if each.scope == addresses.RT_SCOPE_UNIVERSE)
+                yield from ((key, index, each) for each in found if each.scope == netlink.RT_SCOPE_UNIVERSE)
 
     def rest(self) -> None:
         """Stop checks and announcements: nothing comes to a member, and nothing is said of what is there."""

@@ -16,6 +16,8 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ipmp_agent.linux.messages import netlink
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -28,7 +30,6 @@ IGMP, IGMP6 = Path("/proc/thread-self/net/igmp"), Path("/proc/thread-self/net/ig
 
 MCAST_JOIN_GROUP = 42
 _LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 # Every interface is in these by itself: all hosts, all nodes of interface and link, all routers of interface, link and
 # site where the host forwards, solicited-node groups.
@@ -121,8 +122,8 @@ class Multicast:
 
 def _open(version: int, index: int, group: Address) -> socket.socket | None:
     """Join a group on an interface; the socket keeps the membership. None if the kernel refuses."""
-    membership = socket.socket(_FAMILIES[version], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    family = _FAMILIES[version]
+    membership = socket.socket(netlink.FAMILIES[version], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    family = netlink.FAMILIES[version]
     if version == 4:
         address = struct.pack("=H2x4s8x", family, group.packed)
     else:

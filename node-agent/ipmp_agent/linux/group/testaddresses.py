@@ -164,7 +164,7 @@ class TestAddresses:
     def _add(self, index: int, address: IPv4Interface) -> bytes:
         # Scope link: never chosen as the source of traffic that leaves the link. /32: the kernel refuses two addresses
         # of one prefix with different scopes on one interface, and a data address may well have the same prefix.
-        return addresses.add(index, IPv4Interface(address.ip), scope=addresses.RT_SCOPE_LINK)
+        return addresses.add(index, IPv4Interface(address.ip), scope=netlink.RT_SCOPE_LINK)
 
     def _checked(self, key: str, known: _Member, mac: bytes | None) -> None:
         known.checking = False
@@ -190,7 +190,7 @@ class TestAddresses:
             addresses.delete(each.index, each.address)
             for known in self._by_member.values()
             for each in known.present.values()
-            if each.owned and each.scope == addresses.RT_SCOPE_LINK and each.address.version == 4
+            if each.owned and each.scope == netlink.RT_SCOPE_LINK and each.address.version == 4
             if known.wanted is None or each.address.ip != known.wanted.ip
         ]
 

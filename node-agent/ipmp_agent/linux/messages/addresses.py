@@ -17,11 +17,10 @@ IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 3
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
 IFA_F_TEMPORARY, IFA_F_MANAGETEMPADDR, IFA_F_NOPREFIXROUTE = 0x01, 0x100, 0x200
 IFAPROT_KERNEL_RA, IFAPROT_KERNEL_LL = 2, 3
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 
 _ADDRESS_MESSAGE = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 BORROWED = netlink.OWNER + 1
-"""Protocol of an adopted address away from its home: never deleted by who does not know where it came from."""
+"""Protocol of an adopted address away from its home: an agent never deletes one whose home it does not know."""
 
 _OWNED = netlink.attribute(IFA_PROTO, bytes([netlink.OWNER]))
 _BORROWED = netlink.attribute(IFA_PROTO, bytes([BORROWED]))
@@ -75,7 +74,9 @@ class InstalledAddress:
         return self.address.version == 6 and (self.protocol == IFAPROT_KERNEL_RA or bool(derived))
 
 
-def add(index: int, address: InterfaceAddress, *, scope: int = RT_SCOPE_UNIVERSE, borrowed: bool = False) -> bytes:
+def add(
+    index: int, address: InterfaceAddress, *, scope: int = netlink.RT_SCOPE_UNIVERSE, borrowed: bool = False
+) -> bytes:
     """Request that puts an address of ours on an interface; one that is there already is taken over."""
     packed = address.packed
     version4 = address.version == 4

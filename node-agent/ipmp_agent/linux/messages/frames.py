@@ -94,7 +94,7 @@ def read_arp_reply(frame: bytes) -> ArpReply | None:
 
 
 def solicited_node(target: IPv6Address) -> IPv6Address:
-    """Return the multicast address that the owner of `target` listens to (RFC 4291 section 2.7.1)."""
+    """The multicast address that the owner of `target` listens to (RFC 4291 section 2.7.1)."""
     return IPv6Address(b"\xff\x02" + b"\0" * 9 + b"\x01\xff" + target.packed[13:])
 
 

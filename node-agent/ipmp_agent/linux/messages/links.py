@@ -114,7 +114,10 @@ def is_bus_address(parent: str) -> bool:
 
 
 def token(match: InterfaceMatch) -> bytes:
-    """Bytes that any message about a matching interface contains: decoding the others is not worth the time."""
+    """Bytes that any message about a matching interface contains: decoding the others is not worth the time.
+
+    A message that holds them may still be about another interface: `find` decides among the decoded ones.
+    """
     if match.mac_address is not None:
         return bytes.fromhex(match.mac_address.replace(":", ""))
     return (match.name or (match.pci_address or "").lower()).encode()
@@ -168,7 +171,7 @@ def _forwards_ipv6(inet6: bytes) -> bool:
 
 
 def find(match: InterfaceMatch, links: Iterable[Link]) -> Link | None:
-    """Return the interface that a matcher means, or None.
+    """The interface that a matcher means, or None.
 
     A MAC address or a bus address may be worn by several devices: the real one is preferred to those stacked on it,
     then the oldest.

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 RT_TABLE_DEFAULT, RT_TABLE_MAIN = 253, 254
 RTPROT_KERNEL = 2
 RTN_UNICAST, RTN_LOCAL = 1, 2
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RTM_F_CLONED = 0x200
 RTNH_F_ONLINK = 4
 
@@ -37,7 +36,6 @@ ROUTES_PER_TURN = 256
 """Routes worked on before the loop may do something else: about a millisecond."""
 
 _SAME: Mapping[int, int] = MappingProxyType({})
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ADDRESS_BYTES = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 
@@ -125,7 +123,7 @@ def get_request(family: int, table: int = RT_TABLE_MAIN) -> bytes:
 
 def lookup_request(address: Address) -> bytes:
     """Body of RTM_GETROUTE: how the host would reach an address."""
-    head = _ROUTE_MESSAGE.pack(_FAMILIES[address.version], 8 * len(address.packed), 0, 0, 0, 0, 0, 0, 0)
+    head = _ROUTE_MESSAGE.pack(netlink.FAMILIES[address.version], 8 * len(address.packed), 0, 0, 0, 0, 0, 0, 0)
     return head + netlink.attribute(RTA_DST, address.packed)
 
 
@@ -203,7 +201,7 @@ def _shadow(
 ) -> tuple[bytes, ...]:
     family = socket.AF_INET if len(destination) == 5 else socket.AF_INET6
     # An IPv4 route by a gateway must have a wider scope than the gateway itself.
-    scope = RT_SCOPE_LINK if family == socket.AF_INET and not gateway else RT_SCOPE_UNIVERSE
+    scope = netlink.RT_SCOPE_LINK if family == socket.AF_INET and not gateway else netlink.RT_SCOPE_UNIVERSE
     head = _ROUTE_MESSAGE.pack(family, destination[-1], 0, 0, RT_TABLE_MAIN, netlink.OWNER, scope, RTN_UNICAST, 0)
     return (
         head,
@@ -244,7 +242,7 @@ def add_byway(destination: Prefix, index: int) -> bytes:
     The metric is the index: each interface has a route of its own.
     """
     head = _ROUTE_MESSAGE.pack(
-        socket.AF_INET, destination[-1], 0, 0, RT_TABLE_DEFAULT, netlink.OWNER, RT_SCOPE_LINK, RTN_UNICAST, 0
+        socket.AF_INET, destination[-1], 0, 0, RT_TABLE_DEFAULT, netlink.OWNER, netlink.RT_SCOPE_LINK, RTN_UNICAST, 0
     )
     target = netlink.attribute(RTA_DST, destination[:-1])
     way = netlink.u32(RTA_OIF, index), netlink.u32(RTA_PRIORITY, index)
@@ -318,7 +316,7 @@ def decode_nexthop(body: bytes) -> Nexthop:
         members = tuple(entry[0] for entry in _GROUP_ENTRY.iter_unpack(found[NHA_GROUP]))
         return Nexthop(identifier, protocol, None, 0, members)
     leg = Leg(netlink.number(found.get(NHA_OIF, b"")), found.get(NHA_GATEWAY))
-    version = next((version for version, number in _FAMILIES.items() if number == family), 0)
+    version = next((version for version, number in netlink.FAMILIES.items() if number == family), 0)
     return Nexthop(identifier, protocol, leg, version)
 
 
@@ -329,7 +327,7 @@ def add_leg(identifier: int, leg: Leg, version: int) -> bytes:
     """
     gateway = netlink.attribute(NHA_GATEWAY, leg.gateway) if leg.gateway is not None else b""
     flags = RTNH_F_ONLINK if leg.gateway is not None and len(leg.gateway) == 4 else 0
-    head = _NEXTHOP_MESSAGE.pack(_FAMILIES[version], 0, netlink.OWNER, flags)
+    head = _NEXTHOP_MESSAGE.pack(netlink.FAMILIES[version], 0, netlink.OWNER, flags)
     return netlink.message(
         netlink.RTM_NEWNEXTHOP,
         netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE,
