@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipmp_agent.core import timers
-from ipmp_agent.linux.group.reconcile import LONGEST_WAIT, PATIENCE
+from ipmp_agent.linux.group.reconcile import LONGEST_WAIT, REPAIRS_AT_ONCE
 from tests.lab import wait_for
 from tests.lab.networkd import Networkd
 from tests.lab.networkmanager import NetworkManager
@@ -250,8 +250,8 @@ def test_fight_with_networkmanager_is_not_fought_at_full_speed(lab: Lab) -> None
                 orders += 1
         repairs = sum(f" {ours}/" in line and "Deleted" not in line for line in lines)
         print(f"{orders} orders, {repairs} repairs")
-        at_most = 2 * PATIENCE + math.log2(FIGHT / timers.REPAIR_FOREIGN) + 1
-        assert PATIENCE < repairs <= at_most < orders
+        at_most = 2 * REPAIRS_AT_ONCE + math.log2(FIGHT / timers.REPAIR_FOREIGN) + 1
+        assert REPAIRS_AT_ONCE < repairs <= at_most < orders
         wait_for(lambda: lab.host.holders(ours), bool, deadline=2 * LONGEST_WAIT)
         whole(scene, ITS_OWN)
         assert fights(scene)

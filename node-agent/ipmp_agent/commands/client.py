@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RUNTIME_DIRECTORY = "/run/ipmp"
-PATIENCE = 5.0
+ANSWER_TIMEOUT = 5.0
 """Seconds to wait for an answer. libipmp IPMP_REQTIMEOUT."""
 
 
@@ -49,7 +49,7 @@ class Client:
         """Raises UnreachableError."""
         self.path = directory / SOCKET_NAME
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(PATIENCE)
+        self._socket.settimeout(ANSWER_TIMEOUT)
         try:
             self._socket.connect(str(self.path))
         except OSError as error:

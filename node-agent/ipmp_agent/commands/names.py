@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ipmp_api.types import Address
 
-PATIENCE = 2.0
+LOOKUP_TIMEOUT = 2.0
 """Seconds for all look-ups together: ipmpstat is asked when the network is broken, and so its name servers."""
 
 LOOKUPS = 16
@@ -34,7 +34,7 @@ class Names:
         return self._found.get(address, str(address))
 
     def find(self, addresses: Iterable[Address | MacAddress]) -> None:
-        """Look these up, for at most PATIENCE seconds."""
+        """Look these up, for at most LOOKUP_TIMEOUT seconds."""
         hosts = (a for a in addresses if not isinstance(a, MacAddress))
         unknown = deque(dict.fromkeys(a for a in hosts if a not in self._found))
         if self._numeric or not unknown:
@@ -46,7 +46,7 @@ class Names:
         ]
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + LOOKUP_TIMEOUT
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 

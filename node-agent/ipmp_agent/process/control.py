@@ -42,7 +42,7 @@ HANDOVER_LIMIT = 1024
 """Probes that may wait for this thread; later ones are left out."""
 CLIENTS = 32
 """Connections at a time."""
-PATIENCE = 10.0
+CLIENT_TIMEOUT = 10.0
 """Seconds a client may take to send a request, or to take its answer."""
 FRESHNESS = 2.0
 """Seconds the data plane may take to answer before the last publication has to do."""
@@ -79,14 +79,14 @@ class ControlSocket:
         finally:
             os.umask(previous)
         self.path.chmod(0o660)
-        listener.listen(CLIENTS)  # who connects from now on waits for the thread, and is not refused
+        listener.listen(CLIENTS)  # a client that connects from now on waits for the thread, and is not refused
         return listener
 
     def close(self) -> None:
         """Stop serving and remove the socket."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join(PATIENCE)
+        self._thread.join(CLIENT_TIMEOUT)
         self.path.unlink(missing_ok=True)
 
     def _run(self) -> None:
@@ -119,7 +119,7 @@ class ControlSocket:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            line = await asyncio.wait_for(reader.readline(), PATIENCE)
+            line = await asyncio.wait_for(reader.readline(), CLIENT_TIMEOUT)
             if not line:
                 return
             try:
@@ -162,7 +162,7 @@ class ControlSocket:
 
         try:
             done: str = await self._ask(act)
-            # Who was told that it is done may restart the agent at once.
+            # A client that is told of success may restart the agent at once.
             if not await asyncio.to_thread(self._plane.written, FRESHNESS):
                 done += "; it is not on disk yet, so a restart would forget it: look at the log"
             return {"message": done}
@@ -236,7 +236,7 @@ def _request(line: bytes) -> dict[str, Any]:
 
 async def _send(writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
     writer.write(json.dumps(answer).encode() + b"\n")
-    await asyncio.wait_for(writer.drain(), PATIENCE)
+    await asyncio.wait_for(writer.drain(), CLIENT_TIMEOUT)
 
 
 def _user(writer: asyncio.StreamWriter) -> int:

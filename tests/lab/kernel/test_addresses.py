@@ -325,8 +325,8 @@ def test_a_program_that_takes_away_again_and_again_is_answered_more_and_more_slo
     while time.monotonic() < end:
         taken += send(lab.host.namespace, delete) == []
         time.sleep(0.005)
-    # Put back at once as often as PATIENCE says, then after 0.1, 0.2, 0.4, 0.8, 1.6 s: at full speed it were hundreds.
-    assert reconcile.PATIENCE < taken <= reconcile.PATIENCE + 8
+    # After REPAIRS_AT_ONCE it is put back after 0.1, 0.2, 0.4, 0.8, 1.6 s: at full speed it were hundreds.
+    assert reconcile.REPAIRS_AT_ONCE < taken <= reconcile.REPAIRS_AT_ONCE + 8
     assert Reason.FOREIGN_CHANGE in [finding.reason for finding in kernel.call(lambda k: k.findings(GROUP))]
     wait_for(lambda: where(lab, V4), lambda seen: seen == ["nic0"], deadline=reconcile.LONGEST_WAIT + 5)
 

@@ -47,7 +47,7 @@ async def test_the_loop_goes_on_while_the_kernel_lets_the_question_wait(
         await asyncio.sleep(0)
         turns += 1
     assert turns == 100
-    monkeypatch.setattr(carriers, "PATIENCE", INTERVAL)
+    monkeypatch.setattr(carriers, "STOP_TIMEOUT", INTERVAL)
     poll.close()
     assert not answer.is_set(), "closing does not wait for the kernel"
     answer.set()

@@ -12,7 +12,7 @@ import pytest
 
 from ipmp_agent.core import timers
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.group.reconcile import LONGEST_WAIT, PATIENCE, RETRY, Reconciler
+from ipmp_agent.linux.group.reconcile import LONGEST_WAIT, REPAIRS_AT_ONCE, RETRY, Reconciler
 from ipmp_agent.linux.messages import frames
 from ipmp_agent.linux.shared import conflicts
 from ipmp_agent.linux.shared.announce import BURST, Announcer
@@ -178,7 +178,7 @@ async def test_what_somebody_undoes_is_put_right_at_once_and_then_with_growing_w
     fight.reconciler.changed()
     await asyncio.sleep(120)
     gaps = [after - before for before, after in pairwise(fight.at)]
-    at_once = 2 * PATIENCE - 2  # two repairs in a row count as one
+    at_once = 2 * REPAIRS_AT_ONCE - 2  # two repairs in a row count as one
     assert all(gap < timers.REPAIR_FOREIGN for gap in gaps[:at_once])
     assert gaps[at_once : at_once + 6] == sorted(gaps[at_once : at_once + 6])
     assert LONGEST_WAIT - 1 < max(gaps) <= LONGEST_WAIT + 0.1
@@ -192,14 +192,14 @@ async def test_what_somebody_undoes_is_put_right_at_once_and_then_with_growing_w
 async def test_changes_that_take_two_repairs_each_are_put_right_at_once_as_often_as_others() -> None:
     fight = Fight(undone=False)
     waits = []
-    for _ in range(PATIENCE + 1):
+    for _ in range(REPAIRS_AT_ONCE + 1):
         for _ in range(2):
             began = asyncio.get_running_loop().time()
             fight.reconciler.changed()
             await asyncio.sleep(timers.REPAIR_FOREIGN / 4)
             waits.append(fight.at[-1] - began)
         await asyncio.sleep(1)
-    assert max(waits[: 2 * PATIENCE]) < timers.REPAIR_FOREIGN / 4
+    assert max(waits[: 2 * REPAIRS_AT_ONCE]) < timers.REPAIR_FOREIGN / 4
     assert fight.reconciler.findings()
 
 

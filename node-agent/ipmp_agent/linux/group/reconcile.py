@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 WINDOW = 60.0
 """Seconds over which foreign changes are counted."""
 
-PATIENCE = 3
+REPAIRS_AT_ONCE = 3
 """Foreign changes within the window that are put right at once; from then on it is said, and waits grow.
 
 A change that takes two repairs within timers.REPAIR_FOREIGN counts as one.
@@ -58,7 +58,7 @@ class Reconciler:
 
     def heard(self) -> None:
         """Somebody changed what may concern us: compare at once, and in a fight not before the next repair."""
-        over = self._recent() - PATIENCE
+        over = self._recent() - REPAIRS_AT_ONCE
         self._schedule(0.0 if over < 0 else min(LONGEST_WAIT, timers.REPAIR_FOREIGN * 2.0**over))
 
     def changed(self) -> None:
@@ -69,7 +69,7 @@ class Reconciler:
     def findings(self) -> list[Finding]:
         """Whether somebody works against us."""
         recent = self._recent()
-        if recent < PATIENCE:
+        if recent < REPAIRS_AT_ONCE:
             return []
         message = (
             f"another program removed what this group put into the kernel {recent} times within a minute."

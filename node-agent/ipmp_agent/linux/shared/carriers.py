@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 1.0
+STOP_TIMEOUT = 1.0
 """Seconds to wait for the thread at the end: it may stand in the queue for that lock."""
 
 
@@ -49,4 +49,4 @@ class CarrierPoll:
     def close(self) -> None:
         """Ask no more."""
         self._closed = True
-        self._thread.join(PATIENCE)
+        self._thread.join(STOP_TIMEOUT)
