@@ -181,7 +181,7 @@ class Placement:
                 home = self._homes.get(address)
                 if reason is Reason.FAILBACK and (holder == home or not self._ready(address, now)):
                     continue
-                # Ties: the earliest activated.
+                # Of members with equally many addresses min() takes the first: the one activated earliest.
                 target = home if home in counts else min(active, key=counts.__getitem__)
                 counts[target] += 1
                 moves.append(self._move(address, target, reason, now))
@@ -195,7 +195,7 @@ class Placement:
                 self.claims.clear()
         if sharing:
             moves = self._merge(moves)
-        if moves:  # an address that is taken out, and may be put back, has its budget until then
+        if moves:  # an address that was taken out keeps its budget until then, for it may be put back
             self._moved_at = {a: at for a, at in self._moved_at.items() if at and at[-1] > now - timers.MOVE_WINDOW}
         return moves
 
@@ -208,7 +208,7 @@ class Placement:
                 merged[move.address] = move
             else:
                 merged[move.address] = replace(first, destination=move.destination)
-                self._moved_at[move.address].pop()
+                self._moved_at[move.address].pop()  # `_move` counted both, and the address moves once
         return list(merged.values())
 
     def _return_home(self, counts: dict[str, int], family: int, now: float) -> list[Move]:

@@ -42,8 +42,10 @@ class Trial:
         self.before = before
         self._until = now + timers.TRIAL
         self._patience = patience
-        self._silent = dict.fromkeys(before, 0)  # looks in a row without an answer
-        self._away = dict.fromkeys(before, 0)  # the same, whatever was carried out meanwhile
+        # Looks in a row without an answer, counted twice. A change that joins the trial may be what mends a silence, so
+        # it starts `_silent` anew; changes that keep coming must not hide a loss for ever, so `_away` goes on.
+        self._silent = dict.fromkeys(before, 0)
+        self._away = dict.fromkeys(before, 0)
         self._heard: set[str] = set()
 
     def joined(self, reached: frozenset[str]) -> None:
@@ -70,6 +72,7 @@ class Trial:
         return Verdict.LOST if self.lost else Verdict.OPEN
 
     def _count(self, silence: dict[str, int], asked: frozenset[str], answered: frozenset[str], now: float) -> None:
+        # Within the patience only what has answered in this trial can fall silent.
         self._heard |= answered
         for name in asked if now >= self._patience else asked & self._heard:
             silence[name] = 0 if name in answered else silence[name] + 1

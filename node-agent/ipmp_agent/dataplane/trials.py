@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 API_SERVER = "the API server"
 
-API_PATIENCE = 3.0
+API_TIMEOUT = 3.0
 """Seconds for one question to the API server, whatever hangs."""
 
 log = logging.getLogger(__name__)
@@ -55,13 +55,14 @@ class Probation:
         self._watching = asyncio.Event()  # there is something to look at
         self._asking: asyncio.Future[bool | None] | None = None
         self._refusals = list(saved.refusals) if enabled else []
-        self._aftermaths: dict[int, Aftermath] = {}  # by identity of the refusal
+        # By id() of the refusal, since two may be equal; `_refusals` keeps each alive for as long as its aftermath.
+        self._aftermaths: dict[int, Aftermath] = {}
         self._tried: dict[str, int] = {}  # trials so far of a group that is tried again
         self._record: SavedTrial | None = None
         self._trial: Trial | None = None
         self._unapplied = False  # the kernel is not yet as all that is on trial would have it
         in_force = {name: group.configuration for name, group in saved.groups.items()}
-        # Undone in an earlier life: nobody knows for how long what was lost was away after it.
+        # The agent before this one undid them: nobody knows for how long what was lost stayed away after that.
         self._look_for_blame([r for r in self._refusals if self._is_undone(r, in_force)], since=-math.inf)
         if enabled and saved.trial is not None:
             self._resume(saved.trial)
@@ -123,7 +124,8 @@ class Probation:
                 log.info("not refused any more, for there is a new configuration: %s", _listed(refusal.changes))
                 self._permit(refusal)
         instead = {name: self._instead(name, configuration) for name, configuration in wanted.items()}
-        # Of two groups with one member the first has it: who went back to it before who only observes it.
+        # Two groups may now want one member, and the first that is configured has it: a group that went back to the
+        # member comes before one that only observes it.
         return dict(sorted(instead.items(), key=lambda item: item[1].policies.mode is Mode.OBSERVE))
 
     def _permit(self, refusal: Refusal) -> None:
@@ -181,7 +183,7 @@ class Probation:
         """Start the clocks: this is what the kernel is like now, but for the groups that failed."""
         now = self._loop.time()
         if self._record is not None and self._trial is not None:
-            # Who was deleted, observes only, or was changed back by hand has nothing on trial any more.
+            # A group that was deleted, only observes, or was changed back by hand has nothing on trial any more.
             changes = {
                 name: change
                 for name, change in self._record.changes.items()
@@ -194,7 +196,9 @@ class Probation:
             elif self._unapplied and changes.keys().isdisjoint(failed):
                 self._unapplied = False
                 self._trial.applied(now)
-                self._record = replace(self._record)  # a look under way began before
+                # An equal copy, and another object: `_judge` compares by identity, so a look that is under way, and
+                # began before the change was applied, counts as overtaken.
+                self._record = replace(self._record)
         in_force = {name: configuration for name, configuration in wanted.items() if name not in failed}
         self._look_for_blame([r for r in self._refusals if self._is_undone(r, in_force)], since=now)
 
@@ -307,7 +311,7 @@ class Probation:
             return False
         if self._asking is None or self._asking.done():  # else one still hangs, and must not take another thread
             self._asking = asyncio.ensure_future(self._api_server())
-        done, _ = await asyncio.wait((self._asking,), timeout=API_PATIENCE)
+        done, _ = await asyncio.wait((self._asking,), timeout=API_TIMEOUT)
         return bool(done) and bool(self._asking.result())
 
 

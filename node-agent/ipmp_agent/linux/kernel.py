@@ -133,7 +133,7 @@ class Kernel:
             await group.configure(configuration, memory, secure)
         except BaseException:
             if known is None:
-                # Who tries again knows nothing of what was told until now.
+                # The caller discards what was told until now; the next attempt tells everything anew.
                 await self._forget(self._groups.pop(group.name))
             raise
 
@@ -208,7 +208,7 @@ class Kernel:
         elif message.kind in (netlink.RTM_NEWROUTE, netlink.RTM_DELROUTE):
             self._route_changed(message)
         elif message.kind == netlink.RTM_DELNEXTHOP and routes.decode_nexthop(message.body).owned:
-            # Whoever deleted it, and if it was one of us: the comparison tells.
+            # The comparison tells whether one of our groups deleted it, or somebody else.
             for group in self._groups.values():
                 group.reconciler.changed()
 

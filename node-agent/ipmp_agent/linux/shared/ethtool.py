@@ -33,7 +33,7 @@ class Ethtool:
         self._socket.close()
 
     def carrier(self, name: str) -> Carrier:
-        """Return a question about this interface's carrier, to be asked again and again."""
+        """A question about this interface's carrier, to be asked again and again."""
         return Carrier(self._socket, name)
 
     def speed(self, name: str) -> int | None:

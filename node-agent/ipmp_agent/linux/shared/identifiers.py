@@ -26,5 +26,5 @@ class Identifiers:
         self._used.update(nexthop.identifier for nexthop in present)
 
     def take(self) -> int:
-        """Return an identifier nobody uses."""
+        """An identifier that nobody uses."""
         return next(identifier for identifier in self._next if identifier not in self._used)

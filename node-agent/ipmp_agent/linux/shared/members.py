@@ -109,7 +109,7 @@ class Members:
             member.leaving = key not in wanted
         for key, match in wanted.items():
             members.setdefault(key, Member(group, key, match))
-        # In the order of the configuration: of two members that match one interface the first has it.
+        # Two members may match one interface. The first in the order of the configuration has it.
         self._groups[group] = {key: members[key] for key in [*wanted, *(k for k in members if k not in wanted)]}
         self._tokens = [links.token(member.match) for member in self]
 
@@ -187,7 +187,8 @@ class Members:
             if index not in self._candidates:
                 return
         for member in self:
-            # A new one waits for the resync: who is told first must not hang on which interface happened to speak.
+            # A new member waits for the resync: which member has an interface is decided by the order of the
+            # configuration, not by which message came first.
             if member.sought and (member.link is None or member.link.index == index):
                 if member.link is not None and kind == netlink.RTM_NEWLINK:
                     self._heard_carrier(member, self._candidates[index])

@@ -46,7 +46,7 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
 COUNTS_AS_SENT = frozenset({errno.EAGAIN, errno.ENOBUFS})
 
 _KINDS = (None, ProbeKind.DETECTION, ProbeKind.DISCOVERY, ProbeKind.RTT)
-"""By their number on the wire."""
+"""By their number on the wire, so `_KINDS.index(kind)` is that number. Append only: two agents may be on one link."""
 
 RANDOM_AT_ONCE = 128
 """Random numbers that the kernel is asked for with one call."""
@@ -134,7 +134,7 @@ class EchoSocket:
         self._socket.sendto(message, destination)
 
     def receive(self) -> tuple[bytes, Address, int | None] | None:
-        """Return the next reply, its source, and when the kernel had it (wall clock, nanoseconds); or None."""
+        """The next reply, its source, and when the kernel had it (wall clock, nanoseconds); or None."""
         try:
             packet, ancillary, _, source = self._socket.recvmsg(2048, _ANCILLARY_BYTES)
         except BlockingIOError:
