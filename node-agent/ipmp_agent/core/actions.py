@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -100,6 +100,9 @@ class InterfaceVerdict:
     interface: str
     failed: bool
     reason: Reason
+    # Monotonic seconds of the first lost probe, or of the loss of carrier. It informs; no verdict hangs on it, and
+    # recordings of agents that did not say it are replayed as equal.
+    since: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,19 +318,20 @@ class Detection:
 
     # --- verdicts ---
 
-    def _condemn(self, interface: Interface, reason: Reason, now: float) -> None:
+    def _condemn(self, interface: Interface, reason: Reason, now: float, since: float | None = None) -> None:
         interface.fire(InterfaceEvent.FAIL, reason, now)
         for prober in interface.probers.values():
             prober.targets.reset_round_trips()
-        self._group.act(InterfaceVerdict(interface.key, failed=True, reason=reason))
+        since = now if since is None else since
+        self._group.act(InterfaceVerdict(interface.key, failed=True, reason=reason, since=since))
 
     def _tell_failure(self, interface: Interface, reason: Reason) -> None:
         why = "its link is down" if reason is Reason.LINK_DOWN else "its probes are not answered"
         self._group.tell(reason, f"failure of {interface.name} detected: {why}", interface, Severity.ERROR)
 
-    def _fail(self, interface: Interface, reason: Reason, now: float) -> None:
+    def _fail(self, interface: Interface, reason: Reason, now: float, since: float | None = None) -> None:
         was_active = interface.active
-        self._condemn(interface, reason, now)
+        self._condemn(interface, reason, now, since)
         self._tell_failure(interface, reason)
         if was_active:
             self._group.lost()
@@ -370,7 +371,7 @@ class Detection:
                 first_loss = min(prober.first_loss() for prober in condemning)
                 margin = timers.JITTER_MINIMUM * self.time.interval
                 if is_interface_failure(interface, first_loss, self._members, margin):
-                    self._fail(interface, Reason.PROBES_LOST, now)
+                    self._fail(interface, Reason.PROBES_LOST, now, first_loss)
                 else:
                     self._fail_group(interface, Reason.GROUP_FAILED, now)
         elif interface.state is State.FAILED and interface.link.usable and self._proven(interface):

@@ -280,7 +280,7 @@ class DataPlane:
                 if isinstance(action, MoveAddresses | Announce):
                     announced = self._loop.time()
         if self._changed:
-            self._tell(group.account(actions, announced - began, self._wall()))
+            self._tell(group.account(actions, began, announced, self._wall()))
 
     def _perform(self, group: RunningGroup, order: Order) -> None:
         try:

@@ -11,7 +11,7 @@ from ipmp_agent.core.events import ConfigurationChanged, ProbeAnswered
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Ticked
 from ipmp_agent.disk.state import SavedGroup
-from ipmp_agent.measurements import UNFORCED
+from ipmp_agent.measurements import OUTAGE_BUCKETS, UNFORCED, Histogram
 from ipmp_agent.publication import HISTORY, Failover, GroupView, Occurrence
 
 if TYPE_CHECKING:
@@ -181,14 +181,25 @@ class RunningGroup:
 
     # --- what happened
 
-    def account(self, actions: list[Action], duration: float, wall: float) -> list[Occurrence]:
-        """Count and remember one batch of actions; return what people are told."""
+    def account(self, actions: list[Action], began: float, announced: float, wall: float) -> list[Occurrence]:
+        """Count and remember one batch of actions; return what people are told.
+
+        Args:
+            actions: what the core ordered.
+            began: when the event arrived, or the tick was due, monotonic seconds.
+            announced: when the last move or announcement was handed to the kernel, monotonic seconds.
+            wall: now, seconds since the epoch.
+        """
         told = []
+        lost: dict[str, float] = {}  # when the first loss was, by member that is found to have failed
         for action in actions:
             match action:
                 case MoveAddresses(moves):
-                    self._account_moves(moves, duration, wall)
-                case InterfaceVerdict(interface, failed, reason):
+                    self._account_moves(moves, announced - began, wall)
+                    self._account_outages(moves, lost, announced)
+                case InterfaceVerdict(interface, failed, reason, since):
+                    if failed and since is not None:
+                        lost[interface] = since
                     counter = self.measurements.failures if failed else self.measurements.repairs
                     counter[interface, reason] = counter.get((interface, reason), 0) + 1
                 case Notify():
@@ -206,6 +217,14 @@ class RunningGroup:
         for (source, destination, reason), batch in batches.items():
             addresses = tuple(move.address for move in batch)
             self.history.append(Failover(wall, source, destination, reason, addresses, duration))
+
+    def _account_outages(self, moves: tuple[Move, ...], lost: dict[str, float], announced: float) -> None:
+        """Measure each failure once by which an address had to move: from its first loss to the announcement."""
+        for source, reason in dict.fromkeys((move.source, move.reason) for move in moves if move.destination):
+            since = lost.pop(source, None) if source is not None else None
+            if since is not None:
+                outages = self.measurements.outage
+                outages.setdefault(reason, Histogram(OUTAGE_BUCKETS)).observe(announced - since)
 
     def _tell(self, notice: Notify, wall: float) -> Occurrence:
         if notice.reason is Reason.GROUP_FAILED and notice.interface is None:

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 import ipmp_agent
-from ipmp_agent.core.words import GroupState, InterfaceWord, TargetState
+from ipmp_agent.views.gauges import states
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,16 +25,29 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from ipmp_agent.measurements import Measurements
-    from ipmp_agent.publication import GroupView, Publication
+    from ipmp_agent.publication import Publication
+    from ipmp_agent.views.gauges import Names
 
-
-Names = dict[str, dict[str, str]]
-"""By group: by key of each of its members, the name by which it is shown."""
 
 KERNEL_COUNTERS = {
+    "announcements_failed": "Announcements of addresses that could not be sent.",
+    "announcements_sent": "Announcements of addresses sent: gratuitous ARP and unsolicited neighbour advertisements.",
+    "carrier_by_event": "Changes of carrier that an event of the kernel told first.",
+    "carrier_by_poll": "Changes of carrier that asking the driver found first.",
+    "foreign_changes": "Times that another program took away or changed what the agent had put into the kernel.",
+    "kernel_refusals": "Requests that the kernel refused.",
     "netlink_overruns": "Event queues of the kernel that ran over and were read anew.",
+    "probes_not_sent": "Probes that the kernel refused to send, discovery included.",
+    "replies_altered": "Answers that do not carry what was asked: not believed.",
+    "replies_duplicate": "Answers that came twice: counted once.",
+    "replies_malformed": "Frames that looked like answers and could not be read.",
+    "replies_unknown": "Answers to questions that nobody asked, or asked too long ago: not believed.",
+    "replies_wrong_source": "Answers from somebody who was not asked: not believed.",
+    "settings_drift": "Times that somebody changed a setting of an interface that the agent had made.",
 }
-COUNTED_BY_INTERFACE = frozenset({"probes_sent"})
+"""Counters of the kernel's side by name: what the page says of each."""
+
+COUNTED_BY_INTERFACE = frozenset({"probes_sent", "probes_answered"})
 """Counters of the kernel's side that the page has with more labels: one name must not stand for two metrics."""
 
 
@@ -60,8 +73,7 @@ class AgentCollector(Collector):
         groups = self._publication().groups
         names = {view.snapshot.group: view.names() for view in groups}
         yield self._build_info()
-        yield from _states(groups, names)
-        yield from _probing(groups, names)
+        yield from states(groups, names)
         yield from self._group_counters(names)
         yield from self._probe_counters(names)
         yield from self._agent()
@@ -90,8 +102,13 @@ class AgentCollector(Collector):
         )
         duration = HistogramMetricFamily(
             "ipmp_failover_duration_seconds",
-            "From the event or verdict until the addresses were moved and first announced.",
+            "From the event or verdict until the addresses were moved and first announced, failures only.",
             labels=("group",),
+        )
+        outage = HistogramMetricFamily(
+            "ipmp_outage_seconds",
+            "From the first lost probe, or the loss of carrier, until the addresses were moved and first announced.",
+            labels=("group", "reason"),
         )
         for name, group in dict(self._measurements.groups).items():
             for (interface, reason), count in dict(group.failures).items():
@@ -106,7 +123,10 @@ class AgentCollector(Collector):
             undone.add_metric((name,), group.undone)
             buckets, total = group.failover.cumulative()
             duration.add_metric((name,), buckets, total)
-        yield from (failures, repairs, moves, failed, undone, duration)
+            for reason, histogram in dict(group.outage).items():
+                buckets, total = histogram.cumulative()
+                outage.add_metric((name, reason.value), buckets, total)
+        yield from (failures, repairs, moves, failed, undone, duration, outage)
 
     def _probe_counters(self, names: Names) -> Iterator[Metric]:
         labels = ("group", "interface")
@@ -144,11 +164,9 @@ class AgentCollector(Collector):
             "When the last configuration was applied; 0: never.",
             value=self._measurements.configured_at,
         )
-        for name, value in self._kernel_counters().items():
-            if name in COUNTED_BY_INTERFACE:
-                continue
-            words = KERNEL_COUNTERS.get(name, "Counted by the kernel's side.")
-            yield CounterMetricFamily(f"ipmp_{name}", words, value=value)
+        counted = self._kernel_counters()
+        for name, words in KERNEL_COUNTERS.items():  # all from the start: a rate sees only what was there before
+            yield CounterMetricFamily(f"ipmp_{name}", words, value=counted.get(name, 0))
 
 
 def _shown(names: Names, group: str, interface: str) -> tuple[str, ...]:
@@ -157,57 +175,3 @@ def _shown(names: Names, group: str, interface: str) -> tuple[str, ...]:
     if members is None:  # the group is withdrawn: nobody is shown beside its members
         return (interface,)
     return (members[interface],) if interface in members else ()
-
-
-def _states(groups: tuple[GroupView, ...], names: Names) -> Iterator[Metric]:
-    """What is the case now."""
-    group_state = GaugeMetricFamily("ipmp_group_state", "1 for the state of the group.", labels=("group", "state"))
-    degraded = GaugeMetricFamily("ipmp_group_degraded", "1 while any interface is unusable.", labels=("group",))
-    state = GaugeMetricFamily(
-        "ipmp_interface_state", "1 for the state of the interface.", labels=("group", "interface", "state")
-    )
-    active = GaugeMetricFamily(
-        "ipmp_interface_active", "1 while the interface may carry data addresses.", labels=("group", "interface")
-    )
-    addresses = GaugeMetricFamily(
-        "ipmp_data_addresses", "Data addresses on the interface.", labels=("group", "interface")
-    )
-    unavailable = GaugeMetricFamily(
-        "ipmp_data_addresses_unavailable", "Data addresses on no interface.", labels=("group",)
-    )
-    detection = GaugeMetricFamily(
-        "ipmp_failure_detection_time_seconds", "Failure detection time in force.", labels=("group",)
-    )
-    for view in groups:
-        snapshot = view.snapshot
-        name = snapshot.group
-        for word in GroupState:
-            group_state.add_metric((name, word.value), float(word is snapshot.state))
-        degraded.add_metric((name,), float(any(not i.usable for i in snapshot.interfaces)))
-        detection.add_metric((name,), snapshot.detection_time)
-        unavailable.add_metric((name,), sum(a.interface is None for a in snapshot.addresses))
-        for interface in snapshot.interfaces:
-            labels = (name, names[name][interface.interface])
-            for each in InterfaceWord:
-                state.add_metric((*labels, each.value), float(each is interface.state))
-            active.add_metric(labels, float(interface.active))
-            addresses.add_metric(labels, sum(a.interface == interface.interface for a in snapshot.addresses))
-    yield from (group_state, degraded, state, active, addresses, unavailable, detection)
-
-
-def _probing(groups: tuple[GroupView, ...], names: Names) -> Iterator[Metric]:
-    """How probing goes, by interface: both families together."""
-    labels = ("group", "interface")
-    missed = CounterMetricFamily("ipmp_probes_missed", "Probes not sent or judged: the agent was late.", labels=labels)
-    refused = CounterMetricFamily("ipmp_probes_refused", "Probes that the kernel refused to send.", labels=labels)
-    targets = GaugeMetricFamily("ipmp_probe_targets", "Targets in use.", labels=labels)
-    for view in groups:
-        name = view.snapshot.group
-        for interface in view.snapshot.interfaces:
-            where = (name, names[name][interface.interface])
-            probers = interface.probers
-            missed.add_metric(where, sum(prober.missed for prober in probers))
-            refused.add_metric(where, sum(prober.not_sent for prober in probers))
-            in_use = sum(target.state is TargetState.ACTIVE for prober in probers for target in prober.targets)
-            targets.add_metric(where, in_use)
-    yield from (missed, refused, targets)

@@ -259,7 +259,7 @@ async def test_failover_is_measured_from_the_event_to_the_announcement() -> None
     buckets, total = group_of(rig).measurements.failover.cumulative()
     assert total == pytest.approx(0.004)
     assert dict(buckets)["0.005"] == 1
-    assert dict(buckets)["0.002"] == 0
+    assert dict(buckets)["0.001"] == 0
 
 
 async def test_failback_is_remembered_and_not_measured_as_a_failover() -> None:
