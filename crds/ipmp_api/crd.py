@@ -28,6 +28,9 @@ def group_crd() -> dict[str, Any]:
         _column("Degraded", "integer", ".status.nodes.degraded", "Nodes where some interfaces are usable."),
         _column("Failed", "integer", ".status.nodes.failed", "Nodes where no interface is usable."),
         _column("FDT", "integer", ".spec.failureDetection.timeMilliseconds", "Failure detection time, milliseconds."),
+        _column("Unknown", "integer", ".status.nodes.unknown", "Nodes of which nothing is heard.", priority=1),
+        _reason_column("Accepted", "Whether the group is valid and conflicts with no other, in one word."),
+        _reason_column("Ready", "Why the group is or is not ready, in one word.", name="Why"),
         _AGE,
     ]
     return _crd(GROUP_KIND, GROUP_PLURAL, "ipmp", root, columns)
@@ -46,13 +49,8 @@ def node_group_crd() -> dict[str, Any]:
         _column("State", "string", ".status.state", "ok, degraded or failed."),
         _condition_column("Ready"),
         _column("FDT", "integer", ".status.failureDetectionTimeMilliseconds", "Failure detection time in force, ms."),
-        _column(
-            "Programmed",
-            "string",
-            '.status.conditions[?(@.type=="Programmed")].reason',
-            "Whether the kernel is as the group wants it, in one word.",
-            priority=1,
-        ),
+        _reason_column("Degraded", "What is not as it should be, in one word.", name="Why"),
+        _reason_column("Programmed", "Whether the kernel is as the group wants it, in one word."),
         _column("Agent", "string", ".status.agentVersion", "Version of the agent.", priority=1),
         _AGE,
     ]
@@ -103,7 +101,8 @@ def _root(description: str, spec: Struct, status: Struct, name: dict[str, Any]) 
             "kind": {"type": "string"},
             "metadata": {"type": "object", "properties": {"name": name}},
             "spec": openapi(spec),
-            "status": openapi(status),
+            # By the conventions of kstatus an object that nobody has looked at must not pass for one that is as wanted.
+            "status": {**openapi(status), "default": {"observedGeneration": -1}},
         },
     }
 
@@ -115,6 +114,11 @@ def _column(name: str, kind: str, path: str, description: str, **more: Any) -> d
 def _condition_column(name: str) -> dict[str, Any]:
     path = f'.status.conditions[?(@.type=="{name}")].status'
     return _column(name, "string", path, f"Status of condition {name}.")
+
+
+def _reason_column(condition: str, description: str, name: str = "") -> dict[str, Any]:
+    path = f'.status.conditions[?(@.type=="{condition}")].reason'
+    return _column(name or condition, "string", path, description, priority=1)
 
 
 _AGE = _column("Age", "date", ".metadata.creationTimestamp", "Since when it exists.")

@@ -52,7 +52,7 @@ def _conditions(types: str) -> Sequence:
     )
 
 
-_GENERATION = Number("Generation of the object that this status is about.", 0, _EXACT_MAX)
+_GENERATION = Number("Generation of the object that this status is about; -1: nobody has looked at it.", -1, _EXACT_MAX)
 
 GROUP_STATUS = Struct(
     "What became of the group; its size does not grow with the cluster.",

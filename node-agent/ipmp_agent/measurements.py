@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FAILOVER_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5)
-OUTAGE_BUCKETS = (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
-ROUND_TRIP_BUCKETS = (0.0005, 0.002, 0.01, 0.05, 0.2, 1.0)
-LAG_BUCKETS = (0.001, 0.01, 0.05, 0.1, 1.0)
+OUTAGE_BUCKETS = (1.0, 5.0, 15.0, 60.0)
+ROUND_TRIP_BUCKETS = (0.0005, 0.002, 0.01, 0.1, 1.0)
+LAG_BUCKETS = (0.01, 0.1, 1.0, 5.0)
 """Bounds in seconds. Each is one series on every node, and for round trips one on every interface: docs/metrics.md."""
 
 FAILURES = (Reason.LINK_DOWN, Reason.PROBES_LOST, Reason.GROUP_FAILED)
 """Reasons for which a member is found to have failed."""
+
+OUTAGES = (Reason.LINK_DOWN, Reason.PROBES_LOST)
+"""Reasons for which an address has to move after it was out of reach for a while."""
 
 REPAIRS = (Reason.LINK_UP, Reason.PROBES_ANSWERED)
 """Reasons for which a member is found to work again."""
@@ -73,7 +76,7 @@ class GroupMeasurements:
     repairs: dict[tuple[str, Reason], int] = field(default_factory=dict)
     moves: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(MOVES, 0))
     failover: Histogram = field(default_factory=lambda: Histogram(FAILOVER_BUCKETS))
-    outage: dict[Reason, Histogram] = field(default_factory=dict)  # first loss to announcement; made when first needed
+    outage: dict[Reason, Histogram] = field(default_factory=lambda: {r: Histogram(OUTAGE_BUCKETS) for r in OUTAGES})
     round_trip: dict[str, Histogram] = field(default_factory=dict)  # interface
     group_failures: int = 0
     undone: int = 0  # changes of its configuration

@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from ipmp_operator import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from prometheus_client.metrics_core import Metric
+
+    from ipmp_operator.core.plan import Plan, PoolUse
+    from ipmp_operator.core.rollup import Rollup
 
 ERROR_REASONS = (
     "AnswerBroken",
@@ -49,11 +56,28 @@ class Metrics:
         depth = Gauge("ipmp_operator_queue_depth", "Reconcile steps that wait.", registry=self.registry)
         depth.set_function(queue_depth)
         self.groups = Gauge("ipmp_operator_groups", "Groups by state.", ["state"], registry=self.registry)
+        self.plan_seconds = Histogram(
+            "ipmp_operator_plan_duration_seconds",
+            "How long it took to plan everything once.",
+            buckets=(0.01, 0.05, 0.2, 1, 5),
+            registry=self.registry,
+        )
+        self.withdraw_timeouts = Counter(
+            "ipmp_operator_withdraw_timeouts",
+            "Node groups let go although their agent had not withdrawn in time: something may be left on the node.",
+            registry=self.registry,
+        )
+        self._planned = _Planned()
+        self.registry.register(self._planned)
         for result in ("success", "error"):
             self.reconcile_seconds.labels(result)
         for reason in ERROR_REASONS:
             self.errors.labels(reason)
         self.count_groups(())
+
+    def show(self, plan: Plan) -> None:
+        """Show what the last plan says of each group and pool."""
+        self._planned.rollups, self._planned.pools = plan.rollups, plan.pools
 
     def count_groups(self, states: Iterable[str]) -> None:
         """Show how many groups are in each state."""
@@ -68,3 +92,49 @@ class Metrics:
         self.reconcile_seconds.labels("success" if reason is None else "error").observe(seconds)
         if reason is not None:
             self.errors.labels(reason if reason in ERROR_REASONS else "Other").inc()
+
+
+class _Planned(Collector):
+    """Gauges by group, out of the last plan: a group that is gone leaves no series behind."""
+
+    def __init__(self) -> None:
+        self.rollups: Mapping[str, Rollup] = {}
+        self.pools: Mapping[tuple[str, str], PoolUse] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        condition = GaugeMetricFamily(
+            "ipmp_operator_group_condition",
+            "1 while a condition of the IPMPGroup wants somebody to look: Degraded or Stalled is True, another False.",
+            labels=("group", "type", "reason"),
+        )
+        nodes = GaugeMetricFamily(
+            "ipmp_operator_group_nodes",
+            "Nodes by the state of the group there. `behind` counts those that have yet to apply the last change, "
+            "whatever their state.",
+            labels=("group", "state"),
+        )
+        for name, rollup in self.rollups.items():
+            for verdict in rollup.verdicts:
+                if verdict.status is (verdict.type in _BAD_WHEN_TRUE):
+                    condition.add_metric((name, verdict.type, verdict.reason), 1.0)
+            counts = rollup.nodes
+            for state, count in (
+                ("ready", counts.ready),
+                ("degraded", counts.degraded),
+                ("failed", counts.failed),
+                ("unknown", counts.unknown),
+                ("behind", rollup.behind),
+            ):
+                nodes.add_metric((name, state), count)
+        labels = ("group", "pool")
+        size = GaugeMetricFamily("ipmp_operator_pool_addresses", "Addresses that the pool may give.", labels=labels)
+        given = GaugeMetricFamily(
+            "ipmp_operator_pool_addresses_allocated", "Addresses of the pool that nodes have.", labels=labels
+        )
+        for where, use in self.pools.items():
+            size.add_metric(where, use.size)
+            given.add_metric(where, use.given)
+        yield from (condition, nodes, size, given)
+
+
+_BAD_WHEN_TRUE = frozenset({"Degraded", "Stalled"})

@@ -224,6 +224,7 @@ class Reconciler:
         self._enqueue(planned, objects)
         self._queue.add(Agents())
         ended = time.monotonic()
+        self.metrics.plan_seconds.observe(ended - started)
         with self._lock:
             self._not_before = ended + PASS_SHARE * (ended - started)
         if planned.next_deadline is not None:
@@ -254,6 +255,7 @@ class Reconciler:
             rollup = planned.rollups[obj.name]
             if _status_of(obj, rollup) != obj.status:
                 self._queue.add(WriteStatus(obj.name))
+        self.metrics.show(planned)
         self.metrics.count_groups(_state(planned.rollups[obj.name]) for obj in objects)
 
     def _write_node_group(self, holder: Holder) -> None:
@@ -296,6 +298,7 @@ class Reconciler:
         _ignore_absent(release)
         log.info("node group %s released: %s", holder.object_name, reason.value)
         if reason is Release.TIMEOUT:
+            self.metrics.withdraw_timeouts.inc()
             note = (
                 f"the agent on node {holder.node} did not withdraw within {self._withdraw_seconds:.0f} s; "
                 "what it added to the node may still be there"

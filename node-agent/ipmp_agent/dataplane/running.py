@@ -11,7 +11,7 @@ from ipmp_agent.core.events import ConfigurationChanged, ProbeAnswered
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Ticked
 from ipmp_agent.disk.state import SavedGroup
-from ipmp_agent.measurements import OUTAGE_BUCKETS, UNFORCED, Histogram
+from ipmp_agent.measurements import UNFORCED
 from ipmp_agent.publication import HISTORY, Failover, GroupView, Occurrence
 
 if TYPE_CHECKING:
@@ -222,9 +222,8 @@ class RunningGroup:
         """Measure each failure once by which an address had to move: from its first loss to the announcement."""
         for source, reason in dict.fromkeys((move.source, move.reason) for move in moves if move.destination):
             since = lost.pop(source, None) if source is not None else None
-            if since is not None:
-                outages = self.measurements.outage
-                outages.setdefault(reason, Histogram(OUTAGE_BUCKETS)).observe(announced - since)
+            if since is not None and reason in self.measurements.outage:
+                self.measurements.outage[reason].observe(announced - since)
 
     def _tell(self, notice: Notify, wall: float) -> Occurrence:
         if notice.reason is Reason.GROUP_FAILED and notice.interface is None:

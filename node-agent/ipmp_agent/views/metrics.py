@@ -37,7 +37,6 @@ KERNEL_COUNTERS = {
     "foreign_changes": "Times that another program took away or changed what the agent had put into the kernel.",
     "kernel_refusals": "Requests that the kernel refused.",
     "netlink_overruns": "Event queues of the kernel that ran over and were read anew.",
-    "probes_not_sent": "Probes that the kernel refused to send, discovery included.",
     "replies_altered": "Answers that do not carry what was asked: not believed.",
     "replies_duplicate": "Answers that came twice: counted once.",
     "replies_malformed": "Frames that looked like answers and could not be read.",
@@ -47,7 +46,7 @@ KERNEL_COUNTERS = {
 }
 """Counters of the kernel's side by name: what the page says of each."""
 
-COUNTED_BY_INTERFACE = frozenset({"probes_sent", "probes_answered"})
+COUNTED_BY_INTERFACE = frozenset({"probes_sent", "probes_answered", "probes_not_sent"})
 """Counters of the kernel's side that the page has with more labels: one name must not stand for two metrics."""
 
 

@@ -7,12 +7,15 @@ server echoes it.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from ipmp_api.addresses import usable_count
 from ipmp_api.compile import assigned_addresses, compile_for_node, matches
+from ipmp_api.parse import TEST_POOL_NAME
 from ipmp_api.types import Assignment, TestAddressIPv6
 from ipmp_operator.core.allocate import QUARANTINE, Claim, Quarantine, allocate
 from ipmp_operator.core.conflicts import find_conflicts
@@ -23,7 +26,7 @@ from ipmp_operator.core.rollup import Findings, NodeReport, roll_up
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-    from ipmp_api.types import Address, Group, InterfaceAddress, LabelSelector, NodeGroup
+    from ipmp_api.types import Address, Group, InterfaceAddress, LabelSelector, NodeGroup, Pool
     from ipmp_operator.core.allocate import AddressConflict, Allocation, Allocations, Exhausted
     from ipmp_operator.core.conflicts import Conflicts
     from ipmp_operator.core.model import Node, Observed
@@ -68,6 +71,14 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolUse:
+    """How much of a pool is given to nodes, in addresses."""
+
+    size: int
+    given: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What has to be."""
 
@@ -75,6 +86,7 @@ class Plan:
     delete: frozenset[Holder]
     release: Mapping[Holder, Release]
     rollups: Mapping[str, Rollup]
+    pools: Mapping[tuple[str, str], PoolUse]  # by group and pool
     selectors: tuple[LabelSelector, ...]
     withdrawing: tuple[Node, ...]  # nodes that need an agent though no group selects them
     next_deadline: float | None  # when time alone changes the plan
@@ -113,6 +125,7 @@ def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAWAL) -> Pl
         delete=delete,
         release=release,
         rollups=_roll_up(groups, selected, desired, conflicts, allocations, view),
+        pools=_pool_use(groups, allocations),
         selectors=tuple(group.node_selector for group in groups),
         withdrawing=_withdrawing(view, desired),
         next_deadline=min(deadlines, default=None),
@@ -294,6 +307,24 @@ def _withdrawing(view: View, desired: Mapping[Holder, NodeGroup]) -> tuple[Node,
     return tuple(view.nodes[name] for name in sorted(names) if name in view.nodes)
 
 
+def _pool_use(groups: Iterable[Group], allocations: Allocations) -> dict[tuple[str, str], PoolUse]:
+    given: Counter[tuple[str, str]] = Counter()
+    for holder, allocation in allocations.by_holder.items():
+        for name, addresses in allocation.pools.items():
+            given[holder.group, name] += len(addresses)
+        given[holder.group, TEST_POOL_NAME] += len(allocation.test)
+    return {
+        (group.name, pool.name): PoolUse(usable_count(pool.ranges, pool.exclude), given[group.name, pool.name])
+        for group in groups
+        for pool in _pools(group)
+    }
+
+
+def _pools(group: Group) -> tuple[Pool, ...]:
+    test = group.test_addresses.ipv4
+    return group.data_addresses.pools if test is None else (*group.data_addresses.pools, test)
+
+
 def _roll_up(
     groups: Iterable[Group],
     selected: Mapping[str, Sequence[str]],
@@ -334,6 +365,7 @@ def _report(holder: Holder, desired: Mapping[Holder, NodeGroup], missing: Mappin
         status=seen.status if seen else None,
         generation=seen.generation if seen else 0,
         agent_ready=holder.node in view.agents,
+        written=seen is not None and seen.spec == spec,
         data_addresses=len(spec.data_addresses) if spec else 0,
         unallocated=missing.get(holder.node, 0),
     )

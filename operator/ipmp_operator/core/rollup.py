@@ -25,6 +25,9 @@ class NodeState(StrEnum):
     UNKNOWN = "unknown"
 
 
+TOLERATED_SHARE = 10
+"""One node of so many may be without an agent while the group is Ready: as many as a rollout restarts at a time."""
+
 _STATES = {"ok": NodeState.READY, "degraded": NodeState.DEGRADED, "failed": NodeState.FAILED}
 _WORST_FIRST = ["failed", "degraded", "unknown"]
 
@@ -37,6 +40,7 @@ class NodeReport:
     status: NodeGroupStatus | None  # None: no node group there (yet)
     generation: int = 0
     agent_ready: bool = False
+    written: bool = True  # its node group says what the group wants there
     data_addresses: int = 0
     unallocated: int = 0  # addresses that the group should have there and nobody could give
 
@@ -61,6 +65,27 @@ class Verdict:
     message: str
 
 
+@dataclass(slots=True)
+class _Applied:
+    """How far the last change has come, in nodes."""
+
+    behind: int = 0  # have an agent that has yet to apply it
+    away: int = 0  # have no agent that is ready: nobody knows
+    refused: int = 0  # have read it, and the kernel is not as it says
+    failed: int = 0  # have applied it, and no usable interface
+
+    def count(self, report: NodeReport, state: NodeState) -> None:
+        """Count one node."""
+        status = report.status
+        if not report.agent_ready:
+            self.away += 1
+        elif status is None or not status.state or not report.written or status.observed_generation < report.generation:
+            self.behind += 1
+        else:
+            self.failed += state is NodeState.FAILED
+            self.refused += state is not NodeState.FAILED and not status.programmed
+
+
 @dataclass(frozen=True, slots=True)
 class Rollup:
     """IPMPGroup.status, without its time stamps."""
@@ -70,16 +95,19 @@ class Rollup:
     data_addresses: AddressCounts
     troubled: tuple[TroubledNode, ...]
     verdicts: tuple[Verdict, ...]
+    behind: int = 0  # nodes that have yet to apply the last change
 
 
 def roll_up(reports: Iterable[NodeReport], findings: Findings) -> Rollup:
     """Count the reports of a group's nodes and draw the conclusions. Linear in nodes."""
     counts = dict.fromkeys(NodeState, 0)
     troubled: list[TroubledNode] = []
-    interfaces = failed_interfaces = addresses = unavailable = behind = 0
+    interfaces = failed_interfaces = addresses = unavailable = 0
+    applied = _Applied()
     for report in reports:
         state, reason = judge(report)
         counts[state] += 1
+        applied.count(report, state)
         if state is not NodeState.READY:
             troubled.append(TroubledNode(report.node, state.value, reason))
         addresses += report.data_addresses + report.unallocated
@@ -88,9 +116,9 @@ def roll_up(reports: Iterable[NodeReport], findings: Findings) -> Rollup:
             interfaces += len(report.status.interfaces)
             failed_interfaces += sum(interface.failed for interface in report.status.interfaces)
             unavailable += report.status.unavailable_addresses
-            behind += report.status.observed_generation < report.generation
     troubled.sort(key=lambda t: (_WORST_FIRST.index(t.state), t.node_name))
     selected = sum(counts.values())
+    accepted = _accepted(findings)
     return Rollup(
         nodes=NodeCounts(
             selected=selected,
@@ -102,7 +130,13 @@ def roll_up(reports: Iterable[NodeReport], findings: Findings) -> Rollup:
         interfaces=InterfaceCounts(interfaces, failed_interfaces),
         data_addresses=AddressCounts(addresses, unavailable),
         troubled=tuple(troubled[:TROUBLED_NODES_MAX]),
-        verdicts=(_accepted(findings), _ready(counts, selected, behind), _degraded(counts, findings)),
+        verdicts=(
+            accepted,
+            _ready(accepted, applied, counts, findings),
+            _degraded(counts, findings),
+            *_stalled(accepted),
+        ),
+        behind=applied.behind,
     )
 
 
@@ -149,15 +183,34 @@ def _more(findings: Sequence[object], word: str) -> str:
     return f" (and {more} more {word}{'s' if more > 1 else ''})" if more else ""
 
 
-def _ready(counts: dict[NodeState, int], selected: int, behind: int) -> Verdict:
-    ready = counts[NodeState.READY]
+def _ready(accepted: Verdict, applied: _Applied, counts: dict[NodeState, int], findings: Findings) -> Verdict:
+    """Whether what is written is what carries traffic. A member that failed is no matter of this condition."""
+    selected = sum(counts.values())
+    if not accepted.status:
+        return Verdict("Ready", False, accepted.reason, f"not accepted: {accepted.message}")
     if not selected:
         return Verdict("Ready", False, "NoNodes", "the node selector selects no node")
-    if ready < selected:
-        return Verdict("Ready", False, "NodesNotReady", f"{ready} of {selected} nodes are ready")
-    if behind:
-        return Verdict("Ready", False, "Progressing", f"{behind} of {selected} nodes have yet to apply the last change")
-    return Verdict("Ready", True, "AllNodesReady", f"all {selected} nodes are ready")
+    if applied.behind:
+        words = f"{applied.behind} of {selected} nodes have yet to apply the last change"
+        return Verdict("Ready", False, "Progressing", words)
+    if applied.away * TOLERATED_SHARE > selected:
+        words = f"{applied.away} of {selected} nodes have no agent that is ready"
+        return Verdict("Ready", False, "AgentsUnavailable", words)
+    if applied.failed:
+        return Verdict("Ready", False, "NodesFailed", f"{applied.failed} of {selected} nodes have no usable member")
+    if applied.refused:
+        words = f"on {applied.refused} of {selected} nodes the kernel is not as the group wants it"
+        return Verdict("Ready", False, "NodesNotProgrammed", words)
+    if findings.exhausted:
+        return Verdict("Ready", False, "PoolExhausted", _shortage(findings.exhausted))
+    lacking = selected - counts[NodeState.READY]
+    more = f"; {lacking} of them want a look" if lacking else ""
+    return Verdict("Ready", True, "Ready", f"{selected - applied.away} of {selected} nodes carry traffic{more}")
+
+
+def _stalled(accepted: Verdict) -> tuple[Verdict, ...]:
+    """For those who wait by the conventions of kstatus: a refused change does not become ready by waiting."""
+    return () if accepted.status else (Verdict("Stalled", True, accepted.reason, accepted.message),)
 
 
 def _degraded(counts: dict[NodeState, int], findings: Findings) -> Verdict:

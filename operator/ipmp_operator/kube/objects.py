@@ -133,8 +133,9 @@ def _read_status(status: Object) -> NodeGroupStatus:
     return NodeGroupStatus(
         state=str(status.get("state") or ""),
         reason=str(degraded.get("reason") or "") if degraded.get("status") == "True" else "",
-        observed_generation=int(status.get("observedGeneration") or 0),
+        observed_generation=max(0, int(status.get("observedGeneration") or 0)),
         withdrawn=(conditions.get("Withdrawn") or {}).get("status") == "True",
+        programmed=(conditions.get("Programmed") or {}).get("status") != "False",
         interfaces=tuple(_read_interface(i) for i in status.get("interfaces") or ()),
         unavailable_addresses=sum(a.get("state") == "down" for a in status.get("addresses") or ()),
         present=tuple(_present(status)),

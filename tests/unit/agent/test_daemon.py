@@ -10,6 +10,7 @@ import pytest
 
 from ipmp_agent.core.actions import (
     Announce,
+    InterfaceVerdict,
     Move,
     MoveAddresses,
     Notify,
@@ -260,6 +261,21 @@ async def test_failover_is_measured_from_the_event_to_the_announcement() -> None
     assert total == pytest.approx(0.004)
     assert dict(buckets)["0.005"] == 1
     assert dict(buckets)["0.001"] == 0
+
+
+async def test_outage_is_measured_from_the_first_loss_and_once() -> None:
+    rig, core = await scripted()
+    loop = asyncio.get_running_loop()
+    lost = InterfaceVerdict("nic0", failed=True, reason=Reason.PROBES_LOST, since=loop.time() - 0.7)
+    two = MoveAddresses(
+        tuple(Move(address, "nic0", "nic1", Reason.PROBES_LOST) for address in (ADDRESS, ip_interface("198.18.0.7/24")))
+    )
+    core.on_event = lambda _: [lost, two, ANNOUNCE]
+    rig.plane.submit(group_of(rig), DOWN)
+    outage = group_of(rig).measurements.outage[Reason.PROBES_LOST]
+    buckets, total = outage.cumulative()
+    assert dict(buckets)["+Inf"] == 1
+    assert total == pytest.approx(0.7)
 
 
 async def test_failback_is_remembered_and_not_measured_as_a_failover() -> None:

@@ -87,7 +87,7 @@ def test_the_files_are_yaml_with_what_kubectl_needs() -> None:
         assert document["spec"]["names"]["categories"] == ["multipathing"]
         assert document["spec"]["versions"][0]["subresources"] == {"status": {}}
     columns = [c["name"] for c in group["spec"]["versions"][0]["additionalPrinterColumns"]]
-    assert columns == ["Ready", "Nodes", "Degraded", "Failed", "FDT", "Age"]
+    assert columns == ["Ready", "Nodes", "Degraded", "Failed", "FDT", "Unknown", "Accepted", "Why", "Age"]
     selectable = node_group["spec"]["versions"][0]["selectableFields"]
     assert [f["jsonPath"] for f in selectable] == [".spec.nodeName", ".spec.groupName"]
 

@@ -59,6 +59,20 @@ def test_failure_is_told_with_its_reason() -> None:
     assert {move.reason for _, move in node.failovers} == {Reason.PROBES_LOST}
 
 
+def test_verdict_says_when_the_first_loss_was() -> None:
+    """Of a silent interface when the first probe was sent that nobody answered; of a cable when it was pulled."""
+    node = running()
+    node.remember_probes = True
+    node.silence("nic0")
+    node.run(1.0)
+    first = min(row.sent_at for _, row in node.closed if row.interface == "nic0" and row.rtt is None)
+    assert [v.since for _, v in node.verdicts] == [first]
+    node = running()
+    node.link("nic0", up=False)
+    node.run(0.1)
+    assert [v.since for _, v in node.verdicts] == [at for at, _ in node.verdicts]
+
+
 def test_losses_count_across_all_targets() -> None:
     node = running(pins=(T1, T2, T3, T4, T5))
     node.silence("nic0")

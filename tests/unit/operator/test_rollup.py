@@ -36,15 +36,16 @@ def test_degraded_node_is_counted_named_and_explained() -> None:
     (troubled,) = rollup.troubled
     assert (troubled.node_name, troubled.state, troubled.reason) == ("n1", "degraded", "LinkDown")
     assert verdict(rollup, "Degraded").reason == "NodesDegraded"
-    assert verdict(rollup, "Ready").message == "1 of 2 nodes are ready"
+    ready = verdict(rollup, "Ready")
+    assert (ready.status, ready.message) == (True, "2 of 2 nodes carry traffic; 1 of them want a look")
 
 
 def test_node_whose_change_was_undone_counts_as_degraded_although_its_members_work() -> None:
-    status = NodeGroupStatus("ok", "ChangeUndone", observed_generation=1)
+    status = NodeGroupStatus("ok", "ChangeUndone", observed_generation=1, programmed=False)
     rollup = roll_up([NodeReport("n1", status, generation=1, agent_ready=True)], EMPTY)
     assert (rollup.nodes.ready, rollup.nodes.degraded) == (0, 1)
     assert rollup.troubled[0].reason == "ChangeUndone"
-    assert not verdict(rollup, "Ready").status
+    assert verdict(rollup, "Ready").reason == "NodesNotProgrammed"
 
 
 @pytest.mark.parametrize(
@@ -91,3 +92,41 @@ def test_node_without_its_address_is_degraded_whatever_its_agent_says() -> None:
     assert (rollup.data_addresses.total, rollup.data_addresses.unavailable) == (4, 2)
     assert rollup.troubled[0].reason == "PoolExhausted"
     assert "v4 is 2 addresses short for 1 nodes, the first n1" in verdict(rollup, "Degraded").message
+    assert verdict(rollup, "Ready").reason == "PoolExhausted"
+
+
+def test_refused_change_is_not_ready_and_stalled() -> None:
+    """What waits for Ready must not go on, and must not wait for ever."""
+    rollup = roll_up([report("n1"), report("n2")], Findings(invalid="spec.interfaces: too few"))
+    assert [(v.type, v.status, v.reason) for v in rollup.verdicts] == [
+        ("Accepted", False, "Invalid"),
+        ("Ready", False, "Invalid"),
+        ("Degraded", False, "AsExpected"),
+        ("Stalled", True, "Invalid"),
+    ]
+
+
+def test_one_cable_among_thousands_does_not_hold_up_a_release() -> None:
+    rollup = roll_up([report("d", "degraded", failed=1), *(report(f"n{n}") for n in range(4999))], EMPTY)
+    assert verdict(rollup, "Ready").status
+    assert verdict(rollup, "Degraded").status
+
+
+def test_node_without_any_usable_member_carries_no_traffic() -> None:
+    rollup = roll_up([report("n1", "failed", failed=2), report("n2")], EMPTY)
+    ready = verdict(rollup, "Ready")
+    assert (ready.status, ready.reason, ready.message) == (False, "NodesFailed", "1 of 2 nodes have no usable member")
+
+
+@pytest.mark.parametrize(("away", "ready"), [(1, True), (2, True), (3, False)])
+def test_agents_that_a_rollout_restarts_do_not_make_the_group_unready(away: int, ready: bool) -> None:
+    reports = [report(f"n{n:02}", ready=n >= away) for n in range(20)]
+    found = verdict(roll_up(reports, EMPTY), "Ready")
+    assert (found.status, found.reason) == ((True, "Ready") if ready else (False, "AgentsUnavailable"))
+
+
+def test_node_group_that_is_yet_to_be_written_is_in_progress() -> None:
+    status = NodeGroupStatus("ok", observed_generation=1)
+    rollup = roll_up([NodeReport("n1", status, generation=1, agent_ready=True, written=False)], EMPTY)
+    assert verdict(rollup, "Ready").reason == "Progressing"
+    assert rollup.behind == 1
