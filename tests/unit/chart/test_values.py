@@ -63,6 +63,7 @@ def test_defaults_are_valid() -> None:
 
 def test_no_part_of_the_chart_takes_a_value_that_it_does_not_know() -> None:
     theirs = {f"operator.affinity.{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")}
+    theirs |= {"monitoring.podMonitors.relabelings[]", "monitoring.prometheusRule.extraRules[]"}
     assert set(opened(SCHEMA)) == theirs | {"global"}, "Kubernetes and helm check these"
     wrong = {**VALUES, "agent": {**VALUES["agent"], "hostNetwrok": True}}
     with pytest.raises(jsonschema.ValidationError, match="hostNetwrok"):

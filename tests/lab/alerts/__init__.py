@@ -1,0 +1,1 @@
+"""The alerting rules with promtool and with a real Prometheus and Alertmanager."""
