@@ -50,10 +50,10 @@ class NodeGroupStatus:
     reason: str = ""
     observed_generation: int = 0
     withdrawn: bool = False
-    programmed: bool = True  # False: its agent says that the kernel is not as the group wants it
     interfaces: tuple[InterfaceStatus, ...] = ()
     unavailable_addresses: int = 0
     present: tuple[Address, ...] = ()  # data and test addresses that are on an interface, wanted or not
+    programmed: bool = True  # False: its agent says that the kernel is not as the group wants it
 
 
 @dataclass(frozen=True, slots=True)

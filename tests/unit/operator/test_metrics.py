@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ipmp_operator.core.model import NodeGroupStatus
 from ipmp_operator.metrics import Metrics
-from tests.unit.operator.build import World, group, nodes, pool, pools
+from tests.unit.operator.build import World, api_group, nodes, pool, pools
 
 if TYPE_CHECKING:
     from ipmp_operator.core.plan import Plan
@@ -28,7 +28,7 @@ def shown(planned: Plan) -> dict[tuple[str, frozenset[str]], float]:
 
 
 def world(count: int = 3, ranges: str = "198.18.0.1-198.18.0.4") -> World:
-    made = World(groups=[group(dataAddresses=pools(pool(ranges=ranges, per_node=1)))])
+    made = World(groups=[api_group(dataAddresses=pools(pool(ranges=ranges, per_node=1)))])
     made.add_nodes(nodes(count))
     made.agents = frozenset(made.nodes)
     return made
@@ -43,7 +43,7 @@ def test_pool_use_is_shown_before_it_is_exhausted() -> None:
 def test_pool_of_test_addresses_is_shown_too() -> None:
     made = world()
     test = {"ipv4": {"pool": {"ranges": ["198.18.1.1-198.18.1.10"], "prefixLength": 24}}}
-    made.groups = [group(testAddresses=test)]
+    made.groups = [api_group(testAddresses=test)]
     found = shown(made.settle())
     assert found["ipmp_operator_pool_addresses", frozenset({"data", "testAddresses.ipv4"})] == 10
     assert found["ipmp_operator_pool_addresses_allocated", frozenset({"data", "testAddresses.ipv4"})] == 6

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ipmp_operator.core.allocate import Exhausted
@@ -9,7 +11,7 @@ from ipmp_operator.core.rollup import Findings, NodeReport, Rollup, Verdict, rol
 EMPTY = Findings()
 
 
-def report(node: str = "n1", state: str = "ok", *, ready: bool = True, failed: int = 0, **more: int) -> NodeReport:
+def report(node: str = "n1", state: str = "ok", *, ready: bool = True, failed: int = 0, **more: Any) -> NodeReport:
     interfaces = tuple(InterfaceStatus(f"eth{number}", None, number < failed) for number in range(2))
     reason = "" if state == "ok" else "LinkDown"
     status = NodeGroupStatus(state, reason, observed_generation=1, interfaces=interfaces)

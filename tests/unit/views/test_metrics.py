@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import ipmp_agent
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.snapshot import InterfaceWord, LinkWord, ProbeWord
+from ipmp_agent.core.words import InterfaceWord, LinkWord, ProbeWord
 from ipmp_agent.measurements import Histogram, Measurements
 from ipmp_agent.views.metrics import COUNTED_BY_INTERFACE, KERNEL_COUNTERS, AgentCollector
 from tests.unit.views.pictures import address, failed, interface, prober, publication, standby, view
