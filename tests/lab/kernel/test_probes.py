@@ -353,6 +353,32 @@ def test_a_stranger_gets_no_transitive_answer_and_his_answers_do_not_count(lab: 
     assert kernel.events(ProbeAnswered) == []
 
 
+def test_a_flood_of_frames_that_are_not_between_members_does_not_wake_us(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel throws them away: rubbish of our EtherType, and what is sent to all or to somebody else."""
+    kernel.configure(node_group())
+    nic, stranger = frames.mac_bytes(lab.host.nic("nic0").mac), frames.mac_bytes(lab.peer(0).only.mac)
+    read: list[bytes] = []
+    original = frames.read_transitive
+    monkeypatch.setattr(frames, "read_transitive", lambda frame: (read.append(frame), original(frame))[1])
+    question = frames.Transitive(stranger, question=True, kind=1, sequence=5, bits=12345)
+    head = frames.transitive(nic, question)[:14]
+    rubbish = [head, head + b"X" * 46, frames.transitive(frames.BROADCAST, question), head + b"IPMQ" * 12]
+
+    def speak() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+            wire.bind(("eth0", 0))
+            for frame in rubbish * 10:
+                wire.send(frame)
+            wire.send(frames.transitive(nic, question))
+
+    lab.peer(0).namespace.call(speak)
+    wait_for(lambda: read)
+    time.sleep(0.1)
+    assert read == [frames.transitive(nic, question)]
+
+
 def test_a_socket_that_cannot_be_prepared_is_closed() -> None:
     """The address or the interface may go between being seen and being used; an unclosed socket would warn here."""
     with pytest.raises(OSError, match="Cannot assign requested address"):

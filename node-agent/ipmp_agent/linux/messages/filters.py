@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SO_ATTACH_FILTER = 26
 ICMPV6_FILTER = 1
 
-LOAD_BYTE, LOAD_HALF = 0x30, 0x28  # ld b|h [k]
+LOAD_BYTE, LOAD_HALF, LOAD_WORD = 0x30, 0x28, 0x20  # ld b|h|w [k]
 LOAD_BYTE_INDEXED, LOAD_HALF_INDEXED = 0x50, 0x48  # ld b|h [x + k]
 LOAD_IPV4_HEADER_LENGTH = 0xB1  # x = 4 * ([k] & 0xf)
 JUMP_EQUAL = 0x15
@@ -66,6 +66,16 @@ def advertisement() -> list[Instruction]:
 def arp_reply() -> list[Instruction]:
     """ARP replies sent to this very interface; the packet socket sees the frame from its Ethernet header."""
     return _all_of([([(LOAD_HALF, 0, 0, 20)], frames.ARP_REPLY), ([(LOAD_BYTE, 0, 0, PACKET_TYPE)], PACKET_HOST)])
+
+
+def transitive() -> list[Instruction]:
+    """Frames between members that were sent to this very interface, from their Ethernet header."""
+    return _all_of(
+        [
+            ([(LOAD_BYTE, 0, 0, PACKET_TYPE)], PACKET_HOST),
+            ([(LOAD_WORD, 0, 0, 14)], int.from_bytes(frames.TRANSITIVE_MAGIC)),
+        ]
+    )
 
 
 def attach(receiver: socket.socket, program: Sequence[Instruction]) -> None:

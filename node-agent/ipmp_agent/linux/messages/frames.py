@@ -195,7 +195,7 @@ def read_echo_reply(version: int, packet: bytes) -> Echo | None:
 # -- between members -------------------------------------------------------------------------------------------------
 
 _TRANSITIVE = struct.Struct("!4sBBHQ")  # magic, question or answer, kind, sequence, random bits
-_MAGIC = b"IPMP"
+TRANSITIVE_MAGIC = b"IPMP"
 _SHORTEST_FRAME = 60  # IEEE 802.3, without the frame check sequence
 
 
@@ -213,7 +213,7 @@ class Transitive:
 def transitive(destination: bytes, probe: Transitive) -> bytes:
     """Pack a probe into a frame of the EtherType for local experiments (IEEE 802)."""
     head = _ETHERNET.pack(destination, probe.source, ETH_P_TRANSITIVE)
-    body = _TRANSITIVE.pack(_MAGIC, probe.question, probe.kind, probe.sequence, probe.bits)
+    body = _TRANSITIVE.pack(TRANSITIVE_MAGIC, probe.question, probe.kind, probe.sequence, probe.bits)
     return (head + body).ljust(_SHORTEST_FRAME, b"\0")
 
 
@@ -223,6 +223,6 @@ def read_transitive(frame: bytes) -> Transitive | None:
         return None
     _, source, ethertype = _ETHERNET.unpack_from(frame)
     magic, question, kind, sequence, bits = _TRANSITIVE.unpack_from(frame, _ETHERNET.size)
-    if ethertype != ETH_P_TRANSITIVE or magic != _MAGIC:
+    if ethertype != ETH_P_TRANSITIVE or magic != TRANSITIVE_MAGIC:
         return None
     return Transitive(source, bool(question), kind, sequence, bits)

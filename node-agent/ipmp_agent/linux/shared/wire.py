@@ -52,6 +52,7 @@ class Wire:
             filters.attach(self._arp, filters.arp_reply())
             self._discovery = self._discovery_socket(opened)
             self._transitive = self._packet_socket(opened, frames.ETH_P_TRANSITIVE)
+            filters.attach(self._transitive, filters.transitive())
             for receiver, read in (
                 (self._arp, self._read_arp),
                 (self._discovery, self._read_advertisements),
