@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -45,6 +46,9 @@ SWITCH_INTERVAL = 0.0005
 
 GC_THRESHOLDS = (50_000, 20, 100)
 """What lives is frozen after the start; the little that comes later is collected rarely."""
+
+DESCRIPTORS = 65536
+"""Open files that the agent asks for, where the hard limit permits: the soft one is often 1,024."""
 
 CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW"}
 
@@ -97,6 +101,14 @@ def require_capabilities() -> None:
         )
 
 
+def raise_descriptor_limit() -> None:
+    """Permit this process as many open files as it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 class Agent:
     """One running agent. `run` returns when it was told to stop."""
 
@@ -115,6 +127,7 @@ class Agent:
             ):
                 stack.callback(Directory(path, option, mode).release)
             require_capabilities()
+            raise_descriptor_limit()
             sys.setswitchinterval(SWITCH_INTERVAL)
             asyncio.run(self._work())
 

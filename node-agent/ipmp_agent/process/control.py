@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -44,6 +45,8 @@ CLIENTS = 32
 """Connections at a time."""
 CLIENT_TIMEOUT = 10.0
 """Seconds a client may take to send a request, or to take its answer."""
+SILENCE = 60.0
+"""Seconds before it is said again that clients cannot be answered."""
 FRESHNESS = 2.0
 """Seconds the data plane may take to answer before the last publication has to do."""
 
@@ -62,6 +65,7 @@ class ControlSocket:
         self._plane = plane
         self._configurator = configurator
         self._clients: set[asyncio.Task[None]] = set()
+        self._silent_until = 0.0
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
         self._listener = self._listen()
@@ -96,12 +100,24 @@ class ControlSocket:
             self._loop.close()
 
     async def _listen_until_closed(self) -> None:
-        server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=LINE_LIMIT)
+        self._loop.set_exception_handler(self._in_trouble)
+        # Without descriptors asyncio tries again, and schedules and logs it, as often as the backlog is long.
+        server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=LINE_LIMIT, backlog=1)
+        self._listener.listen(CLIENTS)
         await self._closing.wait()
         server.close()
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
+
+    def _in_trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what asyncio could not do; that it finds no descriptor for a client, once in a while."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in {errno.EMFILE, errno.ENFILE}:
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._silent_until:
+            self._silent_until = loop.time() + SILENCE
+            log.error("cannot answer on the control socket: %s", error)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import resource
 import secrets
 import socket
 import struct
 import time
 from functools import partial
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipmp_agent.core.actions import SetNominee, SetOutbound
+from ipmp_agent.core.actions import ProbeProtocol, SendProbe, SetNominee, SetOutbound
+from ipmp_agent.core.events import Family, LinkChanged, ProbeAnswered, ProbeKind
+from ipmp_agent.linux.group import multicast, surroundings
 from ipmp_agent.linux.group.multicast import memberships
 from ipmp_api.types import Mode
 from tests.lab import wait_for
@@ -95,6 +99,63 @@ def test_a_program_that_joined_on_a_failed_member_hears_again(
     wait_for(lambda: hears(lab, version, listener) == 1)
 
 
+def probe_until_answered(lab: Lab, kernel: RunningKernel) -> None:
+    """Have nic0 ask a neighbour until it answers."""
+    target = ip_address(lab.peer(0).ipv4)
+    probe = SendProbe("nic0", Family.IPV4, target, 1, ProbeKind.DETECTION, ProbeProtocol.ARP)
+
+    def ask() -> list[ProbeAnswered]:
+        kernel.perform(probe)
+        return kernel.events(ProbeAnswered)
+
+    wait_for(ask, interval=0.1)
+
+
+def test_nothing_arrives_twice_while_a_member_whose_link_came_back_waits_for_its_verdict(
+    lab: Lab, kernel: RunningKernel, program: tuple[int, socket.socket]
+) -> None:
+    """A program's own membership works with the carrier, and the verdict takes as long as ten answers."""
+    version, listener = program
+    kernel.configure(kernel_group())
+    nominate(kernel, "nic0", ("nic0", "nic1"))
+    nic = lab.host.nic("nic0")
+    nic.unplug()
+    kernel.await_event(LinkChanged, lambda e: not e.up)
+    nominate(kernel, "nic1", ("nic1",))
+    wait_for(lambda: hears(lab, version, listener) == 1)
+    nic.plug()
+    kernel.await_event(LinkChanged, lambda e: e.up)
+    assert GROUPS[version] in joined(lab, "nic1"), "a carrier alone proves nothing"
+    probe_until_answered(lab, kernel)
+    assert GROUPS[version] not in joined(lab, "nic1")
+    wait_for(lambda: hears(lab, version, listener) == 1)
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert hears(lab, version, listener) == 1
+    nic.unplug()
+    kernel.await_event(LinkChanged, lambda e: not e.up)
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert GROUPS[version] in joined(lab, "nic1")
+
+
+def test_a_member_that_is_answered_and_falls_silent_again_is_stood_in_for(
+    lab: Lab, kernel: RunningKernel, program: tuple[int, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, _ = program
+    monkeypatch.setattr(surroundings, "HEARING", 0.5)
+    kernel.configure(kernel_group())
+    nic = lab.host.nic("nic0")
+    nic.unplug()
+    kernel.await_event(LinkChanged, lambda e: not e.up)
+    nominate(kernel, "nic1", ("nic1",))
+    nic.plug()
+    kernel.await_event(LinkChanged, lambda e: e.up)
+    probe_until_answered(lab, kernel)
+    nic.silence()
+    time.sleep(0.6)
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert GROUPS[version] in joined(lab, "nic1")
+
+
 def test_a_group_joined_on_an_idle_member_later_is_followed_and_left_with_it(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(kernel_group())
     nominate(kernel, "nic1", ("nic1",))
@@ -117,13 +178,68 @@ def test_more_groups_than_one_socket_may_join_are_followed(lab: Lab, kernel: Run
     for i, group in enumerate(wanted):
         request = struct.pack("=4s4si", socket.inet_aton(group), b"", lab.host.nic("nic0").index)
         programs[i // 18].setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+    before = descriptors()
     nominate(kernel, "nic1", ("nic1",))
     assert joined(lab, "nic1") >= set(wanted)
+    assert descriptors() - before == 3, "20 groups to a socket"
+    programs.pop().close()
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert joined(lab, "nic1") & set(wanted) == set(wanted[:36])
     kernel.run(lambda k: k.withdraw(GROUP))
     time.sleep(0.05)
     assert not joined(lab, "nic1") & set(wanted)
     for program in programs:
         program.close()
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_what_is_joined_is_left_although_no_descriptor_can_be_had(lab: Lab, kernel: RunningKernel) -> None:
+    """Other parts of the agent may have used them up."""
+    kernel.configure(kernel_group())
+    packed = socket.inet_aton("239.9.9.9")
+    request = struct.pack("=4s4si", packed, b"", lab.host.nic("nic0").index)
+    with lab.host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
+        program.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+        nominate(kernel, "nic1", ("nic1",))
+        assert "239.9.9.9" in joined(lab, "nic1")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (2, limits[1]))
+            nominate(kernel, "nic1", ("nic0", "nic1"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert "239.9.9.9" not in joined(lab, "nic1")
+
+
+def test_groups_are_followed_where_a_socket_may_join_fewer(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.sysctl({"ipv4/igmp_max_memberships": 2})
+    kernel.configure(kernel_group())
+    programs = [lab.host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(5)]
+    for i, program in enumerate(programs):
+        request = struct.pack("=4s4si", socket.inet_aton(f"239.9.9.{i}"), b"", lab.host.nic("nic0").index)
+        program.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+    nominate(kernel, "nic1", ("nic1",))
+    assert joined(lab, "nic1") >= {f"239.9.9.{i}" for i in range(5)}
+    for program in programs:
+        program.close()
+
+
+def test_programs_that_join_without_end_get_a_bounded_number_of_groups(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(multicast, "GROUPS_AT_MOST", 3)
+    kernel.configure(kernel_group())
+    with lab.host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
+        for i in range(5):
+            request = struct.pack("=4s4si", socket.inet_aton(f"239.9.9.{i}"), b"", lab.host.nic("nic0").index)
+            program.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+        nominate(kernel, "nic1", ("nic1",))
+        kernel.run(lambda k: k.reconcile(GROUP))
+    assert {group for group in joined(lab, "nic1") if group.startswith("239")} == {f"239.9.9.{i}" for i in range(3)}
+    assert caplog.text.count("programs joined 5 multicast groups: 3 of them are followed") == 1
 
 
 def test_a_member_that_works_without_carrying_is_not_stood_in_for(

@@ -357,11 +357,16 @@ def test_a_flood_of_frames_that_are_not_between_members_does_not_wake_us(
     lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel throws them away: rubbish of our EtherType, and what is sent to all or to somebody else."""
-    kernel.configure(node_group())
+    kernel.configure(kernel_group())
     nic, stranger = frames.mac_bytes(lab.host.nic("nic0").mac), frames.mac_bytes(lab.peer(0).only.mac)
     read: list[bytes] = []
     original = frames.read_transitive
-    monkeypatch.setattr(frames, "read_transitive", lambda frame: (read.append(frame), original(frame))[1])
+
+    def reading(frame: bytes) -> frames.Transitive | None:
+        read.append(frame)
+        return original(frame)
+
+    monkeypatch.setattr(frames, "read_transitive", reading)
     question = frames.Transitive(stranger, question=True, kind=1, sequence=5, bits=12345)
     head = frames.transitive(nic, question)[:14]
     rubbish = [head, head + b"X" * 46, frames.transitive(frames.BROADCAST, question), head + b"IPMQ" * 12]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import resource
 import socket
 import threading
 import time
@@ -255,3 +257,27 @@ def test_stream_never_waits_for_the_control_thread(agent: Agent) -> None:
         handed = stuck._handed - stuck._taken
         release.set()
         assert handed <= control.HANDOVER_LIMIT
+
+
+def test_clients_that_no_descriptor_is_left_for_are_mentioned_once(
+    agent: Agent, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    waiting = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(3)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2, before[1]))
+        for client in waiting:
+            client.connect(str(agent.socket.path))
+        time.sleep(2.5)  # asyncio tries again after a second
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    said = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.getMessage() for record in said] == [
+        "cannot answer on the control socket: [Errno 24] Too many open files"
+    ]
+    assert not said[0].exc_info
+    for client in waiting:
+        client.settimeout(30)
+        client.sendall(b'{"op": "ping"}\n')
+        assert json.loads(client.recv(4096))["ok"]
+        client.close()

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from ipmp_agent.disk.directories import Directory, InUseError, holder
 from ipmp_agent.disk.state import SavedGroup, State
 from ipmp_agent.health import STALE, HealthServer
 from ipmp_agent.logs import Log
-from ipmp_agent.process.agent import StartError, alive, ready, require_capabilities
+from ipmp_agent.process.agent import StartError, alive, raise_descriptor_limit, ready, require_capabilities
 from tests.fake_kernel import FakeKernel
 from tests.unit.agent.building import unprobed_group
 from tests.unit.views.pictures import interface, publication, view
@@ -298,3 +299,26 @@ def test_withdrawal_beside_a_running_agent_is_refused(tmp_path: Path, capfd: pyt
         logging.raiseExceptions = True
     assert f"the agent (pid {os.getpid()}) still runs: stop it first" in capfd.readouterr().err
     assert set(state.load(tmp_path).groups) == {"a"}
+
+
+# --- limits
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised"),
+    [
+        ((1024, 524288), (65536, 524288)),
+        ((1024, 4096), (4096, 4096)),
+        ((1024, resource.RLIM_INFINITY), (65536, resource.RLIM_INFINITY)),
+        ((100_000, 200_000), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+    ],
+)
+def test_the_soft_limit_of_open_files_is_raised_to_what_is_permitted(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: tuple[int, int] | None
+) -> None:
+    now: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: now.append(wanted))
+    raise_descriptor_limit()
+    assert now == ([raised] if raised else [])

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipmp_agent.core.actions import Announce, MoveAddresses, SendProbe, SetNominee, SetOutbound
-from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeNotSent
+from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeAnswered, ProbeNotSent
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group import byways, settings
@@ -387,7 +387,7 @@ class Group:
         if member.index is None:
             return
         try:
-            self._host.ports[self.name, member.key] = Port(member, self._sink, self._host)
+            self._host.ports[self.name, member.key] = Port(member, self._from_link, self._host)
         except OSError as error:
             # It vanished or was renamed again between the message and now: the next message tells.
             log.warning("%s: no access to its link: %s", member.key, error)
@@ -397,6 +397,14 @@ class Group:
             self._data.check_again(member.key)
             # Neighbours know these addresses by another MAC address.
             self._data.announce(member.key, [a for a, key in self._data.placement.items() if key == member.key])
+
+    def _from_link(self, event: Event) -> None:
+        """A member was answered, or could not ask."""
+        if isinstance(event, ProbeAnswered) and self._surroundings.answered(
+            event.interface, asyncio.get_running_loop().time()
+        ):
+            self._follow_multicast()
+        self._sink(event)
 
     def drop_port(self, key: str) -> None:
         """Close the sockets of a member."""
@@ -409,6 +417,7 @@ class Group:
     def link_changed(self, member: Member) -> None:
         """Take note that a carrier went or came."""
         self._news += 1
+        self._surroundings.link_changed(member.key, up=member.up is not False)
         if member.up is False and member.link is not None:
             self._shadows.link_lost(member.link.index)
 
@@ -474,11 +483,13 @@ class Group:
             self._follow_multicast()
 
     def _follow_multicast(self) -> None:
-        around = self._surroundings
+        if self.observing:
+            return
+        around, now = self._surroundings, asyncio.get_running_loop().time()
         for version, key in around.nominees.items():
             nominee = around.member(key) if key is not None else None
             index = nominee.index if nominee is not None else None
-            self._multicast.follow(version, index, around.deaf())
+            self._multicast.follow(version, index, around.deaf(now))
 
     def _tunnels_differences(self) -> list[bytes]:
         """Requests for the tunnels; those of a group that follows no more are put back."""

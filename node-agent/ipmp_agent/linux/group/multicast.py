@@ -6,12 +6,12 @@ that work are left alone: what arrives twice is delivered twice.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import socket
 import struct
 import sys
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +28,15 @@ log = logging.getLogger(__name__)
 # Of this very thread: /proc/net shows the network namespace of the process's first thread.
 IGMP, IGMP6 = Path("/proc/thread-self/net/igmp"), Path("/proc/thread-self/net/igmp6")
 
-MCAST_JOIN_GROUP = 42
+MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP = 42, 45
 _LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
+_HOPELESS = frozenset({errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+GROUPS_PER_SOCKET = 20
+"""Memberships of one socket: what the kernel permits unless net.ipv4.igmp_max_memberships says otherwise."""
+
+GROUPS_AT_MOST = 2000
+"""Groups followed in one IP version: any program may join as many as it likes, and each costs the link a report."""
 
 # Every interface is in these by itself: all hosts, all nodes of interface and link, all routers of interface, link and
 # site where the host forwards, solicited-node groups.
@@ -64,19 +71,74 @@ def _is_automatic(group: IPv6Address) -> bool:
     return group.packed.startswith(_SOLICITED) or group in _EVERYWHERE
 
 
-@dataclass(slots=True)
-class _Joined:
-    """Our memberships of one IP version: on one interface, each with a socket, as the kernel limits a socket to 20."""
+class _Memberships:
+    """Our memberships of one IP version on one interface, several to a socket."""
 
-    index: int
-    sockets: dict[Address, socket.socket] = field(default_factory=dict)
+    def __init__(self, version: int, index: int) -> None:
+        self.index = index
+        self._version = version
+        self._sockets: dict[socket.socket, set[Address]] = {}
+
+    def hold(self, wanted: set[Address]) -> None:
+        """Be in these groups and no others."""
+        # Leaving comes first: it makes room.
+        for membership, groups in list(self._sockets.items()):
+            for group in groups - wanted:
+                groups.discard(group)
+                with contextlib.suppress(OSError):  # the interface is gone, and the membership with it
+                    membership.setsockopt(_LEVELS[self._version], MCAST_LEAVE_GROUP, self._request(group))
+            if not groups:
+                del self._sockets[membership]
+                membership.close()
+        missing = wanted.difference(*self._sockets.values())
+        for group in sorted(missing, key=int):
+            try:
+                self._join(group)
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    log.warning("cannot join %s on interface %d: %s", group, self.index, error)
+                if error.errno in _HOPELESS:
+                    return  # the next comparison goes on
+
+    def _join(self, group: Address) -> None:
+        for membership, groups in self._sockets.items():
+            if len(groups) >= GROUPS_PER_SOCKET:
+                continue
+            try:
+                membership.setsockopt(_LEVELS[self._version], MCAST_JOIN_GROUP, self._request(group))
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                continue  # the kernel is set to fewer groups for each socket
+            groups.add(group)
+            return
+        with contextlib.ExitStack() as opened:
+            membership = opened.enter_context(
+                socket.socket(netlink.FAMILIES[self._version], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            )
+            membership.setsockopt(_LEVELS[self._version], MCAST_JOIN_GROUP, self._request(group))
+            self._sockets[membership] = {group}
+            opened.pop_all()
+
+    def _request(self, group: Address) -> bytes:
+        """Pack struct group_req: interface index, padding to 8 bytes, then a sockaddr_storage."""
+        layout = "=H2x4s8x" if self._version == 4 else "=H6x16s4x"
+        address = struct.pack(layout, netlink.FAMILIES[self._version], group.packed)
+        return struct.pack("=I4x", self.index) + address.ljust(128, b"\0")
+
+    def close(self) -> None:
+        """Leave everything."""
+        for membership in self._sockets:
+            membership.close()
+        self._sockets.clear()
 
 
 class Multicast:
     """The memberships of one group of members."""
 
     def __init__(self) -> None:
-        self._joined: dict[int, _Joined] = {}  # by IP version
+        self._joined: dict[int, _Memberships] = {}  # by IP version
+        self._crowded: set[int] = set()  # IP versions in which programs joined more groups than are followed
 
     def follow(self, version: int, nominee: int | None, deaf: Iterable[str]) -> None:
         """Join on the nominee what programs joined on deaf members, and leave what nobody needs there any more.
@@ -88,53 +150,45 @@ class Multicast:
         """
         if nominee is None:
             return
-        try:
-            present = memberships(IGMP.read_text(encoding="ascii"), IGMP6.read_text(encoding="ascii"))
-        except OSError as error:
-            log.warning("cannot read multicast memberships: %s", error)
-            return
-        self._join(
-            version, nominee, {group for name in deaf for group in present.get(name, ()) if group.version == version}
-        )
+        names = set(deaf)
+        present: dict[str, set[Address]] = {}
+        if names:
+            try:
+                present = memberships(*(_read(path) for path in (IGMP, IGMP6)))
+            except OSError as error:
+                log.warning("cannot read multicast memberships: %s", error)
+                return
+        wanted = {group for name in names for group in present.get(name, ()) if group.version == version}
+        self._join(version, nominee, self._bounded(version, wanted))
+
+    def _bounded(self, version: int, wanted: set[Address]) -> set[Address]:
+        if len(wanted) <= GROUPS_AT_MOST:
+            self._crowded.discard(version)
+            return wanted
+        if version not in self._crowded:
+            log.warning("programs joined %d multicast groups: %d of them are followed", len(wanted), GROUPS_AT_MOST)
+        self._crowded.add(version)
+        return set(sorted(wanted, key=int)[:GROUPS_AT_MOST])
 
     def _join(self, version: int, index: int, wanted: set[Address]) -> None:
         joined = self._joined.get(version)
-        before = joined if joined is not None and joined.index == index else None
-        now = before or _Joined(index)
+        now = joined if joined is not None and joined.index == index else _Memberships(version, index)
         self._joined[version] = now
-        for group in wanted:
-            if group not in now.sockets and (membership := _open(version, index, group)) is not None:
-                now.sockets[group] = membership
-        for group in [group for group in now.sockets if group not in wanted]:
-            now.sockets.pop(group).close()
+        now.hold(wanted)
         # The old nominee is left after the new one is joined.
         if joined is not None and joined is not now:
-            for membership in joined.sockets.values():
-                membership.close()
+            joined.close()
 
     def close(self) -> None:
         """Leave everything."""
         for joined in self._joined.values():
-            for membership in joined.sockets.values():
-                membership.close()
+            joined.close()
         self._joined.clear()
 
 
-def _open(version: int, index: int, group: Address) -> socket.socket | None:
-    """Join a group on an interface; the socket keeps the membership. None if the kernel refuses."""
-    membership = socket.socket(netlink.FAMILIES[version], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    family = netlink.FAMILIES[version]
-    if version == 4:
-        address = struct.pack("=H2x4s8x", family, group.packed)
-    else:
-        address = struct.pack("=H6x16s4x", family, group.packed)
-    # struct group_req: interface index, padding to 8 bytes, then a sockaddr_storage.
-    request = struct.pack("=I4x", index) + address.ljust(128, b"\0")
+def _read(table: Path) -> str:
+    """Read one of the kernel's tables; a kernel without IPv6 has one of them only."""
     try:
-        membership.setsockopt(_LEVELS[version], MCAST_JOIN_GROUP, request)
-    except OSError as error:
-        membership.close()
-        if error.errno != errno.ENODEV:
-            log.warning("cannot join %s on interface %d: %s", group, index, error)
-        return None
-    return membership
+        return table.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return ""

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.shared.members import Member, Members
     from ipmp_api.types import Address, Network
 
+NOT_YET = float("-inf")
+
+HEARING = 20.0
+"""Seconds for which an answer shows that a member hears: longer than the longest probe interval."""
+
 
 class GroupSurroundings:
     """Answers from the desired state of one group, which is ahead of the kernel's notifications."""
@@ -22,6 +27,7 @@ class GroupSurroundings:
         self.outbound: dict[int, tuple[str, ...]] = {4: (), 6: ()}  # by IP version, as the core ordered
         self.nominees: dict[int, str | None] = {4: None, 6: None}
         self.receiving: tuple[str, ...] = ()
+        self._heard: dict[str, float] = {}  # of members whose link came back: when they were last answered
 
     def member(self, key: str) -> Member | None:
         """A member of the group."""
@@ -75,10 +81,29 @@ class GroupSurroundings:
         asking = [index for key, index in able.items() if version == 6 and self._tests.has_link_local(key)]
         return asking or list(able.values())
 
-    def deaf(self) -> list[str]:
-        """Interface names of the members that are present and do not work."""
+    def link_changed(self, key: str, *, up: bool) -> None:
+        """Take note of a link: one that came back carries what is sent to it before anybody has judged it."""
+        if up:
+            self._heard.setdefault(key, NOT_YET)
+        else:
+            self._heard.pop(key, None)
+
+    def answered(self, key: str, now: float) -> bool:
+        """Take note that a member got an answer; returns whether it is the first one since its link came back."""
+        before = self._heard.get(key)
+        if before is None:
+            return False
+        self._heard[key] = now
+        return now - before > HEARING
+
+    def deaf(self, now: float) -> list[str]:
+        """Interface names of the members that are present and do not work, nor came back and were answered since."""
         members = self._members.of(self._group).values()
-        return [m.link.name for m in members if m.link is not None and m.key not in self.receiving]
+        return [
+            m.link.name
+            for m in members
+            if m.link is not None and m.key not in self.receiving and now - self._heard.get(m.key, NOT_YET) > HEARING
+        ]
 
     def is_home(self, key: str, version: int) -> bool:
         """Whether the host had an address of this IP version on a member, that may be moved from there."""
