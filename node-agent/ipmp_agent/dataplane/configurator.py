@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ipmp_agent.core.snapshot import InterfaceSnapshot
     from ipmp_agent.dataplane.loop import DataPlane
     from ipmp_agent.dataplane.running import RunningGroup
-    from ipmp_agent.dataplane.trials import Probation
+    from ipmp_agent.dataplane.trials import Trials
     from ipmp_agent.disk.state import Refusal
     from ipmp_agent.publication import Occurrence
     from ipmp_api.types import NodeGroup
@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 class Configurator:
     """Applies configurations one after the other. All methods belong to the loop of the data plane."""
 
-    def __init__(self, plane: DataPlane, saved: State, probation: Probation) -> None:
+    def __init__(self, plane: DataPlane, saved: State, trials: Trials) -> None:
         self._plane = plane
-        self._probation = probation
+        self._trials = trials
         self._saved: dict[str, SavedGroup] = dict(saved.groups)  # neither taken over nor withdrawn yet
         self._wanted: dict[str, NodeGroup] | None = None
         self._news = asyncio.Event()
@@ -60,7 +60,7 @@ class Configurator:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._apply_forever())
             tasks.create_task(self._mend_forever())
-            tasks.create_task(self._probation.run(self._decided))
+            tasks.create_task(self._trials.run(self._decided))
 
     # --- configuration
 
@@ -80,11 +80,11 @@ class Configurator:
     async def _apply(self, wanted: dict[str, NodeGroup]) -> bool:
         """Bring every group where it should be; False when one of them must be tried again."""
         plane = self._plane
-        wanted = self._probation.permitted(wanted)
+        wanted = self._trials.permitted(wanted)
         # What stays as an earlier agent left it is taken over at once: nobody need be asked about it.
         same = [n for n, new in wanted.items() if n not in plane.groups and self._current(n) == new]
         done = {name: await self._attempt(name, wanted[name]) for name in same}
-        if await self._probation.begin([Change(new, self._current(name)) for name, new in wanted.items()]):
+        if await self._trials.begin([Change(new, self._current(name)) for name, new in wanted.items()]):
             self._keep_in_mind()
             await plane.secure()
         leaving = [name for name in (*plane.groups, *self._saved) if name not in wanted or self._lets_go(name)]
@@ -97,7 +97,7 @@ class Configurator:
                 free = taken.isdisjoint(member.key for member in configuration.members)
                 done[name] = free and await self._attempt(name, configuration)
         failed = {*stuck, *(name for name, succeeded in done.items() if not succeeded)}
-        self._probation.applied(wanted, failed)
+        self._trials.applied(wanted, failed)
         self._keep_in_mind()
         self._mark()
         plane.configured = True
@@ -113,11 +113,11 @@ class Configurator:
     def _lets_go(self, name: str) -> bool:
         """Whether a group that was refused still has something in the kernel."""
         current = self._current(name)
-        return self._probation.lets_go(name) and current is not None and current.policies.mode is Mode.MANAGE
+        return self._trials.lets_go(name) and current is not None and current.policies.mode is Mode.MANAGE
 
     def _keep_in_mind(self) -> None:
         """Have everything in the state file that the running groups do not put there."""
-        self._plane.unfinished(self._probation.saved(State(dict(self._saved))))
+        self._plane.unfinished(self._trials.saved(State(dict(self._saved))))
 
     async def _attempt(self, name: str, configuration: NodeGroup | None) -> bool:
         async with self._kernel_in_use:
@@ -188,7 +188,7 @@ class Configurator:
             saved = self._saved[name]
             await plane.kernel.configure(saved.configuration, saved.kernel, plane.secure)
         self._keep_in_mind()  # killed here, the next agent finishes it
-        await plane.kernel.withdraw(name, restore=self._probation.restores(name))
+        await plane.kernel.withdraw(name, restore=self._trials.restores(name))
         del self._saved[name]
         log.info("withdrawn from the kernel", extra={"group": name})
 
@@ -200,7 +200,7 @@ class Configurator:
         if refusal is not None:
             for name in refusal.changes:
                 self._plane.measurements.group(name).undone += 1
-                notice = Notify(Reason.CHANGE_UNDONE, self._probation.complaint(name), Severity.ERROR)
+                notice = Notify(Reason.CHANGE_UNDONE, self._trials.complaint(name), Severity.ERROR)
                 self._plane.tell(name, notice)
         self._mark()
         self._plane.publish()
@@ -210,7 +210,7 @@ class Configurator:
     def _mark(self) -> None:
         """Have the running groups say what is on trial and what was undone."""
         for name, group in self._plane.groups.items():
-            group.put_on_trial(self._probation.complaint(name), on_trial=self._probation.is_on_trial(name))
+            group.put_on_trial(self._trials.complaint(name), on_trial=self._trials.is_on_trial(name))
 
     # --- trouble
 

@@ -35,7 +35,7 @@ API_TIMEOUT = 3.0
 log = logging.getLogger(__name__)
 
 
-class Probation:
+class Trials:
     """What is on trial on this node, and what was refused. All methods belong to the loop of the data plane.
 
     Args:

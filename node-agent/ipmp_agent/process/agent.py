@@ -21,7 +21,7 @@ import ipmp_agent
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.dataplane.configurator import Configurator
 from ipmp_agent.dataplane.loop import DataPlane
-from ipmp_agent.dataplane.trials import Probation
+from ipmp_agent.dataplane.trials import Trials
 from ipmp_agent.disk import state
 from ipmp_agent.disk.directories import Directory
 from ipmp_agent.disk.recording import Recorder
@@ -174,8 +174,8 @@ class Agent:
         async def api_server_answers() -> bool | None:
             return await aside(self._source.api_server_answers)
 
-        probation = Probation(plane.kernel, api_server_answers, saved, enabled=options.trials)
-        return plane, Configurator(plane, saved, probation)
+        trials = Trials(plane.kernel, api_server_answers, saved, enabled=options.trials)
+        return plane, Configurator(plane, saved, trials)
 
     def _surround(
         self, stack: contextlib.ExitStack, plane: DataPlane, configurator: Configurator, saved: State

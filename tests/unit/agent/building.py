@@ -10,7 +10,7 @@ from ipmp_agent.core.snapshot import GroupSnapshot
 from ipmp_agent.core.words import GroupState
 from ipmp_agent.dataplane.configurator import Configurator
 from ipmp_agent.dataplane.loop import DataPlane
-from ipmp_agent.dataplane.trials import Probation
+from ipmp_agent.dataplane.trials import Trials
 from ipmp_agent.disk.state import State
 from ipmp_agent.measurements import Measurements
 from ipmp_api.types import (
@@ -153,8 +153,8 @@ class Rig:
         self.plane.observers.append(self.watcher)
         self.api_server: bool | None = None  # whether it answers; None: there is none
         saved = saved or State()
-        probation = Probation(self.kernel, self._ask_api_server, saved, enabled=trials)
-        self.configurator = Configurator(self.plane, saved, probation)
+        changes = Trials(self.kernel, self._ask_api_server, saved, enabled=trials)
+        self.configurator = Configurator(self.plane, saved, changes)
 
     async def _ask_api_server(self) -> bool | None:
         return self.api_server

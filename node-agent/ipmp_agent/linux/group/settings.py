@@ -29,12 +29,12 @@ WANTED = {
     "promote_secondaries": 1,  # an address that goes does not take others of its prefix along
 }
 
-# arp_ignore is the greater of conf/all and conf/<interface>: above 1 it answers some or all requests not at all.
 ALL_ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
+"""The kernel heeds the greater of conf/all and conf/<interface>: above 1 it answers some or all requests not at all."""
 
-# 0: a flow is hashed by its two addresses alone (IPv6: and its flow label, which a host chooses after the route), and
-# all flows between two hosts leave by one member.
 HASH_POLICY = "/proc/sys/net/ipv{}/fib_multipath_hash_policy"
+"""At 0 the kernel hashes a flow by its two addresses alone (IPv6: and its flow label, which a host chooses after the
+route), so all flows between two hosts leave by one member."""
 
 _INTERFACE_MESSAGE = struct.Struct("=BxHiII")
 

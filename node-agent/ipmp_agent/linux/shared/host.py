@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Gone already is what a deletion wants; an interface that vanished takes everything along, and link events say so.
 EXPECTED_ERRORS = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENOENT, errno.ESRCH})
+"""What a deletion finds gone is as wanted; what vanished with its interface, link events tell."""
 
 TRICKLE = 128
 """Requests sent before the loop may do something else, where nothing hurries: two milliseconds or so."""

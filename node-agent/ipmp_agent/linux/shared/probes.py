@@ -42,8 +42,8 @@ SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("=qq")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
 
-# Would block: a driver that does not take packets loses probes, and so fails its interface.
 COUNTS_AS_SENT = frozenset({errno.EAGAIN, errno.ENOBUFS})
+"""The queue is full: a driver that does not take packets loses probes, and so fails its interface."""
 
 _KINDS = (None, ProbeKind.DETECTION, ProbeKind.DISCOVERY, ProbeKind.RTT)
 """By their number on the wire, so `_KINDS.index(kind)` is that number. Append only: two agents may be on one link."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FRAMES_PER_WAKE = 64
+"""Frames read before the loop may do something else."""
 
 
 class Wire:

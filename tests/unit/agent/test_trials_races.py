@@ -343,7 +343,7 @@ async def test_trial_asks_the_api_server_eight_times_at_most() -> None:
             asked.append(asyncio.get_running_loop().time())
             return True
 
-        rig.configurator._probation._api_server = ask
+        rig.configurator._trials._api_server = ask
         await want(rig, unprobed_group())
         await asyncio.sleep(60)
         assert not view(rig).on_trial

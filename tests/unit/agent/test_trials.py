@@ -155,7 +155,7 @@ async def test_api_server_is_missed_whether_it_refuses_to_answer_or_hangs(*, han
         assert view(rig).on_trial
         rig.api_server = None if hangs else False
         if hangs:
-            rig.configurator._probation._api_server = asyncio.Event().wait
+            rig.configurator._trials._api_server = asyncio.Event().wait
         await asyncio.sleep(2 * UNDONE_WITHIN)
         assert API_SERVER in view(rig).undone
 
