@@ -101,6 +101,7 @@ class Detection:
     def appear(self, interface: Interface, now: float) -> None:
         """A member is here: give it a link, probers and targets."""
         interface.link = Link()
+        interface.link.taken_down = interface.facts is not None and interface.facts.taken_down
         interface.probers = {family: Prober(interface.key, family, now, self._random) for family in IP_FAMILIES}
         interface.transitive = Prober(interface.key, Family.LINK, now, self._random)
         interface.quiet_until = now + timers.QUIET_PERIOD
@@ -238,7 +239,10 @@ class Detection:
         if interface.state is State.OFFLINE:
             self._condemn(interface, Reason.LINK_DOWN, now)
         if not interface.functioning:
-            self._group.tell(Reason.LINK_DOWN, f"the link of {interface.name} is down", interface)
+            what = f"the link of {interface.name} is down"
+            if interface.link.taken_down:
+                what = f"{interface.name} is taken down on this host"
+            self._group.tell(Reason.LINK_DOWN, what, interface)
             return
         self._release_flapping(interface, now)
         if any(o.functioning and o.link.usable for o in self._members if o is not interface):
@@ -326,7 +330,9 @@ class Detection:
         self._group.act(InterfaceVerdict(interface.key, failed=True, reason=reason, since=since))
 
     def _tell_failure(self, interface: Interface, reason: Reason) -> None:
-        why = "its link is down" if reason is Reason.LINK_DOWN else "its probes are not answered"
+        why = "its probes are not answered"
+        if reason is Reason.LINK_DOWN:
+            why = "it is taken down on this host" if interface.link.taken_down else "its link is down"
         self._group.tell(reason, f"failure of {interface.name} detected: {why}", interface, Severity.ERROR)
 
     def _fail(self, interface: Interface, reason: Reason, now: float, since: float | None = None) -> None:

@@ -49,6 +49,7 @@ class InterfaceFound:
     mtu: int = 1500
     speed_megabits: int | None = None
     refusal: Reason | None = None  # set: present, and not fit to be a member
+    taken_down: bool = False  # somebody set it down: its cable says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class LinkChanged:
 
     interface: str
     up: bool
+    taken_down: bool = False  # somebody set it down: its cable says nothing
 
 
 @dataclass(frozen=True, slots=True)

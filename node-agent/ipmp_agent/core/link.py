@@ -11,10 +11,11 @@ from ipmp_agent.core import timers
 class Link:
     """Carrier of one interface; `up` is None where the driver does not report it."""
 
-    __slots__ = ("release_at", "up", "ups")
+    __slots__ = ("release_at", "taken_down", "up", "ups")
 
     def __init__(self) -> None:
         self.up: bool | None = True  # optimistic: a link that is down at the start is then a link that goes down
+        self.taken_down = False  # by somebody of this host, which the cable has nothing to do with
         self.release_at = timers.NEVER  # when one that came up too often, and is held back, may be looked at again
         self.ups: tuple[float, ...] = ()  # the last times it came up, oldest first
 

@@ -239,6 +239,7 @@ class Multipathing:
             return
         if known is not None and known.mac != event.mac:
             self._mac_changed(interface, now)
+        interface.link.taken_down = event.taken_down
         if event.link != interface.link.up:
             self._detection.link_changed(interface, event.link, now)
 
@@ -456,6 +457,7 @@ class Multipathing:
     def _on_link(self, event: events.LinkChanged, now: float) -> None:
         interface = self._interfaces.get(event.interface)
         if interface and interface.present and interface.link.up is not event.up:
+            interface.link.taken_down = event.taken_down
             self._detection.link_changed(interface, event.up, now)
 
     def _on_links_lost(self, event: events.LinksLost, now: float) -> None:

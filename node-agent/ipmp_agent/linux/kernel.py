@@ -242,6 +242,7 @@ class Kernel:
         group = self._groups.get(member.group)
         if group is None:
             return
+        group.reconciler.link_changed()
         group.member_changed(member)
         if member.index is not None:
             group.reconciler.soon()
@@ -249,6 +250,7 @@ class Kernel:
     def _link_changed(self, member: Member) -> None:
         group = self._groups.get(member.group)
         if group is not None:
+            group.reconciler.link_changed()
             group.link_changed(member)
             if member.up:
                 # With the last carrier all routes by members were lost, and probes need them to come back.

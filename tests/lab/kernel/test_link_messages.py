@@ -54,6 +54,7 @@ def read_by_the_library(body: bytes) -> Link:
         parent=str(decoded.get("IFLA_PARENT_DEV_NAME") or "").lower(),
         kind=str(information.get("IFLA_INFO_KIND") or ""),
         port_of=port_of or ("unknown" if decoded.get("IFLA_MASTER") else ""),
+        below=(decoded.get("IFLA_LINK") or 0) if information.get("IFLA_INFO_KIND") in links.STACKED_KINDS else 0,
         flags=decoded["flags"],
         media=decoded["ifi_type"],
         mtu=decoded.get("IFLA_MTU") or 0,
@@ -102,6 +103,8 @@ def test_every_device_is_read_as_the_library_reads_it(lab: Lab) -> None:
         "pod9": "veth",
     }
     assert ours["pod9"].port_of == "bridge"
+    assert {name for name in ours if ours[name].below} >= {"mac9"}
+    assert ours["pod9"].below == 0, "the other end of a cable is not below it"
     assert ours["nic0"].alternative_names == ("enp1s0f0np0", "uplink-with-a-very-long-alternative-name")
     assert (ours["nic0"].mac, ours["nic1"].mtu) == (lab.host.nic("nic0").mac, 1400)
 

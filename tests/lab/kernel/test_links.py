@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import struct
 import time
+from collections import Counter
 from functools import partial
+from ipaddress import ip_interface
 from operator import eq
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ipmp_agent.core.actions import SetNominee, SetOutbound
 from ipmp_agent.core.events import InterfaceFound, InterfaceVanished, LinkChanged, LinksLost
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.messages import links, netlink
@@ -17,16 +24,19 @@ from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import wait_for
 from tests.lab.carrier import Carrier
 from tests.lab.kernel.bare import Notifications
-from tests.lab.kernel.running import GROUP, kernel_group
+from tests.lab.kernel.running import GROUP, kernel_group, moves, place
 from tests.lab.namespaces import batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ipmp_agent.linux.kernel import Kernel
     from ipmp_agent.linux.messages.netlink import Message
-    from tests.lab import Lab
+    from tests.lab import Lab, Namespace
     from tests.lab.kernel.running import RunningKernel
+
+TUNSETIFF, TUNSETCARRIER = 0x400454CA, 0x400454E2
+IFF_TAP, IFF_NO_PI = 0x2, 0x1000
 
 
 def found(told: Sequence[object]) -> dict[str, InterfaceFound]:
@@ -152,9 +162,113 @@ def test_carrier_loss_is_seen_although_the_kernel_holds_its_event_back(lab: Lab,
 def test_administratively_down_is_down(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(kernel_group())
     lab.host.namespace.ip("link", "set", "nic0", "down")
-    kernel.await_event(LinkChanged, lambda e: e == LinkChanged("nic0", up=False))
+    kernel.await_event(LinkChanged, lambda e: e == LinkChanged("nic0", up=False, taken_down=True))
     lab.host.namespace.ip("link", "set", "nic0", "up")
     kernel.await_event(LinkChanged, lambda e: e == LinkChanged("nic0", up=True))
+
+
+def test_a_member_that_is_found_taken_down_is_told_so(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.ip("link", "set", "nic0", "down")
+    told = found(kernel.configure(kernel_group()))
+    assert {name: (told[name].link, told[name].taken_down) for name in told} == {
+        "nic0": (False, True),
+        "nic1": (True, False),
+    }
+    lab.host.namespace.ip("link", "set", "nic0", "up")
+    kernel.await_event(LinkChanged, partial(eq, LinkChanged("nic0", up=True)))
+    kernel.await_event(InterfaceFound, lambda e: e.interface == "nic0" and not e.taken_down)
+
+
+def test_up_is_believed_when_the_kernel_has_a_carrier_too_and_one_return_is_one_link_up(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some drivers read the cable 2 s before the kernel sends anything, others say always that it is in."""
+    kernel.configure(kernel_group())
+    monkeypatch.setattr(ethtool.Carrier, "ask", lambda _: True)
+    nic = lab.host.nic("nic0")
+    nic.unplug()
+    kernel.await_event(LinkChanged, partial(eq, LinkChanged("nic0", up=False)))
+    lab.host.namespace.ip("link", "set", "nic0", "alias", "a message about a link without carrier")
+    kernel.run(lambda k: k.read_links())
+    time.sleep(0.5)
+    assert len(kernel.events(LinkChanged)) == 1
+    nic.plug()
+    kernel.await_event(LinkChanged, lambda e: e.up)
+    time.sleep(0.2)
+    assert kernel.events(LinkChanged) == [LinkChanged("nic0", up=False), LinkChanged("nic0", up=True)]
+
+
+def test_the_speed_is_told_again_when_the_cable_is_back(lab: Lab, kernel: RunningKernel) -> None:
+    """A driver does not say it while there is no link."""
+    nic = lab.host.nic("nic0")
+    kernel.configure(kernel_group())
+    nic.unplug()
+    lab.host.namespace.ip("link", "set", "nic0", "mtu", "1400")  # whatever is told of it meanwhile
+    kernel.await_event(InterfaceFound, lambda e: e.interface == "nic0" and e.speed_megabits is None)
+    kernel.forget()
+    nic.plug()
+    kernel.await_event(InterfaceFound, lambda e: e.interface == "nic0" and e.speed_megabits == 10000, deadline=5)
+
+
+def test_a_dead_link_is_asked_less_often_than_a_living_one(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question costs some drivers 100 microseconds under the kernel's one lock while the cable is out."""
+    kernel.configure(kernel_group())
+    lab.host.nic("nic0").unplug()
+    kernel.await_event(LinkChanged)
+    asked: Counter[str] = Counter()
+    ask = ethtool.Carrier.ask
+
+    def counting(carrier: ethtool.Carrier) -> bool | None:
+        asked[carrier.names[0]] += 1
+        return ask(carrier)
+
+    monkeypatch.setattr(ethtool.Carrier, "ask", counting)
+    time.sleep(1)
+    assert asked["nic1"] > 3 * asked["nic0"] > 0
+
+
+@contextlib.contextmanager
+def tap(namespace: Namespace, name: str) -> Iterator[Callable[[bool], float]]:
+    """A NIC whose carrier can be set; returns how. The kernel holds its events back as those of a real one."""
+    descriptor = namespace.call(os.open, "/dev/net/tun", os.O_RDWR)
+    try:
+        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("=16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
+
+        def set_carrier(present: bool) -> float:
+            fcntl.ioctl(descriptor, TUNSETCARRIER, struct.pack("=i", present))
+            return time.monotonic()
+
+        yield set_carrier
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("stories", [1, 2])
+def test_a_member_on_another_device_is_as_fast_as_that_one(lab: Lab, kernel: RunningKernel, stories: int) -> None:
+    """The kernel holds back what becomes of a VLAN or macvlan for up to a second."""
+    host = lab.host.namespace
+    with tap(host, "base") as set_carrier:
+        host.ip("link", "set", "base", "up")
+        set_carrier(True)
+        for number in range(stories):
+            below = f"child{number - 1}" if number else "base"
+            host.ip("link", "add", "link", below, "name", f"child{number}", "type", "macvlan", "mode", "bridge")
+            host.ip("link", "set", f"child{number}", "up")
+        member = f"child{stories - 1}"
+        wait_for(lambda: "LOWER_UP" in host.ip_json("link", "show", member)[0]["flags"])
+        kernel.configure(kernel_group("nic0", member))
+        kernel.await_event(InterfaceFound, lambda e: e.interface == member and bool(e.link))
+        delays: dict[bool, list[float]] = {True: [], False: []}
+        for present in (False, True) * 3:
+            time.sleep(0.1)
+            kernel.forget()
+            at = set_carrier(present)
+            kernel.await_event(LinkChanged, partial(eq, LinkChanged(member, up=present)), deadline=5)
+            delays[present].append(time.monotonic() - at)
+    assert max(delays[False]) < 0.2, delays
+    assert max(delays[True]) < 0.4, delays
 
 
 def test_a_nic_that_vanishes_and_returns_under_another_index(lab: Lab, kernel: RunningKernel) -> None:
@@ -168,6 +282,33 @@ def test_a_nic_that_vanishes_and_returns_under_another_index(lab: Lab, kernel: R
     assert (event.interface, event.index) == ("nic0", 77)
     kernel.await_event(LinkChanged, lambda e: e.up)
     assert not [e for e in kernel.events(InterfaceFound) if e.interface == "nic1"], "the other member is left alone"
+
+
+def test_what_goes_with_a_nic_is_not_blamed_on_another_program(
+    lab: Lab, kernel: RunningKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = ip_interface("198.18.0.10/24")
+    lab.host.namespace.batch(["address add 198.18.0.20/24 dev nic1", "route add default via 198.18.0.201"])
+    kernel.configure(kernel_group(addresses=(address,)))
+    place(lab, kernel, address)
+    both = ("nic0", "nic1")
+    kernel.perform(SetOutbound(both, both), SetNominee("nic0", "nic0", both))
+    kernel.run(lambda k: k.reconcile(GROUP))
+    for _ in range(3):
+        lab.host.nic("nic0").remove()
+        kernel.await_event(InterfaceVanished)
+        kernel.perform(moves(address, source="nic0", destination="nic1"), SetOutbound(("nic1",), ("nic1",)))
+        time.sleep(0.5)
+        kernel.forget()
+        lab.host.nic("nic0").insert()
+        kernel.await_event(InterfaceFound, lambda e: e.interface == "nic0")
+        time.sleep(0.5)
+        kernel.perform(moves(address, source="nic1", destination="nic0"), SetOutbound(both, both))
+        time.sleep(0.5)
+    assert kernel.call(lambda k: k.counters["foreign_changes"]) == 0, caplog.text
+    assert "another program" not in caplog.text
+    lab.host.namespace.ip("address", "del", "198.18.0.10/24", "dev", "nic0")
+    wait_for(lambda: kernel.call(lambda k: k.counters["foreign_changes"]))
 
 
 def test_a_nic_that_appears_after_the_start(lab: Lab, kernel: RunningKernel) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.core import events
+from ipmp_agent.core.actions import Notify
 from ipmp_agent.core.link import Link
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord, LinkWord
@@ -280,3 +281,25 @@ def test_driver_that_does_not_report_has_an_unknown_link_that_is_taken_for_good(
 def test_flap_rule_looks_at_the_last_but_one_up(ups: list[float], stable: list[bool]) -> None:
     link = Link()
     assert [link.came_up(now) for now in ups] == stable
+
+
+def test_a_member_that_is_taken_down_is_not_said_to_have_lost_its_link() -> None:
+    """Who reads of a link looks for the cable."""
+    node = unprobed()
+    actions = node.handle(events.LinkChanged("nic0", up=False, taken_down=True))
+    said = [action.message for action in actions if isinstance(action, Notify) and action.interface == "nic0"]
+    assert said == ["failure of nic0 detected: it is taken down on this host"]
+    node.handle(events.LinkChanged("nic0", up=True))
+    actions = node.handle(events.LinkChanged("nic0", up=False))
+    said = [action.message for action in actions if isinstance(action, Notify) and action.interface == "nic0"]
+    assert said == ["failure of nic0 detected: its link is down"]
+
+
+def test_a_member_that_comes_back_taken_down_is_said_to_be_so() -> None:
+    """As a NIC does that is plugged in while the host runs."""
+    node = unprobed()
+    nic = node.network.nics["nic0"]
+    node.handle(events.InterfaceVanished("nic0"))
+    actions = node.handle(events.InterfaceFound("nic0", "nic0", 99, nic.mac, link=False, taken_down=True))
+    said = [action.message for action in actions if isinstance(action, Notify) and action.reason is Reason.LINK_DOWN]
+    assert said == ["failure of nic0 detected: it is taken down on this host"]

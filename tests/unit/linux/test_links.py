@@ -28,6 +28,7 @@ def link(index: int = 2, name: str = "eth0", **changes: Any) -> Link:
         "parent": "",
         "kind": "",
         "port_of": "",
+        "below": 0,
         "flags": USUAL,
         "media": links.ARPHRD_ETHER,
         "mtu": 1500,

@@ -28,6 +28,9 @@ A change that takes two repairs within timers.REPAIR_FOREIGN counts as one.
 RETRY = 1.0
 """Seconds until a comparison that failed is made again."""
 
+KERNELS_OWN = 0.5
+"""Seconds within which the kernel takes along what belongs to a link or interface that goes."""
+
 LONGEST_WAIT = 10.0
 """Seconds between repairs of what somebody keeps undoing."""
 
@@ -48,6 +51,7 @@ class Reconciler:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._suspicious = False
+        self._excused_until = float("-inf")
         self._repairs: deque[float] = deque()
         self._in_two_parts = False
         self.foreign_changes = 0
@@ -63,8 +67,14 @@ class Reconciler:
 
     def changed(self) -> None:
         """Somebody changed what is ours: compare within timers.REPAIR_FOREIGN, later if this goes on."""
-        self._suspicious = True
+        if self._loop.time() >= self._excused_until:
+            self._suspicious = True
         self.heard()
+
+    def link_changed(self) -> None:
+        """A link or an interface of the group came or went: what is missing now, the kernel took along."""
+        self._suspicious = False
+        self._excused_until = self._loop.time() + KERNELS_OWN
 
     def findings(self) -> list[Finding]:
         """Whether somebody works against us."""

@@ -23,7 +23,8 @@ IDENTIFIERS = {"rp_filter": 8, "arp_announce": 18, "arp_ignore": 19, "promote_se
 IFF_UP, IFF_BROADCAST, IFF_LOOPBACK, IFF_POINTOPOINT = 0x1, 0x2, 0x8, 0x10
 IFF_NOARP, IFF_MULTICAST, IFF_LOWER_UP = 0x80, 0x1000, 0x10000
 ARPHRD_ETHER = 1
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+IFLA_LINK_NETNSID = 37
 IFLA_PROP_LIST, IFLA_ALT_IFNAME, IFLA_PERM_ADDRESS, IFLA_PARENT_DEV_NAME = 52, 53, 54, 56
 IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND = 1, 4
 IFLA_INET6_CONF = 2
@@ -31,6 +32,9 @@ IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 
 DERIVED_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "bridge", "bond", "team", "vrf"})
 """Devices that commonly wear the MAC address of the device below them."""
+
+STACKED_KINDS = frozenset({"vlan", "macvlan", "macvtap"})
+"""Devices whose carrier follows that of the one they are on, and may be members."""
 
 _PORT_REFUSALS = {
     "bond": Reason.BOND_MEMBER,
@@ -55,6 +59,7 @@ class Link:
     parent: str  # device on the bus, such as a PCI address
     kind: str  # of a virtual device, else empty
     port_of: str  # kind of the device it is a port of, else empty
+    below: int  # index of the device it is stacked on, in this network namespace; 0: none
     flags: int
     media: int  # ARPHRD_*
     mtu: int
@@ -132,6 +137,8 @@ def decode(body: bytes) -> Link:
     port_of = _text(information.get(IFLA_INFO_SLAVE_KIND, b""))
     if not port_of and netlink.number(found.get(IFLA_MASTER, b"")):
         port_of = "unknown"
+    kind = _text(information.get(IFLA_INFO_KIND, b""))
+    here = kind in STACKED_KINDS and IFLA_LINK_NETNSID not in found
     names = netlink.repeated(found.get(IFLA_PROP_LIST, b""), IFLA_ALT_IFNAME)
     return Link(
         index=index,
@@ -140,8 +147,9 @@ def decode(body: bytes) -> Link:
         mac=found.get(IFLA_ADDRESS, b"").hex(":"),
         permanent_mac=found.get(IFLA_PERM_ADDRESS, b"").hex(":"),
         parent=_text(found.get(IFLA_PARENT_DEV_NAME, b"")).lower(),
-        kind=_text(information.get(IFLA_INFO_KIND, b"")),
+        kind=kind,
         port_of=port_of,
+        below=netlink.number(found.get(IFLA_LINK, b"")) if here else 0,
         flags=flags,
         media=media,
         mtu=netlink.number(found.get(IFLA_MTU, b"")),

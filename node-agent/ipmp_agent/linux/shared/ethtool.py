@@ -12,7 +12,8 @@ import fcntl
 import socket
 import struct
 
-SIOCETHTOOL = 0x8946
+SIOCGIFFLAGS, SIOCETHTOOL = 0x8913, 0x8946
+IFF_UP = 0x1
 ETHTOOL_GDRVINFO, ETHTOOL_GLINK, ETHTOOL_GLINKSETTINGS = 0x3, 0xA, 0x4C
 IFNAMSIZ, IFREQ_SIZE = 16, 40
 SPEED_UNKNOWN = 0xFFFFFFFF
@@ -32,9 +33,14 @@ class Ethtool:
         """Give the socket back."""
         self._socket.close()
 
-    def carrier(self, name: str) -> Carrier:
-        """A question about this interface's carrier, to be asked again and again."""
-        return Carrier(self._socket, name)
+    def carrier(self, *names: str) -> Carrier:
+        """A question about the carrier of an interface, to be asked again and again.
+
+        Args:
+            names: of the interface, of the one it is stacked on, and so on down to the NIC.
+        """
+        below = self.carrier(*names[1:]) if names[1:] else None
+        return Carrier(self._socket, names[0], below)
 
     def speed(self, name: str) -> int | None:
         """Speed in megabits a second, or None if the driver does not say."""
@@ -67,19 +73,26 @@ class Ethtool:
 
 
 class Carrier:
-    """The carrier of one interface."""
+    """The carrier of one interface.
 
-    def __init__(self, asking: socket.socket, name: str) -> None:
+    The kernel holds back what becomes of a stacked device for up to a second: it is asked from the bottom up.
+    """
+
+    def __init__(self, asking: socket.socket, name: str, below: Carrier | None = None) -> None:
         self._descriptor = asking.fileno()
         self._value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_GLINK, 0))
         self._up = ctypes.c_uint32.from_buffer(self._value, 4)
         self._request = bytearray(_request(name, self._value))  # which the kernel may write to: no copies
-        self.name = name
+        self.names: tuple[str, ...] = (name, *(below.names if below is not None else ()))
+        """Of the interface and of those below it."""
+        self._below = below
         self.reported = True
         """Whether the driver has an answer at all."""
 
     def ask(self) -> bool | None:
         """Say whether the interface is up and has a carrier; None if nobody can say (or it has gone)."""
+        if self._below is not None and self._below.ask() is False:
+            return False
         if not self.reported:
             return None
         try:
@@ -92,7 +105,18 @@ class Carrier:
 
     def is_lost(self) -> bool:
         """Whether the interface is down, has no carrier, or is not there, as far as its driver says."""
-        return not self.ask() and self.reported
+        up = self.ask()
+        return up is False or (up is None and self.reported)
+
+    def is_taken_down(self) -> bool:
+        """Whether somebody set the interface down. Does not wait for the kernel's lock of network configuration."""
+        request = self.names[0].encode().ljust(IFREQ_SIZE, b"\0")
+        try:
+            answer = fcntl.ioctl(self._descriptor, SIOCGIFFLAGS, request)
+        except OSError:
+            return False  # it has gone
+        (flags,) = struct.unpack_from("=H", answer, IFNAMSIZ)
+        return not flags & IFF_UP
 
 
 def _request(name: str, value: ctypes.Array[ctypes.c_char]) -> bytes:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DEAD_POLLS = 5
+"""Of so many polls one asks a link that is down: it costs some drivers 100 microseconds, and nobody is in a hurry."""
+
+STORIES = 4
+"""Devices on top of each other that are asked for their carriers."""
+
 
 @dataclass(slots=True)
 class Member:
@@ -72,6 +78,7 @@ class Members:
         self._groups: dict[str, dict[str, Member]] = {}
         self._owners: dict[int, list[Member]] = {}  # by interface index; the first one has it
         self._asked: tuple[tuple[Member, Carrier], ...] = ()
+        self._polls = 0  # counted by the thread that asks
         self._tokens: list[bytes] = []
         self._candidates: dict[int, Link] = {}
         self.carrier_by_poll = 0
@@ -197,12 +204,20 @@ class Members:
 
     def differs(self) -> bool:
         """Whether the carrier of some member is not what was told. May be called in another thread."""
-        return any(carrier.ask() not in (None, member.up) for member, carrier in self._asked)
+        self._polls += 1
+        dead_too = self._polls % DEAD_POLLS == 0
+        return any(
+            carrier.ask() not in (None, member.up)
+            for member, carrier in self._asked
+            if dead_too or member.up is not False
+        )
 
     def poll(self) -> None:
         """Ask every member for its carrier."""
         for member, carrier in self._asked:
             up = carrier.ask()
+            if up and not member.up and member.link is not None:
+                up = self._carrier(member, member.link)
             if up is not None and up != member.up:
                 self.carrier_by_poll += 1
                 self._set_up(member, up=up)
@@ -248,8 +263,9 @@ class Members:
 
     def _update(self, member: Member, link: Link) -> None:
         member.link = link
-        if member.carrier is None or member.carrier.name != link.name:
-            member.carrier = self._ethtool.carrier(link.name)
+        names = self._names(link)
+        if member.carrier is None or member.carrier.names != names:
+            member.carrier = self._ethtool.carrier(*names)
         if member.told is None:
             member.up = self._carrier(member, link)
             self._tell(member)
@@ -267,27 +283,49 @@ class Members:
             self.carrier_by_event += 1
             self._set_up(member, up=False)
 
+    def _names(self, link: Link) -> tuple[str, ...]:
+        """Of an interface and of those that it is stacked on."""
+        names = [link.name]
+        below: Link | None = link
+        while below is not None and below.below and len(names) < STORIES:
+            below = self._describe(below.below)
+            if below is not None:
+                names.append(below.name)
+        return tuple(names)
+
     def _carrier(self, member: Member, link: Link) -> bool | None:
-        """Whether the link is up now; None if it is up by default, its driver having nothing to say."""
+        """Whether the link is up now; None if it is up by default, its driver having nothing to say.
+
+        It is down as soon as driver or kernel says so, and up when both do: some drivers read the cable up to 2 s
+        before the kernel sends anything, and until then the kernel throws away what is sent.
+        """
         asked = member.carrier.ask() if member.carrier is not None else None
-        if asked is not None:
-            return asked
-        return None if link.carrier else False
+        if asked is False:
+            return False
+        carrier = link.carrier
+        if asked and not (carrier and member.up):
+            now = self._describe(link.index)
+            carrier = now is not None and now.carrier
+        return asked if carrier else False
 
     def _set_up(self, member: Member, *, up: bool) -> None:
         """Note what became of a link, and tell it if the member has been told of."""
         told = []
+        taken_down = False
         for each in [member] if up else [member, *self._lost_with(member)]:
             each.up = up
             if each.told is not None:
-                each.told = replace(each.told, link=up)
+                taken_down = not up and each.carrier is not None and each.carrier.is_taken_down()
+                each.told = replace(each.told, link=up, taken_down=taken_down)
                 self._link_changed(each)
                 if not each.leaving:
                     told.append(each.key)
         if len(told) > 1:
             self._sink(member.group, LinksLost(tuple(told)))
         elif told:
-            self._sink(member.group, LinkChanged(told[0], up))
+            self._sink(member.group, LinkChanged(told[0], up, taken_down))
+        if up and member.told is not None:
+            self._tell(member)  # its speed can be had again
 
     def _lost_with(self, member: Member) -> list[Member]:
         """The other members of its group that lost their links as well, though nobody told yet.
@@ -331,6 +369,7 @@ class Members:
             mtu=link.mtu,
             speed_megabits=self._ethtool.speed(link.name) if member.up is not False else None,
             refusal=member.refusal,
+            taken_down=member.up is False and not link.up,
         )
         if found == member.told:
             return
