@@ -53,6 +53,12 @@ def assigned_addresses(group: Group) -> frozenset[Address]:
     return frozenset(a.ip for assignment in group.data_addresses.assigned for a in assignment.addresses)
 
 
+def assigned_elsewhere(group: Group, node_name: str) -> tuple[str, ...]:
+    """The nodes that the group assigns addresses to, where this one is none of them and has no pool either."""
+    nodes = tuple(assignment.node_name for assignment in group.data_addresses.assigned)
+    return () if node_name in nodes or group.data_addresses.pools else nodes
+
+
 def compile_for_node(
     group: Group,
     node_name: str,

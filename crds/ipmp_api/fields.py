@@ -47,6 +47,7 @@ _TARGETS = TargetSources()
 _DETECTION = FailureDetection()
 
 NAME = Text("Name of the group.", GROUP_NAME_MAX, rules=(rules.DNS_LABEL,))
+NODE_NAME = Text("Name of the node.", NODE_NAME_MAX, rules=(rules.DNS_NAME,))
 
 _MODE = choice("Observe detects and reports everything, and changes nothing.", Mode, _POLICIES.mode)
 _FAILBACK = choice(
@@ -283,7 +284,7 @@ GROUP_SPEC = Struct(
                     Struct(
                         "The addresses of one node.",
                         {
-                            "nodeName": Text("Name of the node.", NODE_NAME_MAX, rules=(rules.DNS_NAME,)),
+                            "nodeName": NODE_NAME,
                             "addresses": Sequence(
                                 "Its data addresses.",
                                 Text(
@@ -293,6 +294,7 @@ GROUP_SPEC = Struct(
                                         rules.INTERFACE_ADDRESS,
                                         rules.HOST_INTERFACE_ADDRESS,
                                         rules.INTERFACE_PREFIX_LENGTH,
+                                        rules.UNRESERVED,
                                     ),
                                 ),
                                 ASSIGNED_ADDRESSES_MAX,
@@ -337,7 +339,7 @@ NODE_GROUP_SPEC = Struct(
     "What one agent obeys: the group, compiled for its node. The operator writes all but offline.",
     {
         "groupName": Text("Name of the IPMPGroup.", GROUP_NAME_MAX, rules=(rules.DNS_LABEL,)),
-        "nodeName": Text("Name of the node.", NODE_NAME_MAX, rules=(rules.DNS_NAME,)),
+        "nodeName": NODE_NAME,
         "mode": _MODE,
         "interfaces": Sequence(
             "The members.",

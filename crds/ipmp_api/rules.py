@@ -177,6 +177,26 @@ INTERFACE_PREFIX_LENGTH = Rule(
     "!isCIDR(self) || cidr(self).prefixLength() > 0",
     lambda value: not is_cidr(value) or parse_interface_address(value).network.prefixlen > 0,
 )
+
+
+def _reserved(value: str) -> str:
+    """What an address is in its own prefix, where it is none that a host has there: "" for any other."""
+    interface = parse_interface_address(value)
+    network = interface.network
+    if network.prefixlen >= network.max_prefixlen - 1:  # RFC 3021, RFC 6164: both ends are hosts
+        return ""
+    if interface.ip == network.network_address:
+        return "network address" if interface.version == 4 else "subnet-router anycast address"
+    return "broadcast address" if interface.version == 4 and interface.ip == network.broadcast_address else ""
+
+
+UNRESERVED = Rule(
+    "{value} is the {what} of its prefix: write an address of a host, or leave out the prefix length of one that "
+    "stands alone",
+    None,
+    lambda value: not is_cidr(value) or not _reserved(value),
+    {"what": ("", _reserved)},
+)
 IPV4_INTERFACE_ADDRESS = Rule(
     "{value} is not an IPv4 address with its prefix length",
     "isCIDR(self) && cidr(self).ip().family() == 4",

@@ -18,6 +18,8 @@ from ipmp_agent.logs import Log
 from ipmp_agent.measurements import Measurements
 from ipmp_agent.process import files
 from ipmp_agent.views import status
+from ipmp_api.fields import NODE_NAME
+from ipmp_api.schema import validate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 STATE_DIRECTORY = Path("/var/lib/ipmp")
 RUNTIME_DIRECTORY = Path("/run/ipmp")
+
+NO_NODE = "node"
+"""Manifests are checked for this one where none is named."""
 
 EXIT_FAULT = 1
 EXIT_BAD_INPUT = 2
@@ -60,6 +65,14 @@ def _address(text: str) -> tuple[str, int]:
     return match[1].strip("[]"), int(match[2])
 
 
+def _node_name(text: str) -> str:
+    """A node's name; kubelets make theirs of the host's name in lower case."""
+    name = text.lower()
+    if validate(NODE_NAME, name, "", strict=True):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a node: DNS labels joined by '.'")
+    return name
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ipmp-agent",
@@ -85,7 +98,7 @@ def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, words
     )
 
 
-def _add_files(parser: argparse.ArgumentParser, *, required: bool) -> None:
+def _add_files(parser: argparse.ArgumentParser, *, required: bool, standard_input: bool) -> None:
     parser.add_argument(
         "--file",
         action="append",
@@ -93,7 +106,8 @@ def _add_files(parser: argparse.ArgumentParser, *, required: bool) -> None:
         required=required,
         metavar="FILE",
         dest="files",
-        help="a file with IPMPGroup manifests, or a directory of such files; may be given again",
+        help="a file with IPMPGroup manifests, or a directory of such files; may be given again"
+        + ("; - is standard input" if standard_input else ""),
     )
 
 
@@ -123,9 +137,12 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _add_command(commands, "run", "run the agent", RUN)
-    _add_files(parser, required=False)
+    _add_files(parser, required=False, standard_input=False)
     parser.add_argument(
-        "--node-name", default=os.environ.get("NODE_NAME"), help="this node's name (default: $NODE_NAME)"
+        "--node-name",
+        type=_node_name,
+        default=os.environ.get("NODE_NAME") or None,
+        help="this node's name, which is made lower case (default: $NODE_NAME)",
     )
     parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="how to reach the API server, outside a pod")
     _add_directories(parser)
@@ -151,9 +168,12 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_check(commands: argparse._SubParsersAction[_Parser]) -> None:
     text = "Says what is wrong with manifests: every wrong field, in the words of the API server. Changes nothing."
     parser = _add_command(commands, "check", "check manifests", text)
-    _add_files(parser, required=True)
+    _add_files(parser, required=True, standard_input=True)
     parser.add_argument(
-        "--node-name", default=os.environ.get("NODE_NAME") or "node", help="compile for this node (default: $NODE_NAME)"
+        "--node-name",
+        type=_node_name,
+        default=os.environ.get("NODE_NAME") or None,
+        help="compile for this node (default: $NODE_NAME, else for none in particular)",
     )
     parser.set_defaults(work=_check)
 
@@ -187,15 +207,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    for group in files.read(options.files, options.node_name):
+    def warn(words: str) -> None:
+        if options.node_name:
+            print(f"ipmp-agent: {words}", file=sys.stderr)
+
+    for group in files.read(options.files, options.node_name or NO_NODE, warn):
         members, addresses = len(group.members), len(group.data_addresses)
-        print(f"{group.group_name}: {members} interfaces, {addresses} data addresses on {group.node_name}: ok")
+        where = f"on {group.node_name}"
+        if group.node_name == NO_NODE and not options.node_name:
+            where = "for no node in particular (--node-name names one)"
+        print(f"{group.group_name}: {members} interfaces, {addresses} data addresses {where}: ok")
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
     if not options.node_name:
         print("ipmp-agent: name this node with --node-name or $NODE_NAME", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    if files.STANDARD_INPUT in (options.files or ()):
+        print(
+            "ipmp-agent: run reads its files again at SIGHUP, which standard input is not: name a file", file=sys.stderr
+        )
         return EXIT_BAD_INPUT
     from ipmp_agent.process.agent import Agent, Options, StartError  # noqa: PLC0415 - `check` needs no kernel
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ipmp_api.compile import compile_for_file
+from ipmp_api.compile import assigned_elsewhere, compile_for_file
 from ipmp_api.errors import ManifestError, ValidationError
 from ipmp_api.manifest import load_manifest
 from ipmp_api.parse import parse_group, parse_node_group
@@ -14,13 +17,13 @@ from ipmp_api.types import NODE_GROUP_KIND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from ipmp_agent.disk.state import State
     from ipmp_api.manifest import Document
     from ipmp_api.types import NodeGroup
 
 SUFFIXES = (".yaml", ".yml", ".json")
+STANDARD_INPUT = Path("-")
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +36,22 @@ class BadInputError(Exception):
         self.problems = tuple(problems)
 
 
-def read(paths: Sequence[Path], node_name: str) -> tuple[NodeGroup, ...]:
+def read(paths: Sequence[Path], node_name: str, warn: Callable[[str], None] = log.warning) -> tuple[NodeGroup, ...]:
     """Compile all groups of these files, and of the manifests in these directories, for one node.
 
-    Raises BadInputError naming every fault of every file.
+    Args:
+        paths: of files and directories; `-` is standard input.
+        node_name: of the node.
+        warn: told of what is right and yet hardly meant.
+
+    Raises:
+        BadInputError: names every fault of every file.
     """
     problems: list[str] = []
     groups: list[tuple[str, NodeGroup]] = []
     for path in _manifests(paths, problems):
         try:
-            documents = load_manifest(path.read_text(encoding="utf-8"))
+            documents = load_manifest(_text(path))
         except (OSError, UnicodeDecodeError, ManifestError) as error:
             problems.append(f"{path}: {_words(error)}")
             continue
@@ -51,7 +60,7 @@ def read(paths: Sequence[Path], node_name: str) -> tuple[NodeGroup, ...]:
         for document in documents:
             where = f"{path}:{document.line}"
             try:
-                groups.append((where, _compile(document, node_name)))
+                groups.append((where, _compile(document, node_name, partial(_warn, warn, where))))
             except ValidationError as error:
                 problems += [f"{where}: {fault}" for fault in error.errors]
     problems += _conflicts(groups)
@@ -64,21 +73,40 @@ def _words(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
+def _warn(warn: Callable[[str], None], where: str, words: str) -> None:
+    warn(f"{where}: {words}")
+
+
+def _text(path: Path) -> str:
+    return sys.stdin.buffer.read().decode() if path == STANDARD_INPUT else path.read_text(encoding="utf-8")
+
+
 def _manifests(paths: Sequence[Path], problems: list[str]) -> Iterator[Path]:
     for path in paths:
-        if not path.is_dir():
-            yield path
+        try:
+            if path == STANDARD_INPUT or not path.is_dir():
+                yield path
+                continue
+            found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)
+        except OSError as error:
+            problems.append(f"{path}: {_words(error)}")
             continue
-        found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)
         if not found:
             problems.append(f"{path}: no manifests here ({', '.join('*' + suffix for suffix in SUFFIXES)})")
         yield from found
 
 
-def _compile(document: Document, node_name: str) -> NodeGroup:
-    if document.kind != NODE_GROUP_KIND:
-        return compile_for_file(parse_group(document.content), node_name)
-    return parse_node_group(document.content)
+def _compile(document: Document, node_name: str, warn: Callable[[str], None]) -> NodeGroup:
+    if document.kind == NODE_GROUP_KIND:
+        return parse_node_group(document.content)
+    group = parse_group(document.content)
+    if nodes := assigned_elsewhere(group, node_name):
+        shown = ", ".join(nodes[:3]) + (", ..." if len(nodes) > 3 else "")
+        warn(
+            f"group {group.name} assigns addresses to {shown} and none to {node_name}: "
+            f"with an entry for {node_name} in spec.dataAddresses.assigned this node has some, too"
+        )
+    return compile_for_file(group, node_name)
 
 
 def _conflicts(groups: Sequence[tuple[str, NodeGroup]]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from ipmp_agent.process.files import BadInputError
 from ipmp_agent.simulate import script
 from ipmp_api.compile import compile_for_file
 from ipmp_api.errors import ManifestError, ValidationError
-from ipmp_api.manifest import load_manifest
+from ipmp_api.manifest import Shallow, load_manifest
 from ipmp_api.parse import parse_group, parse_node_group
 from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND
 
@@ -37,7 +37,7 @@ class _Document:
         return str(self.content.get("kind", "none"))
 
 
-class _TextLoader(yaml.BaseLoader):
+class _TextLoader(Shallow, yaml.BaseLoader):
     """Every scalar as the text it is. A key written twice is refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

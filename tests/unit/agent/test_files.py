@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +15,7 @@ from ipmp_agent.disk.state import State
 from ipmp_agent.process.files import BadInputError, FileSource, read
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
     from typing import Any
 
     from ipmp_api.types import NodeGroup
@@ -25,6 +28,26 @@ spec:
   interfaces: [{{name: {first}}}, {{name: {second}}}]
   dataAddresses: {{assigned: [{{nodeName: node1, addresses: [198.18.0.100/24]}}]}}
 """
+
+
+HOSTILE = (
+    *(
+        f"kind: IPMPGroup\na: {scalar}\n"
+        for scalar in ("0x_", "9" * 5000, "!!int x", "!!float x", "!!bool x", '"\\ud800"')
+    ),
+    *(f"a: !!timestamp {text}\n" for text in ("x", "2001-99-99", "2001-01-01T99:00:00Z")),
+    "[" * 5000,
+    "{a: " * 3000,
+    "\ud800",
+    "\0",
+    "kind: IPMPGroup\nspec: &a {a: *a}\n",
+    "kind: IPMPGroup\nspec: " + "{a: " * 60 + "1" + "}" * 60,
+    "kind: List\nitems: [5]\n",
+    "kind: List\nitems: [{kind: IPMPGroup}, {kind: ConfigMap}]\n",
+    "kind: 5\n",
+    "kind: {a: b}\n",
+    "kind: .nan\nspec: .inf\nmetadata: -.inf\n",
+)
 
 
 def group_text(name: str = "lab", first: str = "nic0", second: str = "nic1") -> str:
@@ -158,3 +181,118 @@ def test_run_refuses_a_wrong_manifest_with_the_same_words(tmp_path: Path, capsys
     words = capsys.readouterr().err
     assert main(["run", "--file", str(path), "--node-name", "n", "--state-dir", str(tmp_path)]) == 2
     assert capsys.readouterr().err == words
+
+
+def test_whatever_a_file_holds_check_ends_with_words_and_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "group.yaml"
+    for text in HOSTILE:
+        path.write_bytes(text.encode(errors="surrogatepass"))
+        assert main(["check", "--file", str(path)]) == 2, text[:80]
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert all(line.startswith(f"ipmp-agent: {path}:") for line in captured.err.splitlines()), text[:80]
+
+
+def test_a_reload_of_anything_changes_nothing_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(group_text())
+    source = FileSource((path,), "node1")
+    handed: list[tuple[NodeGroup, ...]] = []
+    source.start(handed.append, State())
+    for text in HOSTILE:
+        path.write_bytes(text.encode(errors="surrogatepass"))
+        caplog.clear()
+        source.reload()
+        assert "not reloaded" in caplog.text
+    assert len(handed) == 1
+
+
+def test_a_directory_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert problems(tmp_path) == (f"{tmp_path}: Permission denied",)
+
+
+def test_check_reads_standard_input_and_run_does_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(group_text().encode())))
+    assert main(["check", "--file", "-", "--node-name", "node1"]) == 0
+    assert capsys.readouterr().out == "lab: 2 interfaces, 1 data addresses on node1: ok\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"[")))
+    assert main(["check", "--file", "-"]) == 2
+    assert capsys.readouterr().err.startswith("ipmp-agent: -: line 1")
+    assert main(["run", "--file", "-", "--node-name", "node1"]) == 2
+    assert "name a file" in capsys.readouterr().err
+
+
+def test_the_name_of_a_node_is_lower_case_and_what_is_none_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(group_text())
+    assert main(["check", "--file", str(path), "--node-name", "NODE1"]) == 0
+    assert capsys.readouterr().out == "lab: 2 interfaces, 1 data addresses on node1: ok\n"
+    monkeypatch.setenv("NODE_NAME", "Node1")
+    assert main(["check", "--file", str(path)]) == 0
+    assert capsys.readouterr().out == "lab: 2 interfaces, 1 data addresses on node1: ok\n"
+    for name in ("node_1", "-a", ".", "a" * 300, "ä"):
+        for command in ("check", "run"):
+            with pytest.raises(SystemExit) as ended:
+                main([command, "--file", str(path), f"--node-name={name}"])
+            assert ended.value.code == 2
+            assert "is not the name of a node" in capsys.readouterr().err
+
+
+def test_a_file_that_assigns_addresses_to_others_only_is_said_to(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    path = tmp_path / "group.yaml"
+    path.write_text(group_text())
+    assert main(["check", "--file", str(path), "--node-name", "other"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "lab: 2 interfaces, 0 data addresses on other: ok\n"
+    assert captured.err.startswith(f"ipmp-agent: {path}:1: group lab assigns addresses to node1 and none to other: ")
+    assert main(["check", "--file", str(path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("lab: 2 interfaces, 0 data addresses for no node in particular")
+    assert captured.err == ""
+    read((path,), "other")
+    assert "none to other" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("198.18.0.0/24", "network address"),
+        ("198.18.0.255/24", "broadcast address"),
+        ("198.18.0.0/30", "network address"),
+        ("198.18.0.3/30", "broadcast address"),
+        ("2001:db8::/64", "subnet-router anycast address"),
+        ("2001:db8::4/126", "subnet-router anycast address"),
+        ("198.18.0.0/31", None),
+        ("198.18.0.1/31", None),
+        ("198.18.0.0/32", None),
+        ("198.18.0.255", None),
+        ("198.18.0.255/23", None),
+        ("2001:db8::/127", None),
+        ("2001:db8::/128", None),
+        ("2001:db8::", None),
+        ("2001:db8::ffff:ffff:ffff:ffff/64", None),
+    ],
+)
+def test_no_address_is_assigned_that_no_host_answers_for(tmp_path: Path, address: str, what: str | None) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(group_text().replace("198.18.0.100/24", f"'{address}'"))
+    if what is None:
+        (group,) = read((path,), "node1")
+        assert len(group.data_addresses) == 1
+    else:
+        (problem,) = problems(path)
+        assert f"is the {what} of its prefix" in problem

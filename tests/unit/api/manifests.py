@@ -369,7 +369,10 @@ def most() -> dict[str, Any]:
         for p in range(8)
     ]
     assigned = [
-        {"nodeName": f"node-{n:04}.cluster.example.org", "addresses": [f"2001:db8:a:{n}::{a:x}/64" for a in range(16)]}
+        {
+            "nodeName": f"node-{n:04}.cluster.example.org",
+            "addresses": [f"2001:db8:a:{n}::{a:x}/64" for a in range(1, 17)],
+        }
         for n in range(1024)
     ]
     values: dict[str, Any] = {

@@ -55,3 +55,69 @@ def test_what_is_no_manifest_is_refused_with_its_place(text: str, line: int, col
     assert (refused.value.line, refused.value.column) == (line, column)
     assert words in str(refused.value)
     assert str(refused.value).startswith(f"line {line}, column {column}: ")
+
+
+@pytest.mark.parametrize(
+    "scalar",
+    [
+        "0x_",
+        "0b_",
+        "9" * 5000,
+        "0x" + "f" * 5000,
+        "0b" + "1" * 70,
+        "!!int x",
+        "!!int ''",
+        "!!int [1]",
+        "!!float x",
+        "!!float ''",
+        "!!bool x",
+        "!!bool ''",
+        "!!timestamp 2001-99-99",
+        "!!timestamp x",
+        "!!binary ä",
+        "!!pairs [1]",
+        "!!omap {a: 1}",
+        "!!set [1]",
+        "!!null {}",
+        "{<<: 5}",
+        "{<<: [1]}",
+        "{? {b: 1} : 2}",
+        "{? [b] : 2}",
+        '"\\ud800"',
+    ],
+)
+def test_a_value_that_no_object_has_is_refused_with_its_place(scalar: str) -> None:
+    with pytest.raises(ManifestError) as refused:
+        load_manifest(f"kind: A\na: {scalar}\n")
+    assert refused.value.line == 2
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 3000, "a: " + "[" * 200 + "]" * 200, "- " * 2000, "? " * 3000])
+def test_what_is_nested_too_deeply_is_refused(text: str) -> None:
+    with pytest.raises(ManifestError):
+        load_manifest(text)
+
+
+def test_what_kubectl_shows_of_several_objects_is_read_one_by_one() -> None:
+    text = """\
+apiVersion: v1
+kind: List
+metadata: {resourceVersion: ""}
+items:
+- kind: A
+  spec: {n: 1}
+- kind: B
+---
+kind: IPMPGroupList
+items: []
+---
+{kind: List, items: [{kind: C}]}
+"""
+    assert [(d.line, d.kind) for d in load_manifest(text)] == [(5, "A"), (7, "B"), (12, "C")]
+
+
+@pytest.mark.parametrize("items", ["[1]", "[{kind: A}, ]\n- x", "5", "[[]]"])
+def test_a_list_of_anything_but_objects_is_refused(items: str) -> None:
+    with pytest.raises(ManifestError):
+        load_manifest(f"kind: List\nitems: {items}\n")
