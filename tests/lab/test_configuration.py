@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +266,33 @@ def test_ipmpstat_shows_the_failure_in_every_mode() -> None:
         )
         assert scene.agent.ipmpstat("-P", "-o", "interface,state", "-i").splitlines() == ["nic0:failed", "nic1:ok"]
         assert "198.18.0.201" in scene.agent.ipmpstat("-t", "-n")
+
+
+def hears_hangups(pid: int) -> bool:
+    """Whether a process has a handler for SIGHUP."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (signal.SIGHUP - 1) & 1)
+
+
+def test_hangups_at_any_moment_from_the_start_to_the_end_are_reloads() -> None:
+    with Lab() as lab, Agent(lab, usual_group(lab)) as agent:
+        assert agent.stop() == 0
+        agent.log_path.write_text("", encoding="utf-8")
+        agent.start(wait=False)
+        wait_for(lambda: hears_hangups(agent.running.pid), interval=0.001, what="a handler")
+        assert agent.log_path.read_text(encoding="utf-8") == "", "long before it is up"
+        agent.write(usual_group(lab, addresses=(f"{V4}/24",)))
+
+        def hang_up() -> bool:
+            agent.reload()
+            assert agent.running.poll() is None, agent.tail()
+            return "reloaded: 1 groups" in agent.log_path.read_text(encoding="utf-8")
+
+        wait_for(hang_up, interval=0.005, deadline=30, what="a reload")
+        agent.wait_for(lambda s: set(group_view(s).addresses) == {V4}, what="what the file says now")
+        agent.running.terminate()
+        while agent.running.poll() is None:
+            agent.reload()
+            time.sleep(0.001)
+        assert agent.running.returncode == 0, agent.tail()

@@ -17,6 +17,7 @@ from ipmp_agent.disk.directories import Directory, InUseError, holder
 from ipmp_agent.logs import Log
 from ipmp_agent.measurements import Measurements
 from ipmp_agent.process import files
+from ipmp_agent.process.hangup import Hangup
 from ipmp_agent.views import status
 from ipmp_api.fields import NODE_NAME
 from ipmp_api.schema import validate
@@ -191,9 +192,14 @@ def _add_withdraw(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.set_defaults(work=_withdraw)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, hangup: Hangup | None = None) -> int:
+    """Run a command; returns the exit status.
+
+    Args:
+        arguments: of the command line; None: those of the process.
+        hangup: what hears SIGHUP already.
+    """
+    options = _parser().parse_args(arguments, argparse.Namespace(hangup=hangup or Hangup()))
     try:
         code: int = options.work(options)
     except files.BadInputError as error:
@@ -242,7 +248,7 @@ def _run(options: argparse.Namespace) -> int:
         options.state_dir, options.runtime_dir, options.metrics_address, options.record, trials=options.trials
     )
     try:
-        Agent(settings, source, measurements).run()
+        Agent(settings, source, measurements, options.hangup).run()
     except (StartError, InUseError, OSError) as error:
         log.critical("%s", error)
         return EXIT_FAULT

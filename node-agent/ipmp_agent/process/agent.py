@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ipmp_agent.disk.state import State
     from ipmp_agent.health import Health
     from ipmp_agent.measurements import Measurements
+    from ipmp_agent.process.hangup import Hangup
     from ipmp_api.types import NodeGroup
 
 T = TypeVar("T")
@@ -112,13 +113,16 @@ def raise_descriptor_limit() -> None:
 class Agent:
     """One running agent. `run` returns when it was told to stop."""
 
-    def __init__(self, options: Options, source: Source, measurements: Measurements) -> None:
+    def __init__(self, options: Options, source: Source, measurements: Measurements, hangup: Hangup) -> None:
         self._options = options
+        self._hangup = hangup
+        self._reloads: set[asyncio.Task[None]] = set()
         self._source = source
         self._measurements = measurements
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. Raises StartError, InUseError and OSError while nothing has been touched."""
+        self._hangup.catch()
         with contextlib.ExitStack() as stack:
             options = self._options
             for path, option, mode in (
@@ -200,7 +204,7 @@ class Agent:
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, self._source.reload))
+        self._hangup.obey(lambda: loop.call_soon_threadsafe(self._reload_soon))
         plane.refresh()
         log.info("ipmp-agent %s started", ipmp_agent.__version__)
         work = [
@@ -212,12 +216,24 @@ class Agent:
             # The first and the last end only by a fault or by a signal.
             await asyncio.wait((work[0], work[2]), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in work:
+            self._hangup.ignore()
+            for task in (*work, *self._reloads):
                 task.cancel()
             results = await asyncio.gather(*work, return_exceptions=True)
         fault = results[0]
         if isinstance(fault, Exception):
             raise fault
+
+    def _reload_soon(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        try:
+            await aside(self._source.reload)
+        except Exception:
+            log.exception("not reloaded, everything stays as it is")
 
 
 async def aside(function: Callable[[], T]) -> T:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from ipmp_agent.disk.state import SavedGroup, State
 from ipmp_agent.health import STALE, HealthServer
 from ipmp_agent.logs import Log
 from ipmp_agent.process.agent import StartError, alive, raise_descriptor_limit, ready, require_capabilities
+from ipmp_agent.process.hangup import Hangup
 from tests.fake_kernel import FakeKernel
 from tests.unit.agent.building import unprobed_group
 from tests.unit.views.pictures import interface, publication, view
@@ -65,6 +67,47 @@ def test_missing_capability_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pathlib.Path.read_text", lambda *_, **__: "Name:\tx\nCapEff:\t0000000000001000\n")
     with pytest.raises(StartError, match=r"needs CAP_NET_RAW: .*securityContext\.capabilities\.add"):
         require_capabilities()
+
+
+# --- signals
+
+
+def test_a_hangup_is_kept_in_mind_until_somebody_obeys() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    hangup, reloads = Hangup(), []
+    try:
+        hangup.catch()
+        for _ in range(2):
+            signal.raise_signal(signal.SIGHUP)
+        hangup.obey(lambda: reloads.append(1))
+        assert reloads == [1]
+        signal.raise_signal(signal.SIGHUP)
+        assert reloads == [1, 1]
+        hangup.ignore()
+        signal.raise_signal(signal.SIGHUP)
+        assert reloads == [1, 1]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_hangups_are_heard_before_anything_that_takes_long_is_imported() -> None:
+    script = """
+import signal, sys
+from ipmp_agent.commands import entry
+print(sorted({"argparse", "asyncio", "ipmp_agent.commands.ipmp_agent", "logging", "yaml"} & set(sys.modules)))
+sys.argv[1:] = sys.argv[2:]
+class Stop:
+    def find_spec(self, name, *rest):
+        if name == "ipmp_agent.commands.ipmp_agent":
+            print(callable(signal.getsignal(signal.SIGHUP)))
+            sys.exit(7)
+sys.meta_path.insert(0, Stop())
+entry.main()
+"""
+    for command, heard in (("run", True), ("check", False), ("withdraw", False)):
+        argv = [sys.executable, "-c", script, "ipmp-agent", command]
+        done = subprocess.run(argv, check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stdout.splitlines()) == (7, ["[]", str(heard)]), done.stderr
 
 
 # --- log

@@ -1,0 +1,17 @@
+"""Where the process `ipmp-agent` begins: it hears SIGHUP before it imports what takes a second on a busy machine."""
+
+from __future__ import annotations
+
+import sys
+
+from ipmp_agent.process.hangup import Hangup
+
+
+def main() -> int:
+    """Run a command; returns the exit status."""
+    hangup = Hangup()
+    if sys.argv[1:2] == ["run"]:  # any other command ends with its terminal
+        hangup.catch()
+    from ipmp_agent.commands import ipmp_agent  # noqa: PLC0415 - the signal comes first
+
+    return ipmp_agent.main(hangup=hangup)
