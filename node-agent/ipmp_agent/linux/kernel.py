@@ -200,6 +200,9 @@ class Kernel:
         if message.kind in (netlink.RTM_NEWLINK, netlink.RTM_DELLINK):
             self._note_link(message)
             self._members.heard(message.kind, message.body)
+            below = self._members.owner(self._host.devices.heard(message.kind, message.body))
+            if below is not None and below.group in self._groups:
+                self._groups[below.group].reconciler.soon()
             if self._host.tunnels.heard(message.kind, message.body):
                 for group in self._groups.values():
                     group.reconciler.changed()
@@ -281,6 +284,7 @@ class Kernel:
             bodies += [body for body in news.values() if body is not None]
             self._members.resync(bodies)
             self._host.tunnels.resync(bodies)
+            self._host.devices.resync(bodies)
 
     def _note_link(self, message: Message) -> None:
         if self._link_news is not None and links.family_of(message.body) == 0:

@@ -18,6 +18,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group import byways, settings
 from ipmp_agent.linux.group.data_addresses import DataAddresses
 from ipmp_agent.linux.group.multicast import Multicast
+from ipmp_agent.linux.group.pinned import Pinned
 from ipmp_agent.linux.group.pod_egress import PodEgress
 from ipmp_agent.linux.group.reconcile import Reconciler
 from ipmp_agent.linux.group.settings import InterfaceSettings
@@ -107,6 +108,7 @@ class Group:
         self._settings = InterfaceSettings(host.counters)
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
         self._multicast = Multicast()
+        self._pinned = Pinned(host, members, self._surroundings)
         self._tunnels = GroupTunnels(host.tunnels, self._surroundings, self._data)
         self._pod_egress = PodEgress(self.name, host.nftables, self._surroundings, self.reconciler)
         self._table = Table()
@@ -220,6 +222,7 @@ class Group:
                         self._let_go(member)
                 self._pod_egress.observe()
                 await self._host.masquerades.refresh()
+                await self._pinned.refresh()
                 return 0
             self._keep_memory_soon()
             requests = self._settings.differences(self._links())
@@ -238,6 +241,7 @@ class Group:
             await self._dismiss()
             repaired = await self._pod_egress.reconcile()
             await self._host.masquerades.refresh()
+            await self._pinned.refresh()
             return len(requests) + repaired
 
     async def withdraw(self, *, restore: bool = False) -> None:
@@ -530,4 +534,5 @@ class Group:
         versions = pods or set(self._surroundings.sources()[1])
         covered = self._pod_egress.covered(observing=self.observing)
         found += self._host.masquerades.findings(self._surroundings.names(), covered, versions)
+        found += self._pinned.findings()
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]

@@ -40,8 +40,17 @@ class GroupSurroundings:
 
     def names(self) -> set[str]:
         """Interface names of the members that are present and stay."""
+        return set(self.by_name())
+
+    def by_name(self) -> dict[str, int]:
+        """Interface indexes of the members that are present and stay, by name."""
         members = self._members.of(self._group).values()
-        return {m.link.name for m in members if m.index is not None and m.link is not None and not m.leaving}
+        return {m.link.name: m.index for m in members if m.index is not None and m.link is not None and not m.leaving}
+
+    def by_key(self) -> dict[str, int]:
+        """Interface indexes of the members that are present and stay, by key."""
+        members = self._members.of(self._group).values()
+        return {m.key: m.index for m in members if m.index is not None and not m.leaving}
 
     def is_data(self, address: Address) -> bool:
         """Whether this is a data address of the group."""

@@ -5,6 +5,7 @@ Numbers in nf_tables attributes are big-endian (include/uapi/linux/netfilter/nf_
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import struct
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ipmp_agent.linux.messages import netlink
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ipmp_api.types import Address, Network
 
@@ -25,25 +26,38 @@ NETLINK_NETFILTER = 12
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 16, 17
-_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _GETGEN = 0, 1, 2, 3, 4, 6, 7, 16
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _GETSETELEM, _GETGEN = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    6,
+    7,
+    13,
+    16,
+)
 
 INET, IPV4, IPV6 = 1, 2, 10
 """NFPROTO_* of tables and packets."""
 
-FAMILY_NAMES = {INET: "inet", IPV4: "ip", IPV6: "ip6"}
+FAMILY_NAMES = {INET: "inet", IPV4: "ip", 3: "arp", 5: "netdev", 7: "bridge", IPV6: "ip6"}
 POSTROUTING = 4
 """NF_INET_POST_ROUTING."""
 
 _BATCH_GENERATION = 1
 _TABLE_NAME, _TABLE_FLAGS, _TABLE_USE = 1, 2, 3
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE, _CHAIN_FLAGS = 1, 3, 4, 5, 7, 10
-_HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
+_HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICE, _HOOK_DEVICES = 1, 2, 3, 4
+_DEVICE_NAME = 1
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
 _ELEMENT = 1
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _DATA_VALUE, _DATA_VERDICT = 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _GENERATION = 1
+_SET_TABLE, _SET_NAME, _SET_ELEMENTS = 1, 2, 3
+_SET_KEY = 1
 
 META_DREG, META_KEY = 1, 2
 CMP_SREG, CMP_OP, CMP_DATA = 1, 2, 3
@@ -52,15 +66,20 @@ BITWISE_SREG, BITWISE_DREG, BITWISE_LENGTH, BITWISE_MASK, BITWISE_XOR = 1, 2, 3,
 IMMEDIATE_DREG, IMMEDIATE_DATA = 1, 2
 NAT_TYPE, NAT_FAMILY, NAT_ADDRESS_MIN = 1, 2, 3
 NAT_SOURCE = 0
-META_OIF, META_OIFNAME, META_PROTOCOL_FAMILY = 5, 7, 15
+LOOKUP_SET, LOOKUP_SREG = 1, 2
+META_IIF, META_OIF, META_IIFNAME, META_OIFNAME, META_PROTOCOL_FAMILY = 4, 5, 6, 7, 15
 NETWORK_HEADER = 1
 CMP_EQ = 0
-VERDICT_REGISTER, REGISTER = 0, 1
+VERDICT_REGISTER, REGISTER, REGISTER_32 = 0, 1, 8
+"""Of verdicts, the first of 16 bytes, and the same place as the first of 4 bytes."""
 _JUMP, _GOTO, _RETURN = -3, -4, -5
 
 SOURCE_OFFSET = {4: 12, 6: 8}
 DESTINATION_OFFSET = {4: 16, 6: 24}
 """Of the address in its IP header, by IP version."""
+
+RULES_AT_ONCE = 1000
+"""Looked at before the loop may do something else: a millisecond or so."""
 
 _GENERIC = struct.Struct("!BBH")  # family, version, resource
 
@@ -174,6 +193,10 @@ def source_nat(address: Address) -> bytes:
     return load + _expression("nat", *kind)
 
 
+_INTERFACE_TOKENS = [_number(META_KEY, key) for key in (META_IIF, META_OIF, META_IIFNAME, META_OIFNAME)]
+"""Bytes of any rule that asks for an interface."""
+
+
 # -- what is read -----------------------------------------------------------------------------------------------------
 
 
@@ -187,6 +210,7 @@ class Chain:
     type: str
     hook: int
     priority: int
+    devices: tuple[str, ...] = ()  # that it is hooked to, where not to all
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +355,31 @@ class Nftables:
         found = [netlink.attributes(body, _GENERIC.size) for body in bodies]
         return [Rule(_string(each[_RULE_CHAIN]), each.get(_RULE_EXPRESSIONS, b"")) for each in found]
 
+    async def chains_by_interface(self) -> set[tuple[int, str, str]]:
+        """Family, table and name of each chain with a rule that asks for an interface.
+
+        A host may have very many rules: most are not even unpacked, and the loop goes on between them.
+        """
+        found = set()
+        for position, body in enumerate(await self._dump(_GETRULE, 0)):
+            if any(token in body for token in _INTERFACE_TOKENS):
+                rule = netlink.attributes(body, _GENERIC.size)
+                found.add((body[0], _string(rule[_RULE_TABLE]), _string(rule[_RULE_CHAIN])))
+            if position % RULES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return found
+
+    async def keys(self, family: int, table: str, lookup: Mapping[int, bytes]) -> list[bytes]:
+        """The keys of the set or map that a `lookup` expression looks into; none if it is not there."""
+        name = netlink.attribute(_SET_NAME, lookup.get(LOOKUP_SET, b""))
+        try:
+            bodies = await self._dump(_GETSETELEM, family, _text(_SET_TABLE, table), name)
+        except FileNotFoundError:
+            return []
+        lists = [netlink.attributes(body, _GENERIC.size).get(_SET_ELEMENTS, b"") for body in bodies]
+        elements = [netlink.attributes(each, 0) for found in lists for each in netlink.repeated(found, _ELEMENT)]
+        return [value(element[_SET_KEY]) for element in elements if _SET_KEY in element]
+
     async def _dump(self, kind: int, family: int, *names: bytes) -> list[bytes]:
         if self._dumper is None:
             self._dumper = netlink.Dumper(NETLINK_NETFILTER)
@@ -375,4 +424,6 @@ def _decode_chain(body: bytes) -> Chain | None:
     hook = netlink.attributes(found[_CHAIN_HOOK], 0)
     table, name, kind = (_string(found[each]) for each in (_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_TYPE))
     priority = int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True)
-    return Chain(body[0], table, name, kind, number(hook[_HOOK_NUMBER]), priority)
+    packed = [hook.get(_HOOK_DEVICE, b""), *netlink.repeated(hook.get(_HOOK_DEVICES, b""), _DEVICE_NAME)]
+    devices = tuple(dict.fromkeys(_string(device) for device in packed if device))
+    return Chain(body[0], table, name, kind, number(hook[_HOOK_NUMBER]), priority, devices)

@@ -18,8 +18,10 @@ from ipmp_agent.linux.messages.nftables import Nftables
 from ipmp_agent.linux.messages.tunnel_devices import TunnelTable
 from ipmp_agent.linux.shared.announce import Announcer
 from ipmp_agent.linux.shared.conflicts import ConflictChecks
+from ipmp_agent.linux.shared.devices import Devices
 from ipmp_agent.linux.shared.ethtool import Ethtool
 from ipmp_agent.linux.shared.identifiers import Identifiers
+from ipmp_agent.linux.shared.interface_rules import InterfaceRules
 from ipmp_agent.linux.shared.masquerade import Masquerades
 from ipmp_agent.linux.shared.probes import ProbeSender
 from ipmp_agent.linux.shared.readers import Readers, at_once
@@ -98,6 +100,8 @@ class Host:
         self.tunnels = TunnelTable()
         self.nftables = Nftables()
         self.masquerades = Masquerades(self.nftables)
+        self.interface_rules = InterfaceRules(self.nftables)
+        self.devices = Devices()
         self.ports: dict[tuple[str, str], Port] = {}  # by group and member
 
     def close(self) -> None:
