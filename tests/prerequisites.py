@@ -14,6 +14,7 @@ LADDERS = {
         "iproute2": "network namespaces",
         "nftables": "faults at switch ports",
         "iptables": "rules that masquerade, as kube-proxy and CNIs lay them",
+        "iputils-arping": "asks who has an address, as a neighbour does",
         "util-linux": "nsenter and unshare",
         "systemd": "networkd, another owner of interfaces",
         "network-manager": "another owner of interfaces",

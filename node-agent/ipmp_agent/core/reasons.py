@@ -75,6 +75,7 @@ class Reason(StrEnum):
     DEVICE_PINNED = "DevicePinned"
     PROGRAM_PINNED = "ProgramPinned"
     FIREWALL_PINNED = "FirewallPinned"
+    OUTSIDER_ON_LINK = "OutsiderOnLink"
     MULTIPATH_HASH_POLICY = "MultipathHashPolicy"
     MASQUERADED = "Masqueraded"
     EGRESS_ADDRESS_MISSING = "EgressAddressMissing"

@@ -16,6 +16,7 @@ from ipmp_agent.linux.shared.carriers import CarrierPoll
 from ipmp_agent.linux.shared.host import Host
 from ipmp_agent.linux.shared.members import Member, Members
 from ipmp_agent.linux.shared.monitor import Monitor
+from ipmp_agent.linux.shared.outsiders import Listener, may_hear
 from ipmp_agent.linux.shared.readers import at_once
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Kernel:
         self._members = Members(
             self._host.ethtool, self._host.link, self._sink, self._member_changed, self._link_changed
         )
+        self._listener = Listener(self._heard_outside, self._host.readers)
         self._monitor = Monitor(self._heard, self._overrun, self._host.readers)
         self._carrier_poll = CarrierPoll(timers.CARRIER_POLL, self._members.differs, self._members.poll)
         self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)
@@ -90,6 +92,7 @@ class Kernel:
         for group in self._groups.values():
             await group.close()
         self._carrier_poll.close()
+        self._listener.close()
         self._host.close()
 
     @property
@@ -233,6 +236,7 @@ class Kernel:
             self._groups[owner.group].reconciler.changed()
 
     def _address_changed(self, kind: int, body: bytes) -> None:
+        self._host.addresses.heard()
         member = self._members.owner(addresses.index_of(body))
         if member is None or member.leaving:
             return
@@ -240,6 +244,27 @@ class Kernel:
         group = self._groups.get(member.group)
         if changed is not None and group is not None and group.address_changed(kind, changed, member):
             group.reconciler.changed()
+
+    def _listen_outside(self) -> None:
+        """Hear members on the interfaces that are none, and on which none was heard yet."""
+        devices = {device.link.index: device.link for device in self._host.devices.all()}
+        self._host.heard_on = {index: macs for index, macs in self._host.heard_on.items() if index in devices}
+        settled = {index for index in devices if self._members.owner(index) is not None} | self._host.heard_on.keys()
+        anybody = any(may_hear(link) for index, link in devices.items() if index not in settled)
+        macs = {port.wire.mac for port in self._host.ports.values()} if anybody else set()
+        try:
+            self._listener.listen(macs, settled)
+        except OSError as error:
+            log.warning("cannot listen for members on other interfaces: %s", error)
+
+    def _heard_outside(self, name: str, mac: bytes) -> None:
+        for device in self._host.devices.all():
+            if device.link.name == name and self._members.owner(device.link.index) is None:
+                self._host.heard_on.setdefault(device.link.index, set()).add(mac)
+        for (group, _), port in self._host.ports.items():
+            if port.wire.mac == mac and group in self._groups:
+                self._groups[group].reconciler.soon()
+        self._listen_outside()
 
     def _member_changed(self, member: Member) -> None:
         group = self._groups.get(member.group)
@@ -285,6 +310,7 @@ class Kernel:
             self._members.resync(bodies)
             self._host.tunnels.resync(bodies)
             self._host.devices.resync(bodies)
+            self._listen_outside()
 
     def _note_link(self, message: Message) -> None:
         if self._link_news is not None and links.family_of(message.body) == 0:

@@ -43,7 +43,7 @@ OBSTACLES = (
     Reason.MASQUERADED,
     Reason.EGRESS_ADDRESS_MISSING,
 )
-ADVICE = (Reason.MULTIPATH_HASH_POLICY,)
+ADVICE = (Reason.MULTIPATH_HASH_POLICY, Reason.OUTSIDER_ON_LINK)
 """Which findings belong to which condition; every other is about the kernel. Advice makes none False: the group does
 all it is to do, and could do better on a host that is set up otherwise than hosts are by default."""
 

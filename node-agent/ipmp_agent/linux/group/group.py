@@ -18,6 +18,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group import byways, settings
 from ipmp_agent.linux.group.data_addresses import DataAddresses
 from ipmp_agent.linux.group.multicast import Multicast
+from ipmp_agent.linux.group.outsiders import GroupOutsiders
 from ipmp_agent.linux.group.pinned import Pinned
 from ipmp_agent.linux.group.pod_egress import PodEgress
 from ipmp_agent.linux.group.reconcile import Reconciler
@@ -105,9 +106,10 @@ class Group:
         self._untold: list[AddressAdopted] = []  # until the memory is safe
         self._data = DataAddresses(self.name, host, members, self._tell_safely, self._addresses_changed)
         self._tests = TestAddresses(self.name, host, members, self._sink)
-        self._settings = InterfaceSettings(host.counters)
+        self._settings = InterfaceSettings(host.counters, host.guarded.before)
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
         self._multicast = Multicast()
+        self._outsiders = GroupOutsiders(self.name, host, members, self._surroundings)
         self._pinned = Pinned(host, members, self._surroundings)
         self._tunnels = GroupTunnels(host.tunnels, self._surroundings, self._data)
         self._pod_egress = PodEgress(self.name, host.nftables, self._surroundings, self.reconciler)
@@ -138,6 +140,7 @@ class Group:
                 self._settings.remember(memory["settings"])
                 self._shadows.remember(memory.get("routes", ()))
                 self._tunnels.remember(memory.get("tunnels", ()))
+                self._outsiders.remember(memory.get("outsiders", ()))
             obsolete = self._tests.configure(configuration)
             if self.observing:
                 await self._rest()
@@ -172,6 +175,7 @@ class Group:
             "settings": self._settings.memory(),
             "routes": self._shadows.memory(),
             "tunnels": self._tunnels.memory(),
+            "outsiders": self._outsiders.memory(),
         }
 
     def _tell_safely(self, event: Event) -> None:
@@ -211,6 +215,7 @@ class Group:
                 return 0
             if not self.observing and self._settings.note(self._links()):
                 await self._keep_memory()  # of members that came late
+            await self._look_outside()
             installed, nexthops, table, beside, heard_of = await self._read()
             orders = self._orders
             self._tests.read(installed)
@@ -225,7 +230,7 @@ class Group:
                 await self._pinned.refresh()
                 return 0
             self._keep_memory_soon()
-            requests = self._settings.differences(self._links())
+            requests = self._settings.differences(self._links()) + self._outsiders.differences()
             requests += self._tests.differences()
             requests += self._data.differences(installed)
             requests += self._tunnels_differences()
@@ -243,6 +248,13 @@ class Group:
             await self._host.masquerades.refresh()
             await self._pinned.refresh()
             return len(requests) + repaired
+
+    async def _look_outside(self) -> None:
+        """Look for interfaces on the members' link that are no members, and keep what they have before it changes."""
+        await self._host.addresses.refresh()
+        if self._outsiders.look() and not self.observing:
+            self._outsiders.note()
+            await self._keep_memory()
 
     async def withdraw(self, *, restore: bool = False) -> None:
         """Take out of the kernel what this agent put there, and put back what it moved.
@@ -271,7 +283,7 @@ class Group:
             requests += self._tests.withdraw(await self._installed())
             requests += byways.differences(await self._byways(), (), self._surroundings.indexes(), frozenset())
             requests += self._settings.restore(self._links())
-            requests += self._tunnels.withdraw()
+            requests += self._outsiders.restore() + self._tunnels.withdraw()
             self._host.send(requests, expected=TRANSIENT)
             for member in self._leaving():
                 await self._put_back(member)
@@ -534,5 +546,5 @@ class Group:
         versions = pods or set(self._surroundings.sources()[1])
         covered = self._pod_egress.covered(observing=self.observing)
         found += self._host.masquerades.findings(self._surroundings.names(), covered, versions)
-        found += self._pinned.findings()
+        found += self._pinned.findings() + self._outsiders.findings(observing=self.observing)
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]

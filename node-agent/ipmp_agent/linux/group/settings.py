@@ -16,7 +16,7 @@ from ipmp_agent.linux.messages.links import IDENTIFIERS, IFLA_AF_SPEC, IFLA_INET
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from ipmp_agent.linux.messages.links import Link
 
@@ -73,8 +73,9 @@ def _setting(path: Path) -> int | None:
 class InterfaceSettings:
     """The settings of one group's members: what they were, and what they are to be."""
 
-    def __init__(self, counters: Counter[str]) -> None:
+    def __init__(self, counters: Counter[str], guarded: Callable[[int], Mapping[str, int]] = lambda _index: {}) -> None:
         self._counters = counters
+        self._guarded = guarded  # what an interface had before it was guarded, by its index
         self._before: dict[str, tuple[int, dict[str, int]]] = {}  # by member: interface index, values
         self._applied: dict[str, int] = {}  # interface index, by member
 
@@ -99,7 +100,7 @@ class InterfaceSettings:
         """
         new = {key: link for key, link in members.items() if not self._is_noted(key, link)}
         for key, link in new.items():
-            now = dict(link.settings)
+            now = {**dict(link.settings), **self._guarded(link.index)}
             self._before[key] = (link.index, {name: now.get(name, 0) for name in WANTED})
         return bool(new)
 

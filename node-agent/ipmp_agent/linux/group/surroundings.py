@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class GroupSurroundings:
         """Interface indexes of the members that are present and stay, by key."""
         members = self._members.of(self._group).values()
         return {m.key: m.index for m in members if m.index is not None and not m.leaving}
+
+    def own_ipv4(self, key: str) -> IPv4Address | None:
+        """An IPv4 address that a member has now, if any."""
+        return next((each for each in self._tests.present(key) if isinstance(each, IPv4Address)), None)
 
     def is_data(self, address: Address) -> bool:
         """Whether this is a data address of the group."""

@@ -27,6 +27,8 @@ ACCEPT, REJECT = 0x40000, 0
 
 PACKET_TYPE = 0xFFFFF000 + 4  # SKF_AD_OFF + SKF_AD_PKTTYPE
 PACKET_HOST = 0
+INTERFACE_INDEX = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX
+_FAR = 48  # as many of each that a jump, of 255 at most, goes over all of them
 NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF
 _HOP_LIMIT = NETWORK_HEADER + 7
 
@@ -76,6 +78,20 @@ def transitive() -> list[Instruction]:
             ([(LOAD_WORD, 0, 0, 14)], int.from_bytes(frames.TRANSITIVE_MAGIC)),
         ]
     )
+
+
+def sent_by(macs: Sequence[bytes], elsewhere_than: Sequence[int]) -> list[Instruction]:
+    """Frames from these MAC addresses, on any interface but those of these indexes; 48 of each at most."""
+    macs, indexes = macs[:_FAR], elsewhere_than[:_FAR]
+    reject = 1 + len(indexes) + 4 * len(macs)
+    program: list[Instruction] = [(LOAD_WORD, 0, 0, INTERFACE_INDEX)]
+    program += [(JUMP_EQUAL, reject - position - 2, 0, index) for position, index in enumerate(indexes)]
+    for position, mac in enumerate(macs):
+        high, low = int.from_bytes(mac[:2]), int.from_bytes(mac[2:])
+        program += [(LOAD_HALF, 0, 0, 6), (JUMP_EQUAL, 0, 2, high)]
+        program += [(LOAD_WORD, 0, 0, 8), (JUMP_EQUAL, 1 + 4 * (len(macs) - 1 - position), 0, low)]
+    # Order: a MAC address that matches jumps over the rejection, an index that matches jumps onto it.
+    return [*program, (RETURN, 0, 0, REJECT), (RETURN, 0, 0, ACCEPT)]
 
 
 def attach(receiver: socket.socket, program: Sequence[Instruction]) -> None:

@@ -20,9 +20,11 @@ from ipmp_agent.linux.shared.announce import Announcer
 from ipmp_agent.linux.shared.conflicts import ConflictChecks
 from ipmp_agent.linux.shared.devices import Devices
 from ipmp_agent.linux.shared.ethtool import Ethtool
+from ipmp_agent.linux.shared.host_addresses import HostAddresses
 from ipmp_agent.linux.shared.identifiers import Identifiers
 from ipmp_agent.linux.shared.interface_rules import InterfaceRules
 from ipmp_agent.linux.shared.masquerade import Masquerades
+from ipmp_agent.linux.shared.outsiders import Guarded
 from ipmp_agent.linux.shared.probes import ProbeSender
 from ipmp_agent.linux.shared.readers import Readers, at_once
 from ipmp_agent.linux.shared.wire import Wire
@@ -102,6 +104,9 @@ class Host:
         self.masquerades = Masquerades(self.nftables)
         self.interface_rules = InterfaceRules(self.nftables)
         self.devices = Devices()
+        self.addresses = HostAddresses(self.dumper)
+        self.guarded = Guarded()
+        self.heard_on: dict[int, set[bytes]] = {}  # MAC addresses of members, by index of an interface that is none
         self.ports: dict[tuple[str, str], Port] = {}  # by group and member
 
     def close(self) -> None:
