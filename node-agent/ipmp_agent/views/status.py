@@ -44,8 +44,11 @@ OBSTACLES = (
     Reason.EGRESS_ADDRESS_MISSING,
 )
 ADVICE = (Reason.MULTIPATH_HASH_POLICY, Reason.OUTSIDER_ON_LINK)
-"""Which findings belong to which condition; every other is about the kernel. Advice makes none False: the group does
-all it is to do, and could do better on a host that is set up otherwise than hosts are by default."""
+KERNEL = (Reason.ADDRESS_CONFLICT, Reason.FOREIGN_CHANGE, Reason.KERNEL_REFUSED, Reason.SETTINGS_OVERRIDDEN)
+"""Which findings belong to which condition: InterfacesConsistent, ProbesEnabled, HostSuitable (obstacles and advice),
+Programmed. A finding in none of them would be in Programmed, and tests/unit/views/test_findings.py fails. Advice makes
+no condition False: the group does all it is to do, and could do better on a host that is set up otherwise than hosts
+are by default."""
 
 
 def build(view: GroupView, *, now: float, previous: tuple[Condition, ...] = (), generation: int = 0) -> NodeGroupStatus:
