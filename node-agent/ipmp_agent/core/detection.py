@@ -299,18 +299,18 @@ class Detection:
             return
         searching = any(prober.searching for prober in interface.probers.values())
         if searching and interface.cause is Reason.GROUP_FAILED and self._group_failed:
-            return  # nobody answered, and whoever is found next has to
+            return  # nobody answered, so the next target that is found has to
         self._repair(interface, Reason.LINK_UP, now)
 
     def _may_still_be_judged(self, interface: Interface) -> bool:
         """Whether a target, or a test address, may still come for one that had failed when the agent started."""
         if self._doubt_ends == timers.NEVER:
-            return True  # not even all that is there has been told
+            return True  # the kernel's side has not even told all that is there
         wanted = self._configuration.policies.probe_method is not ProbeMethod.DISABLED
         return wanted and any(prober.targets or prober.want_hosts for prober in interface.probers.values())
 
     def _end_doubt(self, now: float) -> None:
-        """Nobody else will be found. If no member works, a link is better than none, probes that were lost or not."""
+        """No further target will be found. If no member works, one with a link is repaired, even if it lost probes."""
         self._doubt_ends = timers.NEVER
         doubted = [interface for interface in self._members if interface.doubted]
         for interface in sorted(doubted, key=lambda each: each.cause is Reason.PROBES_LOST):
@@ -364,7 +364,7 @@ class Detection:
         self._group.tell(reason, f"repair of {interface.name} detected", interface)
         self._group.regained(interface, with_group=with_group)
         if group_had_failed:
-            self.review_all(now)  # routers that were kept although their routes had gone
+            self.review_all(now)  # a failed group kept routers whose routes had gone
 
     def _judge(self, interface: Interface, now: float) -> None:
         if interface.functioning:

@@ -76,11 +76,11 @@ class Multipathing:
         if not self._configured:
             self._configure(self._configuration, now)
         self._detection.tick(now)
-        if not self._may_rest(now):
+        if not self._may_skip_settling(now):
             self._settle(now)
         return self._take_actions()
 
-    def _may_rest(self, now: float) -> bool:
+    def _may_skip_settling(self, now: float) -> bool:
         """Whether a tick that did nothing but probe may leave the rest to the next look, within a detection time."""
         if not self._read or now >= min(self._look_at, self._placement.retry_at, self._recovery.until):
             return False
@@ -88,7 +88,7 @@ class Multipathing:
 
     def next_deadline(self) -> float | None:
         """When tick wants to be called; None: only an event can change anything."""
-        if not self._deadline_known:  # which is asked far more often than it changes
+        if not self._deadline_known:  # the deadline is asked for far more often than it changes
             self._deadline = min(self._detection.next_deadline(), self._placement.retry_at, self._recovery.until)
             self._deadline_known = True
         return self._deadline if self._deadline < timers.NEVER else None
@@ -212,7 +212,7 @@ class Multipathing:
         self._saved.clear()
         if first_time:
             self._detection.all_found(now)
-            self._offline.part_twins(now)
+            self._offline.part_duplicates(now)
             self._recovery.begin(now, self._detection.time.value)
         self._detection.review_all(now)
         self._note_use(standby.settle(self._members))
@@ -273,7 +273,7 @@ class Multipathing:
             return
         if self._read:
             self.gained(interface, reclaim=True)
-        else:  # who is used is settled when all have been found
+        else:  # `_on_kernel_read` settles which members are used, when all have been found
             interface.inactive = saved.inactive
             interface.active_since = saved.active_since
             if saved.claims:
@@ -361,7 +361,7 @@ class Multipathing:
     def _settle(self, now: float) -> None:
         refused: list[Finding] = []
         if self._read:
-            self._offline.release_twins(now)
+            self._offline.release_duplicates(now)
             refused = self._offline.heed_configuration(now)
             self._detection.release_last_link(now)
         self._detection.arrange_transitive(now)
@@ -376,7 +376,7 @@ class Multipathing:
             working = [i.key for i in self._members if i.functioning]
             self._move(moves, self._outbound.changes(active, working, spreading=spreading))
         else:
-            self._placement.rest()
+            self._placement.stop_waiting()
         if now >= self._look_at or any(each not in self._findings for each in refused):
             self._look_at = min(now + self._detection.time.value, *(i.test_addresses_due for i in self._members))
             self._tell_findings([*refused, *consistency.find(self._configuration, self._members)])
@@ -415,7 +415,10 @@ class Multipathing:
         return interface.reason or Reason.FAILOVER
 
     def _move(self, moves: Sequence[Move], outbound: OutboundOrders) -> None:
-        """Move and announce first; but who is left without a way out answers nobody whom an announcement calls."""
+        """Move and announce first. Only where no carrier is left do the carriers come before the announcement.
+
+        The announcement brings packets here, and without a way out nothing would answer them.
+        """
         if moves:
             self.act(MoveAddresses(tuple(moves)))
         if outbound.urgent:
@@ -461,7 +464,7 @@ class Multipathing:
             self._detection.link_changed(interface, event.up, now)
 
     def _on_links_lost(self, event: events.LinksLost, now: float) -> None:
-        """Those in use last: none of the others is called up to take over while it is as dead."""
+        """Members in use come last, so that none of the others, which are as dead, is activated in their place."""
         lost = [self._interfaces[key] for key in event.interfaces if key in self._interfaces]
         for interface in sorted(lost, key=lambda each: each.active):
             self._on_link(events.LinkChanged(interface.key, up=False), now)

@@ -129,9 +129,9 @@ class Offline:
         if heeded and self._asked(interface):
             interface.offline_reasons.add(Reason.CONFIGURED)
         if (saved and saved.twin) or (late and mac_holder(interface, self._members)):
-            self._add_twin(interface)
+            self._add_duplicate(interface)
 
-    def part_twins(self, now: float) -> None:
+    def part_duplicates(self, now: float) -> None:
         """All members have been found: of those with one MAC address leave one online.
 
         In whatever order they were found, it is the one that an earlier run left online, else the first of the
@@ -139,10 +139,10 @@ class Offline:
         """
         for interface in reversed(self._members):
             if interface.present and not interface.offline and mac_holder(interface, self._members):
-                self._add_twin(interface)
+                self._add_duplicate(interface)
                 self._detection.go_offline(interface, Reason.DUPLICATE_MAC, now)
 
-    def _add_twin(self, interface: Interface) -> None:
+    def _add_duplicate(self, interface: Interface) -> None:
         interface.offline_reasons.add(Reason.DUPLICATE_MAC)
         self._group.tell(
             Reason.DUPLICATE_MAC,
@@ -166,7 +166,7 @@ class Offline:
             self._group.tell(Reason.OFFLINE, f"{interface.name} is offline", interface)
         if was_active:
             self._group.lost()
-        self.release_twins(now)
+        self.release_duplicates(now)
 
     def _bring_back(self, interface: Interface, reason: Reason, now: float) -> None:
         interface.offline_reasons.discard(reason)
@@ -181,7 +181,7 @@ class Offline:
         if interface.functioning:
             self._group.gained(interface, reclaim=True)
 
-    def release_twins(self, now: float) -> None:
+    def release_duplicates(self, now: float) -> None:
         """Bring back who had the MAC address of another member and has it alone now."""
         for interface in self._members:
             if Reason.DUPLICATE_MAC in interface.offline_reasons and not mac_holder(interface, self._members):

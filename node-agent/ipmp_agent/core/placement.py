@@ -281,6 +281,6 @@ class Placement:
         moved = self._moved_at.get(address)
         return moved[0] + timers.MOVE_WINDOW if moved and len(moved) == _MOVES_BEFORE_FAILBACK_WAITS else 0.0
 
-    def rest(self) -> None:
+    def stop_waiting(self) -> None:
         """Nothing is to be moved for now, whatever waits."""
         self.retry_at = timers.NEVER
