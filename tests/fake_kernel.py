@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import Action
     from ipmp_agent.core.events import Event
-    from ipmp_agent.core.findings import Finding
+    from ipmp_agent.core.findings import Finding, NotAdopted
     from ipmp_api.types import Address, InterfaceAddress, NodeGroup
 
 T = TypeVar("T")
@@ -81,6 +81,7 @@ class FakeKernel:
         self.calls: list[tuple[str, str]] = []
         self.faults: dict[str, list[Exception]] = {}
         self.found: dict[str, tuple[Finding, ...]] = {}
+        self.alone: dict[str, tuple[NotAdopted, ...]] = {}
         self.silent: set[Address] = set()
         self.routers: frozenset[Address] = frozenset()
         self.is_open = False
@@ -162,6 +163,10 @@ class FakeKernel:
     def findings(self, group: str) -> tuple[Finding, ...]:
         """What `found` says."""
         return self.found.get(group, ())
+
+    def not_adopted(self, group: str) -> tuple[NotAdopted, ...]:
+        """What `alone` says."""
+        return self.alone.get(group, ())
 
     async def close(self) -> None:
         """Close; what is held stays."""

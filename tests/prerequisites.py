@@ -18,6 +18,7 @@ LADDERS = {
         "util-linux": "nsenter and unshare",
         "systemd": "networkd, another owner of interfaces",
         "network-manager": "another owner of interfaces",
+        "keepalived": "another owner of addresses",
         "dbus": "both are spoken to on a bus of their own",
         "user-mode-linux": "another kernel than the running one, as a process",
         "kmod": "loads that kernel's modules",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from ipmp_api import pool_rules, rules
 from ipmp_api.schema import Dictionary, Number, Sequence, Struct, Text, choice
 from ipmp_api.types import (
+    AdoptWhen,
     DeletionPolicy,
     Existing,
     FailureDetection,
@@ -41,6 +42,9 @@ PEERS_MAX = 16
 ASSIGNED_NODES_MAX = 1024
 ASSIGNED_ADDRESSES_MAX = 64
 SOURCE_CIDRS_MAX = 16
+PREFIXES_MAX = 32
+LABELS_MAX = 16
+PROTOCOLS_MAX = 16
 
 _POLICIES = Policies()
 _TARGETS = TargetSources()
@@ -83,11 +87,51 @@ _POD_EGRESS = Struct(
     filled=True,
 )
 _EXISTING = choice(
-    "What becomes of static global addresses that are on the interfaces already, or come there. Adopt: they stay as "
-    "they are, move when their interface fails, and return as they were; those of DHCP or router advertisements are "
-    "refused. Ignore: they are left alone, and those adopted before go back.",
+    "What becomes of static global addresses that the host has on the interfaces. Adopt: they stay as they are, move "
+    "when their interface fails, and return as they were; one that its owner deletes is let go. Those of DHCP, of "
+    "router advertisements and of keepalived are left alone, and so is what adoption does not select. Ignore: all are "
+    "left alone, and those adopted before go back.",
     Existing,
     _POLICIES.existing,
+)
+_ADOPTION = Struct(
+    "Which of the host's addresses are adopted: those that every field lets through. What is not adopted is listed in "
+    "the status, with the reason.",
+    {
+        "when": choice(
+            "Start: those that are there when the group starts, without host addresses (/32, /128) inside the prefix "
+            "of another one of their interface, which VIP daemons lay; later only the first address of a prefix. "
+            "Always: whatever is there or comes, the VIPs of other programs too.",
+            AdoptWhen,
+            _POLICIES.adoption.when,
+        ),
+        "prefixes": Sequence(
+            "The address is in one of these; none: any address.",
+            Text("A CIDR block.", INTERFACE_ADDRESS_MAX, rules=(rules.NETWORK,)),
+            PREFIXES_MAX,
+            unique=True,
+        ),
+        "exclude": Sequence(
+            "The address is in none of these.",
+            Text("A CIDR block.", INTERFACE_ADDRESS_MAX, rules=(rules.NETWORK,)),
+            PREFIXES_MAX,
+            unique=True,
+        ),
+        "labels": Sequence(
+            "The address has one of these labels, as `ip address` shows them, which no IPv6 address has; none: any.",
+            Text("A label, such as eth0:1.", 15),
+            LABELS_MAX,
+            unique=True,
+        ),
+        "protocols": Sequence(
+            "The address has one of these protocol numbers (IFA_PROTO): who laid it. None: any. 18, keepalived's, is "
+            "never adopted.",
+            Number("A protocol number.", 0, 255),
+            PROTOCOLS_MAX,
+            unique=True,
+        ),
+    },
+    filled=True,
 )
 _DELETION_POLICY = choice(
     "What deletion leaves in the kernel. Restore: every address and route where it was found, and nothing else. "
@@ -272,6 +316,7 @@ GROUP_SPEC = Struct(
             "The addresses that move between the members.",
             {
                 "existing": _EXISTING,
+                "adoption": _ADOPTION,
                 "pools": Sequence(
                     "Addresses that the operator gives to nodes.",
                     _POOL,
@@ -391,6 +436,7 @@ NODE_GROUP_SPEC = Struct(
         "tunnels": _TUNNELS,
         "podEgress": _POD_EGRESS,
         "existing": _EXISTING,
+        "adoption": _ADOPTION,
         "deletionPolicy": _DELETION_POLICY,
         "offline": Sequence(
             "Members taken out for maintenance; written by people. The agent refuses, in a condition, what would leave "

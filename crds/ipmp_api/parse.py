@@ -14,6 +14,8 @@ from ipmp_api.types import (
     API_VERSION,
     GROUP_KIND,
     NODE_GROUP_KIND,
+    AddressSelection,
+    AdoptWhen,
     Assignment,
     DataAddress,
     DataAddresses,
@@ -134,6 +136,13 @@ def node_group_spec(group: NodeGroup) -> dict[str, Any]:
         "podEgress": {"sourceCIDRs": [str(network) for network in group.policies.pod_egress]},
         "tunnels": group.policies.tunnels.value,
         "existing": group.policies.existing.value,
+        "adoption": {
+            "when": group.policies.adoption.when.value,
+            "prefixes": [str(network) for network in group.policies.adoption.prefixes],
+            "exclude": [str(network) for network in group.policies.adoption.exclude],
+            "labels": list(group.policies.adoption.labels),
+            "protocols": list(group.policies.adoption.protocols),
+        },
         "deletionPolicy": group.policies.deletion_policy.value,
     }
     if group.offline:
@@ -241,12 +250,23 @@ def _selector(selector: dict[str, Any]) -> LabelSelector:
     )
 
 
+def _adoption(selection: dict[str, Any]) -> AddressSelection:
+    return AddressSelection(
+        when=AdoptWhen(selection["when"]),
+        prefixes=tuple(parse_network(text) for text in selection.get("prefixes", ())),
+        exclude=tuple(parse_network(text) for text in selection.get("exclude", ())),
+        labels=tuple(selection.get("labels", ())),
+        protocols=tuple(selection.get("protocols", ())),
+    )
+
+
 def _policies(spec: dict[str, Any], test_ipv6: TestAddressIPv6, addresses: dict[str, Any]) -> Policies:
     """Read what a group hands down; a field that the API has not yet gets its default."""
     targets, detection = spec["probes"]["targets"], spec["failureDetection"]
     return Policies(
         mode=Mode(spec["mode"]),
         existing=Existing(addresses["existing"]),
+        adoption=_adoption(addresses["adoption"]),
         test_ipv6=test_ipv6,
         probe_method=ProbeMethod(spec["probes"]["method"]),
         targets=TargetSources(

@@ -232,7 +232,7 @@ def _duplicates(node: Sequence, value: list[Any], path: str) -> Iterator[FieldEr
     seen = set()
     for index, item in enumerate(value):
         told_by = item.get(node.key) if node.key and isinstance(item, dict) else item
-        if not isinstance(told_by, str):
+        if not isinstance(told_by, str | int):
             continue  # reported as missing or of the wrong type
         if told_by in seen:
             yield FieldError(f"{path}[{index}]", {node.key: told_by} if node.key else told_by, "", DUPLICATE)

@@ -9,6 +9,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 _T = TypeVar("_T")
 
+NOT_ADOPTED_MAX = 64
+"""Addresses in a status that a group leaves alone."""
+
 LAST_FAILOVERS_MAX = 10
 STATUS_ADDRESSES_MAX = 4160
 STATUS_TARGETS_MAX = 64
@@ -84,6 +87,16 @@ class AddressStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class NotAdoptedStatus:
+    """One address that the host has on a member and that the group leaves alone."""
+
+    address: str
+    interface: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failover:
     """One move of addresses; an interface is absent when the addresses came from, or went to, none."""
 
@@ -102,6 +115,7 @@ class NodeGroupStatus:
     state: str  # ok, degraded, failed
     interfaces: tuple[InterfaceStatus, ...] = ()
     addresses: tuple[AddressStatus, ...] = ()
+    not_adopted: tuple[NotAdoptedStatus, ...] = ()  # at most NOT_ADOPTED_MAX
     failure_detection_time_milliseconds: int | None = None
     last_failovers: tuple[Failover, ...] = ()  # newest first, at most LAST_FAILOVERS_MAX
     conditions: tuple[Condition, ...] = ()

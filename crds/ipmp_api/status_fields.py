@@ -9,7 +9,13 @@ from ipmp_api.fields import (
     NODE_NAME_MAX,
 )
 from ipmp_api.schema import Flag, Node, Number, Sequence, Struct, Text, choice
-from ipmp_api.status import LAST_FAILOVERS_MAX, STATUS_ADDRESSES_MAX, STATUS_TARGETS_MAX, TROUBLED_NODES_MAX
+from ipmp_api.status import (
+    LAST_FAILOVERS_MAX,
+    NOT_ADOPTED_MAX,
+    STATUS_ADDRESSES_MAX,
+    STATUS_TARGETS_MAX,
+    TROUBLED_NODES_MAX,
+)
 from ipmp_api.types import Origin, Role
 
 _COUNT_MAX = 2**31 - 1
@@ -156,6 +162,20 @@ NODE_GROUP_STATUS = Struct(
             ),
             STATUS_ADDRESSES_MAX,
             key="address",
+        ),
+        "notAdopted": Sequence(
+            "Addresses that the host has on the members and that the group leaves alone, the first few.",
+            Struct(
+                "One address.",
+                {
+                    "address": Text("Address with prefix length.", INTERFACE_ADDRESS_MAX),
+                    "interface": Text("The interface that has it.", _INTERFACE_NAME_MAX),
+                    "reason": _REASON,
+                    "message": Text("For people.", 1024, min_length=0),
+                },
+                required=("address", "interface", "reason", "message"),
+            ),
+            NOT_ADOPTED_MAX,
         ),
         "lastFailovers": Sequence(
             "The last moves, newest first.",

@@ -56,6 +56,13 @@ class Existing(StrEnum):
     IGNORE = "Ignore"
 
 
+class AdoptWhen(StrEnum):
+    """Which moment an address must have come in to be adopted."""
+
+    START = "Start"
+    ALWAYS = "Always"
+
+
 class TestAddressIPv6(StrEnum):
     """Where the IPv6 test address of a member comes from."""
 
@@ -153,6 +160,17 @@ class GroupInterface:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressSelection:
+    """Which of the host's addresses are adopted: those that all of these let through."""
+
+    when: AdoptWhen = AdoptWhen.START
+    prefixes: tuple[Network, ...] = ()  # empty: any
+    exclude: tuple[Network, ...] = ()
+    labels: tuple[str, ...] = ()  # of IPv4 addresses; empty: any
+    protocols: tuple[int, ...] = ()  # IFA_PROTO, 0 to 255; empty: any
+
+
+@dataclass(frozen=True, slots=True)
 class DataAddresses:
     """IPMPGroup.spec.dataAddresses."""
 
@@ -194,6 +212,7 @@ class Policies:
 
     mode: Mode = Mode.MANAGE
     existing: Existing = Existing.ADOPT
+    adoption: AddressSelection = field(default_factory=AddressSelection)
     test_ipv6: TestAddressIPv6 = TestAddressIPv6.LINK_LOCAL
     probe_method: ProbeMethod = ProbeMethod.AUTO
     targets: TargetSources = field(default_factory=TargetSources)

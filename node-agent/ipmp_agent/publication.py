@@ -9,7 +9,7 @@ from ipmp_agent.core.reasons import Reason
 
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import Severity
-    from ipmp_agent.core.findings import Finding
+    from ipmp_agent.core.findings import Finding, NotAdopted
     from ipmp_agent.core.snapshot import GroupSnapshot
     from ipmp_api.types import InterfaceAddress, NodeGroup
 
@@ -48,6 +48,7 @@ class GroupView:
     configuration: NodeGroup
     snapshot: GroupSnapshot
     findings: tuple[Finding, ...] = ()
+    not_adopted: tuple[NotAdopted, ...] = ()
     history: tuple[Failover, ...] = ()
     since: dict[str, float] = field(default_factory=dict)  # interface key -> seconds since the epoch
     ready: bool = True  # the kernel has been read and obeys this configuration

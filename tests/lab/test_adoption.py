@@ -264,12 +264,24 @@ def test_a_leased_address_is_left_alone_and_named(host: Lab) -> None:
         assert host.host.holders("198.18.0.14") == ["nic0"]
 
 
-def test_what_the_admin_takes_away_is_back_at_once(host: Lab) -> None:
+def test_what_a_flush_takes_away_is_back_at_once(host: Lab) -> None:
     with Agent(host, manifest(host)) as agent:
         wait_home(agent, "nic0")
         before = agent.dump()
-        host.host.namespace.ip("address", "del", "198.18.32.13/20", "dev", "nic0")
+        host.host.namespace.ip("-4", "address", "flush", "dev", "nic0")
         wait_for(agent.dump, lambda dump: not before.difference(dump), deadline=2, what="all back")
+
+
+def test_an_address_that_its_owner_deletes_is_let_go_and_said_so(host: Lab) -> None:
+    gone = "198.18.32.13"
+    with Agent(host, manifest(host)) as agent:
+        wait_home(agent, "nic0")
+        host.host.namespace.ip("address", "del", f"{gone}/20", "dev", "nic0")
+        agent.wait_for(lambda s: group_view(s).addresses == dict.fromkeys(ALL - {gone}, "nic0"), what="let go")
+        host.host.nic("nic0").unplug()
+        agent.wait_for(lambda s: group_view(s).addresses == dict.fromkeys(ALL - {gone}, "nic1"), what="failover")
+        assert host.host.holders(gone) == []
+        assert f"{gone}/20 was taken away by its owner" in agent.tail()
 
 
 def test_observe_writes_nothing(host: Lab) -> None:

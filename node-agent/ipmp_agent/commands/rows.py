@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ipmp_agent.commands.names import Names
     from ipmp_agent.core.actions import ProbeClosed
     from ipmp_agent.core.events import MacAddress
+    from ipmp_agent.core.findings import NotAdopted
     from ipmp_agent.core.snapshot import AddressSnapshot, InterfaceSnapshot, ProberSnapshot
     from ipmp_agent.publication import GroupView, Publication
     from ipmp_api.types import Address
@@ -45,6 +46,25 @@ class AddressRow:
         keys = snapshot.outbound_ipv4 if self.address.address.version == 4 else snapshot.outbound_ipv6
         active = {interface.interface for interface in snapshot.interfaces if interface.active}
         return [_name(self.group, key) for key in keys if key in active]
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoredRow:
+    """One address of the host on a member that is left alone."""
+
+    group: GroupView
+    address: NotAdopted
+    state: str = "ignored"
+
+    @property
+    def inbound(self) -> str:
+        """The interface that holds it."""
+        return _name(self.group, self.address.interface)
+
+    @property
+    def outbound(self) -> list[str]:
+        """Why it is left alone, where others name the interfaces that send for them."""
+        return [f"({self.address.reason})"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +150,7 @@ def interface_columns(_: Names) -> tuple[Column[InterfaceRow], ...]:
     )
 
 
-def address_columns(names: Names) -> tuple[Column[AddressRow], ...]:
+def address_columns(names: Names) -> tuple[Column[AddressRow | IgnoredRow], ...]:
     """`-a`."""
     return (
         Column("ADDRESS", 26, lambda row: names.of(row.address.address.ip)),
@@ -181,11 +201,11 @@ def interface_rows(publication: Publication) -> Iterator[InterfaceRow]:
             yield InterfaceRow(view, interface)
 
 
-def address_rows(publication: Publication) -> Iterator[AddressRow]:
-    """`-a`."""
+def address_rows(publication: Publication) -> Iterator[AddressRow | IgnoredRow]:
+    """`-a`: the data addresses of each group, then what it leaves alone."""
     for view in publication.groups:
-        for address in view.snapshot.addresses:
-            yield AddressRow(view, address)
+        yield from (AddressRow(view, address) for address in view.snapshot.addresses)
+        yield from (IgnoredRow(view, address) for address in view.not_adopted)
 
 
 def target_rows(publication: Publication) -> Iterator[TargetRow]:
@@ -225,8 +245,18 @@ def interface_json(row: InterfaceRow) -> dict[str, Any]:
     }
 
 
-def address_json(row: AddressRow) -> dict[str, Any]:
+def address_json(row: AddressRow | IgnoredRow) -> dict[str, Any]:
     """One object of `-a --json`."""
+    if isinstance(row, IgnoredRow):
+        return {
+            "address": str(row.address.address),
+            "state": row.state,
+            "group": row.group.snapshot.group,
+            "inbound": row.inbound,
+            "outbound": [],
+            "reason": row.address.reason.value,
+            "message": row.address.message,
+        }
     return {
         "address": str(row.address.address),
         "state": row.state,

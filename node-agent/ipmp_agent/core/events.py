@@ -150,9 +150,10 @@ class AddressAdopted:
 
 @dataclass(frozen=True, slots=True)
 class AddressReleased:
-    """An adopted address is the host's alone again, where it was found."""
+    """An adopted address is the host's alone again."""
 
     address: InterfaceAddress
+    given_up: bool = False  # its owner took it away; else it is where it was found
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ipmp_agent.core.reasons import Reason
+    from ipmp_api.types import InterfaceAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +17,13 @@ class Finding:
     reason: Reason
     message: str  # what is wrong and what to do, with the name of the interface
     interface: str | None = None  # key of the member; None: the group, or the host as a whole
+
+
+@dataclass(frozen=True, slots=True)
+class NotAdopted:
+    """An address that the host has on a member and that the group leaves alone."""
+
+    address: InterfaceAddress
+    interface: str  # the member
+    reason: Reason
+    message: str

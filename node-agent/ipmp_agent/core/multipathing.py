@@ -343,6 +343,9 @@ class Multipathing:
 
     def _on_address_released(self, event: events.AddressReleased, now: float) -> None:
         del now
+        if event.given_up and self._placement.is_adopted(event.address):
+            words = f"{event.address} was taken away by its owner and is not looked after any more"
+            self.tell(Reason.ADDRESS_REMOVED, words, self._interfaces.get(self._placement.holder(event.address) or ""))
         self._placement.release(event.address)
 
     def _on_address_refused(self, event: events.AddressRefused, now: float) -> None:

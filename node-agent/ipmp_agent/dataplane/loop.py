@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import Action, Order
     from ipmp_agent.core.events import Event, StateRestored
-    from ipmp_agent.core.findings import Finding
+    from ipmp_agent.core.findings import Finding, NotAdopted
     from ipmp_agent.dataplane.running import Core
     from ipmp_agent.disk.recording import Entry
     from ipmp_agent.measurements import Measurements
@@ -98,6 +98,9 @@ class Kernel(Protocol):
 
     def findings(self, group: str) -> tuple[Finding, ...]:
         """What people should know of the kernel's part."""
+
+    def not_adopted(self, group: str) -> tuple[NotAdopted, ...]:
+        """The addresses that the host has on the members and that the group leaves alone."""
 
     @property
     def counters(self) -> dict[str, int]:
@@ -384,7 +387,7 @@ class DataPlane:
         now, wall = self._loop.time(), self._wall()
         for group in self.groups.values():
             if group.released:
-                group.found(self.kernel.findings(group.name))
+                group.found(self.kernel.findings(group.name), self.kernel.not_adopted(group.name))
         self.publication = Publication(
             monotonic=now,
             time=wall,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import Action, Move
     from ipmp_agent.core.events import Event, StateRestored
-    from ipmp_agent.core.findings import Finding
+    from ipmp_agent.core.findings import Finding, NotAdopted
     from ipmp_agent.core.snapshot import GroupSnapshot
     from ipmp_agent.disk.recording import Entry
     from ipmp_agent.measurements import GroupMeasurements
@@ -79,6 +79,7 @@ class RunningGroup:
         self._held: list[Event] | None = []  # events that wait until the kernel has been read; None: released
         self._ready = False
         self._findings: tuple[Finding, ...] = ()
+        self._not_adopted: tuple[NotAdopted, ...] = ()
         self._on_trial = False
         self._undone = ""
         self._not_before = 0.0  # no tick before: the last one failed
@@ -143,9 +144,10 @@ class RunningGroup:
         """
         self._undone, self._on_trial = undone, on_trial
 
-    def found(self, findings: tuple[Finding, ...]) -> None:
-        """Take what the kernel's side has found."""
+    def found(self, findings: tuple[Finding, ...], not_adopted: tuple[NotAdopted, ...]) -> None:
+        """Take what the kernel's side has found, and which addresses of the host it leaves alone."""
         self._findings = findings
+        self._not_adopted = not_adopted
 
     # --- the core
 
@@ -246,6 +248,7 @@ class RunningGroup:
             configuration=self._configuration,
             snapshot=snapshot,
             findings=self._findings,
+            not_adopted=self._not_adopted,
             history=tuple(self.history),
             since=since,
             ready=self._ready,

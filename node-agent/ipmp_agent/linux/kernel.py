@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import Order
     from ipmp_agent.core.events import Event
-    from ipmp_agent.core.findings import Finding
+    from ipmp_agent.core.findings import Finding, NotAdopted
     from ipmp_agent.linux.messages.netlink import Message
     from ipmp_api.types import Address, NodeGroup
 
@@ -178,6 +178,10 @@ class Kernel:
     def findings(self, group: str) -> tuple[Finding, ...]:
         """What stands against a group on this host, now."""
         return tuple(self._groups[group].findings())
+
+    def not_adopted(self, group: str) -> tuple[NotAdopted, ...]:
+        """The addresses that the host has on the members and that a group leaves alone, now."""
+        return self._groups[group].not_adopted
 
     # -- the host's own view ----------------------------------------------------------------------------------------
 

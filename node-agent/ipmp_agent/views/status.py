@@ -12,6 +12,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import GroupState, ProbeWord, TargetMode, TargetState
 from ipmp_api.status import (
     LAST_FAILOVERS_MAX,
+    NOT_ADOPTED_MAX,
     STATUS_ADDRESSES_MAX,
     STATUS_TARGETS_MAX,
     AddressStatus,
@@ -19,6 +20,7 @@ from ipmp_api.status import (
     Failover,
     InterfaceStatus,
     NodeGroupStatus,
+    NotAdoptedStatus,
     TargetStatus,
     set_condition,
 )
@@ -40,6 +42,8 @@ OBSTACLES = (
     Reason.PROGRAM_PINNED,
     Reason.FIREWALL_PINNED,
     Reason.DHCP_MANAGED,
+    Reason.PEER_ADDRESS,
+    Reason.DUPLICATE_ADDRESS,
     Reason.MASQUERADED,
     Reason.EGRESS_ADDRESS_MISSING,
 )
@@ -65,6 +69,10 @@ def build(view: GroupView, *, now: float, previous: tuple[Condition, ...] = (), 
         state=snapshot.state.value,
         interfaces=tuple(_interface(interface, names[interface.interface], view) for interface in snapshot.interfaces),
         addresses=tuple(_address(address, names) for address in snapshot.addresses[:STATUS_ADDRESSES_MAX]),
+        not_adopted=tuple(
+            NotAdoptedStatus(str(n.address), names.get(n.interface, n.interface), n.reason.value, n.message)
+            for n in view.not_adopted[:NOT_ADOPTED_MAX]
+        ),
         failure_detection_time_milliseconds=round(snapshot.detection_time * 1000),
         last_failovers=tuple(_failover(one, names) for one in reversed(view.history))[:LAST_FAILOVERS_MAX],
         conditions=with_times(conditions(view), now=now, previous=previous, generation=generation),

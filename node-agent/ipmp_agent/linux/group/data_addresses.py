@@ -60,6 +60,8 @@ class DataAddresses:
         self._adopted: set[InterfaceAddress] = set()
         self._lengths: dict[InterfaceAddress, InterfaceAddress] = {}  # found with another prefix length than configured
         self._remembered: dict[InterfaceAddress, str] = {}  # where an earlier run had its own
+        self.doubted: frozenset[Address] = frozenset()  # adopted ones that are gone, and it is not known yet why
+        self._swept: set[Address] = set()  # adopted ones that are gone against their owner's will, and are put back
         self._retries: dict[InterfaceAddress, asyncio.TimerHandle] = {}
 
     # -- configuration and memory ------------------------------------------------------------------------------------
@@ -71,8 +73,11 @@ class DataAddresses:
         for address in list(self._adopted):
             if address.ip in configured:
                 self._name(address, configured[address.ip])
-            elif not self.adoption.may_live_on(self._foreign[address][0]):
+            elif not self.adoption.keeps(*self._foreign[address]):
+                adopting = self.adoption.may_live_on(self._foreign[address][0])
                 self._let_go(address)
+                if adopting:  # if not, the core knows by itself
+                    self._sink(AddressReleased(address))
         self._configured = configured | {address.ip: address for address in self._foreign if address in self._adopted}
         for address in list(self._retries):
             if address.ip not in self._configured:
@@ -94,6 +99,7 @@ class DataAddresses:
     def _let_go(self, address: InterfaceAddress) -> None:
         """Adopt an address no more: what is not at its home is brought there by the next comparison."""
         self._adopted.discard(address)
+        self._swept.discard(address.ip)
         self.held.discard(address)
         self._host.announcer.cancel([address])
         self._configured.pop(address.ip, None)
@@ -105,17 +111,19 @@ class DataAddresses:
         return {
             "placement": {str(address): key for address, key in self.placement.items() if address in self.held},
             "foreign": {str(a): {"member": key, "message": body.hex()} for a, (key, body) in self._foreign.items()},
+            "looked_at": self.adoption.memory(),
         }
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take over what an earlier run remembered."""
+        self.adoption.remember(memory.get("looked_at", ()))
         for text, original in memory.get("foreign", {}).items():
             found = ip_interface(text)
             address = self._configured.get(found.ip, found)
             self._foreign[address] = (original["member"], bytes.fromhex(original["message"]))
             if address != found:
                 self._lengths[address] = found
-            elif found.ip not in self._configured and self.adoption.may_live_on(original["member"]):
+            elif found.ip not in self._configured and self.adoption.keeps(*self._foreign[address]):
                 self._adopt(found)
         known = {str(address): address for address in self._configured.values()}
         for text, key in memory.get("placement", {}).items():
@@ -139,9 +147,14 @@ class DataAddresses:
                         self._found(address, key, each)
         self._remembered.clear()
         self._look_home(installed)
+        by_ip = {address.ip: address for address in self._foreign}
         going = {a.ip for a, (home, _) in self._foreign.items() if not self._may_stay_away(home)}
-        for key, each in self.adoption.choose(installed, lambda address: self.is_data(address) or address in going):
-            known = next((a for a in self._foreign if a.ip == each.address.ip), each.address)
+        homes: dict[str, list[InterfaceAddress]] = {}
+        for address, (its_home, _) in self._foreign.items():
+            homes.setdefault(its_home, []).append(address)
+        chosen = self.adoption.choose(installed, lambda address: self.is_data(address) or address in going, homes)
+        for key, each in chosen:
+            known = by_ip.get(each.address.ip, each.address)
             home, _ = self._foreign.get(known, (None, b""))
             if home is None and each.borrowed:
                 log.warning("%s was moved to %s by an agent whose memory is lost: that is its home now", known, key)
@@ -194,11 +207,41 @@ class DataAddresses:
             return False
         here = self.placement.get(address) == member.key
         if kind == netlink.RTM_DELADDR:
-            return here and address in self.held
+            return here and address in self.held and address not in self._adopted
         if address not in self.held or (here and address in self._adopted):
             self._changed(set(), set())
             return False
         return not here
+
+    # -- what becomes of adopted addresses that are gone ---------------------------------------------------------------
+
+    def is_wanted(self, key: str, address: Address) -> bool:
+        """Whether a data address is to be on this member, as far as anybody has ordered."""
+        found = self._configured.get(address)
+        return found is not None and found in self.held and self.placement.get(found) == key
+
+    def is_adopted(self, address: Address) -> bool:
+        """Whether this is an address of the host that is taken care of."""
+        return self._configured.get(address) in self._adopted
+
+    def swept(self, address: Address) -> None:
+        """An adopted address is gone by accident: the next comparison puts it back."""
+        self._swept.add(address)
+
+    def unexplained(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[tuple[str, Address]]:
+        """The adopted addresses that are missing where they are to be, with the members; of those put back, none."""
+        present = {(key, each.address.ip) for key, found in installed.items() for each in found}
+        found = [(key, a.ip) for a in self._adopted if (key := self.placement.get(a)) is not None and key in installed]
+        self._swept -= {ip for key, ip in found if (key, ip) in present}
+        return [(key, ip) for key, ip in found if (key, ip) not in present and ip not in self._swept]
+
+    def give_up(self, address: Address) -> None:
+        """Its owner took an adopted address away: it is not looked after any more, and goes nowhere again."""
+        adopted = self._configured[address]
+        self.adoption.given_up(self._foreign[adopted][0], address)
+        self._let_go(adopted)
+        self._foreign.pop(adopted, None)
+        self._sink(AddressReleased(adopted, given_up=True))
 
     # -- the fast path -----------------------------------------------------------------------------------------------
 
@@ -359,7 +402,8 @@ class DataAddresses:
     def holder(self, address: Address) -> str | None:
         """The member that has a data address, and is there."""
         configured = self._configured.get(address)
-        key = self.placement.get(configured) if configured is not None and configured in self.held else None
+        here = configured is not None and configured in self.held and address not in self.doubted
+        key = self.placement.get(configured) if configured is not None and here else None
         return key if self._index(key) is not None else None
 
     def has_any(self, key: str, version: int) -> bool:
@@ -392,7 +436,9 @@ class DataAddresses:
         present = {(key, each.address.ip) for key, found in installed.items() for each in found}
         for wanted in [*(a for a in self._foreign if a in self.held), *(self.held - self._foreign.keys())]:
             key = self.placement.get(wanted)
-            if key is not None and key in installed and (key, wanted.ip) not in present:
+            if key is None or key not in installed or (key, wanted.ip) in present:
+                continue
+            if wanted not in self._adopted or wanted.ip in self._swept:
                 requests += self._add(wanted, key)
         returned = self._returns(present)
         for key, index, each in self._on_members(installed):

@@ -50,6 +50,10 @@ class _Key(NamedTuple):
     protocol: int
 
 
+_READS = 2
+"""Looks at the table after an address was let go that heed it: the first may have begun before."""
+
+
 @dataclass(slots=True, eq=False)
 class _Foreign:
     """One route."""
@@ -80,6 +84,8 @@ class ForeignRoutes:
         self._rank = itertools.count()
         self._left: set[str] = set()  # members that addresses left since the last look at the table
         self._moved: set[bytes] = set()
+        self.undecided: set[str] = set()  # members of which it is not known yet whether an address was given up
+        self._disowned: dict[tuple[str, bytes], int] = {}  # members and addresses let go, for so many more looks
         self._members_of: dict[tuple[int, ...], dict[int, str] | None] = {}  # by the interfaces of a route
 
     # -- memory -------------------------------------------------------------------------------------------------------
@@ -142,6 +148,24 @@ class ForeignRoutes:
         self._left |= members
         self._moved |= {address.packed for address in addresses}
 
+    def disown(self, member: str, address: Address) -> set[Prefix]:
+        """Forget the routes that went with an address that its owner took off a member; returns the destinations."""
+        self._disowned[member, address.packed] = _READS
+        left = [each for each in self._all() if each.missing and self._is_disowned(each)]
+        for each in left:
+            self._by_members[each.route.destination].remove(each)
+            self._count(each, -1)
+        return {each.route.destination for each in left}
+
+    def _is_disowned(self, each: _Foreign) -> bool:
+        """Whether a route went with an address of its own, or with the last IPv4 one of its member, that was let go."""
+        return any(
+            each.route.version == (4 if len(address) == 4 else 6)
+            and member in each.members.values()
+            and (each.route.source == address or (each.route.source is None and len(address) == 4))
+            for member, address in self._disowned
+        )
+
     # -- what the kernel has ------------------------------------------------------------------------------------------
 
     def read(self, found: Iterable[Route]) -> set[Prefix]:
@@ -168,6 +192,7 @@ class ForeignRoutes:
         self._elsewhere = elsewhere
         self._left.clear()
         self._moved.clear()
+        self._disowned = {each: reads - 1 for each, reads in self._disowned.items() if reads > 1}
         if changed:
             self._gateways = {}
             for each in self._all():
@@ -199,7 +224,7 @@ class ForeignRoutes:
                     continue
                 if not gone.missing:
                     changed.add(destination)
-                    gone.missing = went_along(gone)
+                    gone.missing = went_along(gone) and not self._is_disowned(gone)
                 if gone.missing:
                     self._by_members.setdefault(destination, []).append(gone)
         return changed
@@ -344,6 +369,8 @@ class ForeignRoutes:
         for each in self._all() if among is None else among:
             # Connected routes come back with their address, by the kernel's own hand.
             if not each.missing or each.route.protocol == RTPROT_KERNEL:
+                continue
+            if refuges is None and not self.undecided.isdisjoint(each.members.values()):
                 continue
             keys = {index: (refuges or {}).get(key, key) for index, key in each.members.items()}
             members = {index: self._around.member(key) for index, key in keys.items()}

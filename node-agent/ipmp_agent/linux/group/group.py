@@ -17,6 +17,7 @@ from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group import byways, settings
 from ipmp_agent.linux.group.data_addresses import DataAddresses
+from ipmp_agent.linux.group.departures import Departures
 from ipmp_agent.linux.group.multicast import Multicast
 from ipmp_agent.linux.group.outsiders import GroupOutsiders
 from ipmp_agent.linux.group.pinned import Pinned
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import Order
     from ipmp_agent.core.events import Event
+    from ipmp_agent.core.findings import NotAdopted
     from ipmp_agent.linux.messages.addresses import InstalledAddress
     from ipmp_agent.linux.messages.links import Link
     from ipmp_agent.linux.messages.routes import Nexthop, Route
@@ -96,6 +98,7 @@ class Group:
         self._members = members
         self._sink = partial(sink, self.name)
         self.reconciler = Reconciler(self.name, self.reconcile)
+        self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._orders = 0  # that changed the kernel
         self._news = 0  # of what a comparison reads
@@ -103,9 +106,12 @@ class Group:
         self._secure: Callable[[], Awaitable[None]]
         self._keeping: asyncio.Task[None] | None = None
         self._kept: list[bytes] = []  # routes that the memory holds
+        self._unkept = False  # whether it holds addresses that were given up
         self._untold: list[AddressAdopted] = []  # until the memory is safe
         self._data = DataAddresses(self.name, host, members, self._tell_safely, self._addresses_changed)
         self._tests = TestAddresses(self.name, host, members, self._sink)
+        self._departures = Departures()
+        self._judging: asyncio.TimerHandle | None = None
         self._settings = InterfaceSettings(host.counters, host.guarded.before)
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
         self._multicast = Multicast()
@@ -186,20 +192,21 @@ class Group:
             self._sink(event)
 
     async def _keep_memory(self) -> None:
-        untold, self._untold = self._untold, []
+        untold, self._untold, self._unkept = self._untold, [], False
         self._kept = self._shadows.at_stake()
         await self._secure()
         for event in untold:
             if self._data.adopts(event.address):
                 self._sink(event)
 
-    def _keep_memory_soon(self) -> None:
+    def _keep_memory_soon(self, *, changed: bool = False) -> None:
+        self._unkept = self._unkept or changed
         if self._keeping is None and not self.observing and self._data.adoption.enabled:
-            self._keeping = asyncio.get_running_loop().create_task(self._keep_memory_while_it_changes())
+            self._keeping = self._loop.create_task(self._keep_memory_while_it_changes())
             self._keeping.add_done_callback(self._kept_memory)
 
     async def _keep_memory_while_it_changes(self) -> None:
-        while self._untold or self._kept != self._shadows.at_stake():
+        while self._untold or self._unkept or self._kept != self._shadows.at_stake():
             await self._keep_memory()
             await asyncio.sleep(MEMORY_PAUSE)
 
@@ -232,6 +239,7 @@ class Group:
             self._keep_memory_soon()
             requests = self._settings.differences(self._links()) + self._outsiders.differences()
             requests += self._tests.differences()
+            self._notice_missing(installed)
             requests += self._data.differences(installed)
             requests += self._tunnels_differences()
             members = self._surroundings.indexes()
@@ -290,6 +298,8 @@ class Group:
             self._host.send(self._shadows.settle(await self._routes()), expected=TRANSIENT)
 
     async def _close(self) -> None:
+        if self._judging is not None:
+            self._judging.cancel()
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
@@ -452,9 +462,14 @@ class Group:
     def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:
         """An address of a member came or went; returns whether the kernel is not as it should be."""
         self._news += 1
+        stood = self._tests.standing(member.key)
         missing = self._tests.heard(kind, each, member.key)
         taken = self._data.heard(kind, each, member)
         missing = taken or missing
+        if kind == netlink.RTM_NEWADDR:
+            self._departures.returned(each.address.ip)
+        elif not self.observing:
+            self._departed(member.key, each.address.ip, stood, ours=missing)
         if taken and kind == netlink.RTM_DELADDR:
             # It is put back, and the routes that went with it.
             self._shadows.endanger({member.key}, {each.address.ip})
@@ -466,6 +481,56 @@ class Group:
             self.reconciler.soon()
             return False
         return missing
+
+    # -- whose address it is -----------------------------------------------------------------------------------------
+
+    def _departed(self, key: str, address: Address, stood: set[Address], *, ours: bool) -> None:
+        """Somebody took an address off a member, perhaps we: what is not to be there any more is none's loss."""
+        if self._data.is_data(address) and not self._data.is_wanted(key, address):
+            return
+        adopted = self._data.is_adopted(address)
+        if adopted:
+            self._shadows.endanger({key}, {address})
+        ours = ours or address.is_link_local
+        self._departures.deleted(key, address, stood, self._loop.time(), ours=ours, adopted=adopted)
+        self._judge()
+
+    def _notice_missing(self, installed: Mapping[str, list[InstalledAddress]]) -> None:
+        """Have those judged that are gone though nobody told."""
+        for key, address in self._data.unexplained(installed):
+            if address not in self._data.doubted:
+                stood = {each.address.ip for each in installed[key] if each.scope == netlink.RT_SCOPE_UNIVERSE}
+                self._departed(key, address, {address, *stood}, ours=False)
+
+    def _judge(self) -> None:
+        """Put back what was swept away, and give up what its owner took."""
+        for verdict in self._departures.judge(self._loop.time()):
+            gone = [each for each in verdict.addresses if self._data.is_wanted(verdict.member, each)]
+            if verdict.swept or not self._works(verdict.member):
+                for address in gone:
+                    self._data.swept(address)
+                self.reconciler.changed()
+                continue
+            for address in gone:
+                log.info("%s: %s was taken off %s by its owner", self.name, address, verdict.member)
+                self._data.give_up(address)
+                self._shadows.disown(verdict.member, address)
+            self._keep_memory_soon(changed=True)
+            self.reconciler.soon()
+        self._data.doubted = self._departures.waiting
+        self._shadows.wait_for_verdict(self._departures.members)
+        if self._judging is not None:
+            self._judging.cancel()
+        due = self._departures.due
+        self._judging = self._loop.call_at(due, self._judge) if due is not None else None
+
+    def _works(self, key: str) -> bool:
+        """Whether a member is there and has its link: if not, the kernel takes addresses along."""
+        member = self._members.of(self.name).get(key)
+        if member is None or member.index is None or member.carrier is None:
+            return False
+        link = self._host.link(member.index)
+        return link is not None and link.carrier and not member.carrier.is_lost()
 
     def _addresses_changed(self, left: set[str], addresses: set[Address]) -> None:
         self._shadows.endanger(left, addresses)
@@ -518,6 +583,11 @@ class Group:
             self._sink(ProbeNotSent(order.interface, order.family, order.sequence, errno.ENODEV))
         else:
             port.sender.send(order)
+
+    @property
+    def not_adopted(self) -> tuple[NotAdopted, ...]:
+        """The addresses that the host has on the members and that are left alone."""
+        return self._data.adoption.left_alone
 
     # -- findings ----------------------------------------------------------------------------------------------------
 

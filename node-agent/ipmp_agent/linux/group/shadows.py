@@ -110,6 +110,14 @@ class Shadows:
         """Addresses left these members: the kernel takes routes along without telling."""
         self._foreign.endanger(members, addresses)
 
+    def wait_for_verdict(self, members: set[str]) -> None:
+        """Of these members it is not known yet whether addresses were given up, and the routes with them."""
+        self._foreign.undecided = members
+
+    def disown(self, member: str, address: Address) -> None:
+        """The owner of an address took it off a member: what went with it is not put back."""
+        self._doubtful |= self._foreign.disown(member, address)
+
     # -- what the kernel has -----------------------------------------------------------------------------------------
 
     def read(self, found: Sequence[Route]) -> None:

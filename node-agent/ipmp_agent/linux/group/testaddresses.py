@@ -131,6 +131,12 @@ class TestAddresses:
         known = self._by_member.get(key)
         return known.present if known is not None else ()
 
+    def standing(self, key: str) -> set[Address]:
+        """The addresses of a member that reach beyond the link, whoever's they are."""
+        known = self._by_member.get(key)
+        found = known.present.values() if known is not None else ()
+        return {each.address.ip for each in found if each.scope == netlink.RT_SCOPE_UNIVERSE}
+
     def has_link_local(self, key: str) -> bool:
         """Whether a member has an IPv6 link-local address that can be used."""
         known = self._by_member.get(key)

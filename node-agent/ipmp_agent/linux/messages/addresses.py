@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 3, 6, 8, 11
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
 IFA_F_TEMPORARY, IFA_F_MANAGETEMPADDR, IFA_F_NOPREFIXROUTE = 0x01, 0x100, 0x200
-IFAPROT_KERNEL_RA, IFAPROT_KERNEL_LL = 2, 3
+IFAPROT_KERNEL_RA, IFAPROT_KERNEL_LL, IFAPROT_KEEPALIVED = 2, 3, 18
 
 _ADDRESS_MESSAGE = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 BORROWED = netlink.OWNER + 1
@@ -56,6 +56,17 @@ class InstalledAddress:
         """Whether it is one end of a point-to-point link."""
         found = netlink.attributes(self.body, _ADDRESS_MESSAGE.size)
         return IFA_LOCAL in found and found.get(IFA_ADDRESS, found[IFA_LOCAL]) != found[IFA_LOCAL]
+
+    @property
+    def label(self) -> str:
+        """The label of an IPv4 address; empty for IPv6, which has none."""
+        found = netlink.attributes(self.body, _ADDRESS_MESSAGE.size).get(IFA_LABEL, b"")
+        return found.partition(b"\0")[0].decode(errors="replace")
+
+    @property
+    def duplicate(self) -> bool:
+        """Found to be another host's by the kernel's duplicate detection."""
+        return bool(self.flags & IFA_F_DADFAILED)
 
     @property
     def usable(self) -> bool:
