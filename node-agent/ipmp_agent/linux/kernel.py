@@ -274,7 +274,8 @@ class Kernel:
         group = self._groups.get(member.group)
         if group is None:
             return
-        group.reconciler.link_changed()
+        if member.index is None:
+            group.reconciler.link_changed()
         group.member_changed(member)
         if member.index is not None:
             group.reconciler.soon()

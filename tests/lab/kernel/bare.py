@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from typing import TYPE_CHECKING, Self
@@ -66,6 +67,14 @@ class Wire:
 
     def send(self, frame: bytes) -> None:
         self._socket.send(frame)
+
+    def heard(self) -> list[bytes]:
+        """The ARP frames that come within 50 ms."""
+        found = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                found.append(self._socket.recv(2048))
+        return found
 
     def who_has(self, address: IPv4Address, sender: IPv4Address, patience: float = 0.5) -> set[str]:
         """Ask, as `sender`, for an address; returns the MACs of all who answer within `patience` seconds."""

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from functools import partial
 from ipaddress import ip_interface
+from operator import eq
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ipmp_agent.core.actions import Announce
-from ipmp_agent.core.events import InterfaceFound
+from ipmp_agent.core.events import InterfaceFound, TestAddressChanged
+from ipmp_agent.linux.messages import frames
+from ipmp_agent.linux.shared import neighbors
 from ipmp_api.types import Mode
 from tests.lab import Form, Sniffer, wait_for
-from tests.lab.kernel.running import kernel_group, moves, place
+from tests.lab.kernel.bare import Wire, known_mac
+from tests.lab.kernel.running import GROUP, kernel_group, moves, place, with_tests
 
 if TYPE_CHECKING:
-    from tests.lab import Lab
+    from tests.lab import Lab, Namespace
     from tests.lab.kernel.running import RunningKernel
 
 V4, V6 = ip_interface("198.18.0.10/32"), ip_interface("2001:db8:0:1::10/128")
@@ -68,6 +76,27 @@ def test_addresses_are_announced_anew_when_the_mac_of_their_member_changes(lab: 
         sniffer.wait_announced(str(V4.ip), "02:00:00:00:55:01")
 
 
+def test_test_addresses_are_announced_where_they_are_ready_to_probe_from(lab: Lab, kernel: RunningKernel) -> None:
+    """After an exchange of names, or of a NIC, targets would answer to where they were before."""
+    configuration = kernel_group(*with_tests("198.18.0.101/24", "198.18.0.102/24"))
+    kernel.configure(configuration)
+    kernel.await_event(TestAddressChanged, lambda e: str(e.address) == "198.18.0.102")
+    host, first, second = lab.host.namespace, lab.host.nic("nic0").mac, lab.host.nic("nic1").mac
+    with Sniffer(lab.peer(0).namespace) as sniffer:
+        host.batch(
+            [
+                "link set nic0 name spare",
+                "link set nic1 name nic0",
+                "link set spare name nic1",
+                "link set nic0 mtu 1400",
+            ]
+        )
+        sniffer.wait_announced("198.18.0.101", second)
+        sniffer.wait_announced("198.18.0.102", first)
+        host.ip("link", "set", "nic1", "address", "02:00:00:00:55:01")
+        sniffer.wait_announced("198.18.0.102", "02:00:00:00:55:01")
+
+
 def test_a_group_that_only_observes_any_more_announces_nothing(lab: Lab, kernel: RunningKernel) -> None:
     """Who takes over by hand may have the address elsewhere."""
     kernel.configure(kernel_group(addresses=(V4,)))
@@ -79,6 +108,82 @@ def test_a_group_that_only_observes_any_more_announces_nothing(lab: Lab, kernel:
     kernel.await_event(InterfaceFound, lambda found: found.mac == "02:00:00:00:55:01")
     time.sleep(SCHEDULE[2])
     assert kernel.call(lambda k: k.counters["announcements_sent"]) == sent
+
+
+NO_GRATUITOUS_ARP = """
+table bridge security {
+    chain forward {
+        type filter hook forward priority 0
+        arp saddr ip 198.18.0.10 arp daddr ip 198.18.0.10 drop
+        arp operation reply arp saddr ip 198.18.0.10 ether daddr ff:ff:ff:ff:ff:ff drop
+        icmpv6 type nd-neighbor-advert ip6 daddr ff02::1 drop
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("who", ["switches", "neighbours"])
+def test_neighbours_follow_a_move_where_gratuitous_announcements_are_not_heeded(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """Some switches drop them, some hosts and routers ignore them: an ordinary question is heeded by all."""
+    monkeypatch.setattr(neighbors, "PAUSE", 0.0)
+    host, peers = lab.host.namespace, [lab.peer(0).namespace, lab.peer(1).namespace]
+    if who == "switches":
+        for switch in lab.switches:
+            switch.namespace.run("nft", "-f", "-", text=NO_GRATUITOUS_ARP)
+    else:
+        for peer in peers:
+            peer.sysctl({"ipv4/conf/eth0/drop_gratuitous_arp": 1, "ipv6/conf/eth0/drop_unsolicited_na": 1})
+    kernel.configure(kernel_group(addresses=(V4, V6)))
+    place(lab, kernel, V4, V6)
+    host.batch(["route add 198.18.0.0/24 dev nic0", "route add 2001:db8:0:1::/64 dev nic0"])
+    for peer in peers:
+        for address in (V4, V6):
+            talk(peer, str(address.ip))
+    before, after = lab.host.nic("nic0").mac, lab.host.nic("nic1").mac
+    moved = (str(V4.ip), str(V6.ip))
+    wait_for(lambda: {known_mac(peer, address) for peer in peers for address in moved}, partial(eq, {before}))
+    wait_for(lambda: [known_mac(host, ip, "nic0") for n in (0, 1) for ip in (lab.peer(n).ipv4, lab.peer(n).ipv6)], all)
+    kernel.run(lambda k: k.reconcile(GROUP))
+    time.sleep(1.1)  # a neighbour heeds nothing within a second of the last change
+    lab.host.nic("nic0").unplug()  # with which the kernel forgets whom it knew there
+    kernel.perform(moves(V4, V6, source="nic0", destination="nic1"), Announce("nic1", (V4, V6)))
+    wait_for(
+        lambda: {(peer.name, address): known_mac(peer, address) for peer in peers for address in moved},
+        lambda known: set(known.values()) == {after},
+        deadline=1.0,
+    )
+
+
+def talk(namespace: Namespace, target: str) -> None:
+    """Say something to a host that answers, if only that nobody listens."""
+    with namespace.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM) as speaker:
+        speaker.sendto(b"hello", (target, 9))
+
+
+def test_questions_are_bounded_where_many_addresses_move_together(lab: Lab, kernel: RunningKernel) -> None:
+    many = tuple(ip_interface(f"198.18.{i // 200 + 1}.{i % 200 + 1}/32") for i in range(100))
+    lab.host.namespace.batch(f"address add {address} dev nic0" for address in many)
+    for i in range(30):
+        lab.host.namespace.ip(
+            "neigh", "add", f"198.18.0.{i + 2}", "lladdr", f"02:00:00:00:88:{i:02x}", "dev", "nic0", "nud", "reachable"
+        )
+    kernel.configure(kernel_group(addresses=many))
+    with Wire(lab.peer(0).only) as wire:
+        kernel.perform(moves(*many, source="nic0", destination="nic1"), Announce("nic1", many))
+        end = time.monotonic() + 1.1
+        heard = []
+        while time.monotonic() < end:
+            heard += wire.heard()
+    asked = [frame for frame in heard if frame[28:32] != frame[38:42] and frame[6:12] == mac_of(lab, "nic1")]
+    to_all = [frame for frame in asked if frame[:6] == frames.BROADCAST]
+    assert {frame[28:32] for frame in to_all} == {address.ip.packed for address in many}
+    assert len(to_all) == len(many)
+
+
+def mac_of(lab: Lab, nic: str) -> bytes:
+    return frames.mac_bytes(lab.host.nic(nic).mac)
 
 
 def test_announcements_keep_their_schedule_and_end_with_it(lab: Lab, kernel: RunningKernel) -> None:
@@ -108,14 +213,14 @@ def test_every_address_is_announced_once_before_any_is_repeated_and_the_pace_hol
     lab.host.namespace.batch(f"address add {address} dev nic0" for address in many)
     kernel.configure(kernel_group(addresses=many))
     mac, first_round = lab.host.nic("nic1").mac, 2 * len(many)
+    order = [str(address.ip) for address in many]
     with Sniffer(lab.peer(0).namespace) as sniffer:
         kernel.perform(moves(*many, source="nic0", destination="nic1"), Announce("nic1", many))
         heard = wait_for(
-            lambda: [one for one in list(sniffer.heard) if one.gratuitous and one.mac == mac],
+            lambda: [one for one in list(sniffer.heard) if one.gratuitous and one.mac == mac and one.address in order],
             lambda seen: len(seen) > first_round,
             interval=0.2,
         )
-    order = [str(address.ip) for address in many]
     assert [one.address for one in heard[:first_round]] == order * 2
     assert [one.form for one in heard[:first_round]] == [Form.ARP_REQUEST] * len(many) + [Form.ARP_REPLY] * len(many)
     took = heard[first_round - 1].time - heard[0].time

@@ -379,7 +379,7 @@ class DataAddresses:
         port = self._host.ports.get((self._group, key))
         if port is not None:
             present = [a for a in announced if a in self.held and self.placement.get(a) == key]
-            self._host.announcer.announce(port.wire, present, router=port.link.forwards_ipv6)
+            port.announce(present)
 
     def is_home(self, key: str, version: int) -> bool:
         """Whether the host had an address of this IP version on a member."""

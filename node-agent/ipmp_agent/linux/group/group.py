@@ -19,6 +19,7 @@ from ipmp_agent.linux.group import byways, settings
 from ipmp_agent.linux.group.data_addresses import DataAddresses
 from ipmp_agent.linux.group.departures import Departures
 from ipmp_agent.linux.group.multicast import Multicast
+from ipmp_agent.linux.group.neighbourhood import Neighbourhood
 from ipmp_agent.linux.group.outsiders import GroupOutsiders
 from ipmp_agent.linux.group.pinned import Pinned
 from ipmp_agent.linux.group.pod_egress import PodEgress
@@ -96,7 +97,8 @@ class Group:
         self._configuration = configuration
         self._host = host
         self._members = members
-        self._sink = partial(sink, self.name)
+        self._tell = partial(sink, self.name)
+        self._neighbourhood = Neighbourhood(self.name, host)
         self.reconciler = Reconciler(self.name, self.reconcile)
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
@@ -184,6 +186,10 @@ class Group:
             "outsiders": self._outsiders.memory(),
         }
 
+    def _sink(self, event: Event) -> None:
+        self._neighbourhood.note(event)
+        self._tell(event)
+
     def _tell_safely(self, event: Event) -> None:
         """Tell of an address that may be moved once it is known on disk how to put it back."""
         if isinstance(event, AddressAdopted) and not self.observing:
@@ -251,6 +257,7 @@ class Group:
             if not up_to_date or self._shadows.heard_of != heard_of:
                 self.reconciler.soon()
             self._follow_multicast()
+            await self._neighbourhood.read(members)
             await self._dismiss()
             repaired = await self._pod_egress.reconcile()
             await self._host.masquerades.refresh()
@@ -309,6 +316,7 @@ class Group:
     async def close(self) -> None:
         """Stop what is under way; the kernel stays as it is."""
         await self._close()
+        self._neighbourhood.close()
         self._data.close()
         self._multicast.close()
 
@@ -430,7 +438,7 @@ class Group:
             event.interface, asyncio.get_running_loop().time()
         ):
             self._follow_multicast()
-        self._sink(event)
+        self._tell(event)
 
     def drop_port(self, key: str) -> None:
         """Close the sockets of a member."""

@@ -72,7 +72,7 @@ class Reconciler:
         self.heard()
 
     def link_changed(self) -> None:
-        """A link or an interface of the group came or went: what is missing now, the kernel took along."""
+        """A link of the group came or went, or an interface went: what is missing now, the kernel took along."""
         self._suspicious = False
         self._excused_until = self._loop.time() + KERNELS_OWN
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, ip_interface
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import IP_FAMILIES, Family, TestAddressChanged
 from ipmp_agent.linux.messages import addresses, netlink
-from ipmp_api.types import TestAddressIPv6
+from ipmp_api.types import Mode, TestAddressIPv6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,10 +47,12 @@ class TestAddresses:
         self._members = members
         self._sink = sink
         self._ipv6 = True
+        self._observing = False
         self._by_member: dict[str, _Member] = {}
 
     def configure(self, configuration: NodeGroup) -> list[bytes]:
         """Take the wanted addresses; returns requests that remove those wanted no more."""
+        self._observing = configuration.policies.mode is Mode.OBSERVE
         self._ipv6 = configuration.policies.test_ipv6 is TestAddressIPv6.LINK_LOCAL
         requests: list[bytes] = []
         before, self._by_member = self._by_member, {}
@@ -86,6 +88,8 @@ class TestAddresses:
         """Finish no check: what would follow is not to be done now."""
         for known in self._by_member.values():
             self._cancel(known)
+            told = [ip_interface(address) for address, _ in known.told.values() if address is not None]
+            self._host.announcer.cancel(told)
 
     def lost(self, key: str) -> None:
         """A member lost its sockets, and if it vanished its addresses: the core learns that from the vanishing."""
@@ -221,6 +225,9 @@ class TestAddresses:
         except OSError as error:
             log.warning("%s: cannot probe from %s: %s", key, address, error)
             return False
+        if address is not None and not self._observing:
+            # Targets may know it by another MAC address, and would answer there.
+            port.announce([ip_interface(address)])
         return True
 
     def _choose(self, family: Family, known: _Member) -> tuple[Address | None, bool]:

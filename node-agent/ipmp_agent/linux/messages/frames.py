@@ -62,6 +62,11 @@ def arp_probe(source: bytes, target: IPv4Address, destination: bytes = BROADCAST
     return arp(ARP_REQUEST, destination, source, b"\0\0\0\0", NO_MAC, target.packed)
 
 
+def arp_question(source: bytes, sender: IPv4Address, target: IPv4Address, destination: bytes = BROADCAST) -> bytes:
+    """Ordinary ARP request: who is asked, and who hears it, learns where the sender is (RFC 826)."""
+    return arp(ARP_REQUEST, destination, source, sender.packed, NO_MAC, target.packed)
+
+
 def gratuitous_arp_request(source: bytes, address: IPv4Address) -> bytes:
     """Announcement in request form: passes the neighbour lock time of Linux receivers."""
     return arp(ARP_REQUEST, BROADCAST, source, address.packed, NO_MAC, address.packed)

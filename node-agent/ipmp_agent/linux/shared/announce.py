@@ -1,6 +1,8 @@
 """Telling the link where an address is now: gratuitous ARP and unsolicited neighbour advertisements.
 
 The kernel sends none when an address is added. Without them a flow stalls until its peer asks again, seconds later.
+Some switches drop them and some hosts ignore them, so gateways, targets and neighbours are asked something, too: an
+ordinary question from the address, which nobody can drop without cutting the host off.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import heapq
 import itertools
 import logging
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
@@ -18,12 +20,26 @@ from ipmp_agent.linux.messages import frames
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from ipmp_agent.linux.shared.neighbors import Neighbor
     from ipmp_agent.linux.shared.wire import Wire
     from ipmp_api.types import InterfaceAddress
 
+    Asked = Callable[[int], Sequence[Neighbor]]
+    """Whom to ask in an IP version, the most important first."""
+
 log = logging.getLogger(__name__)
+
+QUESTIONS_AT = (0.01, 1.2)
+"""Seconds after a move: after the announcements of that moment, and when neighbours heed again that were told something
+within the last second."""
+
+QUESTIONS = 512
+"""Questions in one round for addresses that move together; each address has one at least."""
+
+QUESTIONS_OF_ONE = 17
+"""Questions in one round of one address."""
 
 BURST = 32
 """Packets sent at once before the pace of timers.ANNOUNCE_RATE holds: less than any switch port buffers."""
@@ -36,6 +52,12 @@ class _Schedule:
     address: InterfaceAddress
     wire: Wire
     forms: tuple[bytes, ...]
+    asked: Asked
+    questions: int  # in one round
+
+    def ask(self) -> list[bytes]:
+        """The questions of one round."""
+        return _questions(self.wire.mac, self.address, self.asked(self.address.version))[: self.questions]
 
 
 class Announcer:
@@ -50,29 +72,40 @@ class Announcer:
         self._loop = asyncio.get_running_loop()
         self._current: dict[InterfaceAddress, _Schedule] = {}
         self._serial = itertools.count()
-        self._later: list[tuple[float, int, int, _Schedule]] = []  # due, serial, round
-        self._due: list[tuple[int, int, int, _Schedule]] = []  # round, form, serial
+        self._later: list[tuple[float, int, float, _Schedule]] = []  # due, serial, round; questions between rounds
+        self._due: list[tuple[float, int, int, bytes, _Schedule]] = []  # round, form, serial, frame
         self._allowance = float(BURST)
         self._allowed_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
-    def announce(self, wire: Wire, addresses: Iterable[InterfaceAddress], *, router: bool) -> None:
+    def announce(
+        self, wire: Wire, addresses: Iterable[InterfaceAddress], *, router: bool, asked: Asked = lambda _: ()
+    ) -> None:
         """Announce addresses on a wire, now and on schedule; earlier schedules of theirs end.
 
         Args:
             wire: of the member that has the addresses.
             addresses: in order of importance.
             router: whether this host forwards IPv6, which an advertisement must not deny.
+            asked: whom to ask something from the address.
         """
         now = self._loop.time()
-        for address in addresses:
-            schedule = _Schedule(address, wire, _forms(wire.mac, address, router=router))
+        moved = list(addresses)
+        questions = max(1, min(QUESTIONS_OF_ONE, QUESTIONS // max(1, len(moved))))
+        for address in moved:
+            schedule = _Schedule(address, wire, _forms(wire.mac, address, router=router), asked, questions)
             self._current[address] = schedule
-            for form in range(len(schedule.forms)):
-                heapq.heappush(self._due, (0, form, next(self._serial), schedule))
+            self._push(0, schedule, schedule.forms)
             for number, after in enumerate(timers.ANNOUNCE_AT[1:], start=1):
                 heapq.heappush(self._later, (now + after, next(self._serial), number, schedule))
+            for after in QUESTIONS_AT:
+                follows = sum(at <= after for at in timers.ANNOUNCE_AT) - 1
+                heapq.heappush(self._later, (now + after, next(self._serial), follows + 0.5, schedule))
         self._work()
+
+    def _push(self, number: float, schedule: _Schedule, frames_of_round: Iterable[bytes]) -> None:
+        for form, frame in enumerate(frames_of_round):
+            heapq.heappush(self._due, (number, form, next(self._serial), frame, schedule))
 
     def cancel(self, addresses: Iterable[InterfaceAddress]) -> None:
         """Announce these no more."""
@@ -92,16 +125,16 @@ class Announcer:
     def _work(self) -> None:
         now = self._loop.time()
         while self._later and self._later[0][0] <= now:
-            _, serial, number, schedule = heapq.heappop(self._later)
-            for form in range(len(schedule.forms)):
-                heapq.heappush(self._due, (number, form, serial, schedule))
+            _, _, number, schedule = heapq.heappop(self._later)
+            if self._current.get(schedule.address) is schedule:
+                self._push(number, schedule, schedule.forms if number == int(number) else schedule.ask())
         self._allowance = min(BURST, self._allowance + (now - self._allowed_at) * timers.ANNOUNCE_RATE)
         self._allowed_at = now
         while self._due and self._allowance >= 1:
-            number, form, _, schedule = heapq.heappop(self._due)
+            number, form, _, frame, schedule = heapq.heappop(self._due)
             if self._current.get(schedule.address) is schedule:
                 self._allowance -= 1
-                self._send(schedule, form)
+                self._send(schedule, frame)
                 if number == len(timers.ANNOUNCE_AT) - 1 and form == len(schedule.forms) - 1:
                     del self._current[schedule.address]
         self._rearm()
@@ -116,9 +149,9 @@ class Announcer:
         elif self._later:
             self._timer = self._loop.call_at(self._later[0][0], self._work)
 
-    def _send(self, schedule: _Schedule, form: int) -> None:
+    def _send(self, schedule: _Schedule, frame: bytes) -> None:
         try:
-            schedule.wire.send(schedule.forms[form])
+            schedule.wire.send(frame)
         except OSError as error:
             # The interface went down or its queue is full; the next round tries again.
             self._counters["announcements_failed"] += 1
@@ -132,3 +165,16 @@ def _forms(mac: bytes, address: InterfaceAddress, *, router: bool) -> tuple[byte
     if isinstance(address, IPv4Interface):
         return frames.gratuitous_arp_request(mac, address.ip), frames.gratuitous_arp_reply(mac, address.ip)
     return (frames.neighbor_advertisement(mac, address.ip, router=router),)
+
+
+def _questions(mac: bytes, address: InterfaceAddress, asked: Sequence[Neighbor]) -> list[bytes]:
+    """Questions from an address: one that all can hear, and each neighbour by itself as far as its MAC is known."""
+    mine = address.ip
+    others = [(each.address, each.mac) for each in asked if each.address != mine]
+    if isinstance(mine, IPv4Address):
+        found = [(each, known) for each, known in others if isinstance(each, IPv4Address)]
+        to_all = [frames.arp_question(mac, mine, each) for each, _ in found[:1]]
+        return to_all + [frames.arp_question(mac, mine, each, known or frames.BROADCAST) for each, known in found]
+    found6 = [(each, known) for each, known in others if isinstance(each, IPv6Address)]
+    to_all = [frames.neighbor_solicitation(mac, mine, each) for each, _ in found6[:1]]
+    return to_all + [frames.neighbor_solicitation(mac, mine, each, known) for each, known in found6]

@@ -9,6 +9,7 @@ import logging
 import socket
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import Family
@@ -24,13 +25,14 @@ from ipmp_agent.linux.shared.host_addresses import HostAddresses
 from ipmp_agent.linux.shared.identifiers import Identifiers
 from ipmp_agent.linux.shared.interface_rules import InterfaceRules
 from ipmp_agent.linux.shared.masquerade import Masquerades
+from ipmp_agent.linux.shared.neighbors import Neighbors
 from ipmp_agent.linux.shared.outsiders import Guarded
 from ipmp_agent.linux.shared.probes import ProbeSender
 from ipmp_agent.linux.shared.readers import Readers, at_once
 from ipmp_agent.linux.shared.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.messages.frames import Transitive
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.messages.netlink import Failure
     from ipmp_agent.linux.messages.routes import Route, Table
     from ipmp_agent.linux.shared.members import Member
-    from ipmp_api.types import Address
+    from ipmp_agent.linux.shared.neighbors import Neighbor
+    from ipmp_api.types import Address, InterfaceAddress
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +59,16 @@ class Port:
         if member.link is None:
             raise ValueError(f"{member.key} is not present")
         self.link = member.link
+        self._group = member.group
         self._host = host
         self.wire = Wire(member.link, self._heard, self._probed, host.readers)
         self.sender = ProbeSender(member.key, self.wire, sink, host.counters, host.owns, host.readers)
+
+    def announce(self, addresses: Iterable[InterfaceAddress]) -> None:
+        """Tell the link that these addresses are here, the most important first."""
+        self._host.announcer.announce(
+            self.wire, addresses, router=self.link.forwards_ipv6, asked=partial(self._host.asked, self._group)
+        )
 
     def _heard(self, address: Address, mac: bytes) -> None:
         if not self._host.wears(mac):
@@ -98,6 +108,7 @@ class Host:
         self.ethtool = Ethtool()
         self.announcer = Announcer(self.counters)
         self.checks = ConflictChecks()
+        self.neighbors = Neighbors()
         self.identifiers = Identifiers()
         self.tunnels = TunnelTable()
         self.nftables = Nftables()
@@ -129,6 +140,11 @@ class Host:
     def owns(self, address: Address) -> bool:
         """Whether this is a test address of a member."""
         return any(port.sender.test_address(Family(address.version)) == address for port in self.ports.values())
+
+    def asked(self, group: str, version: int) -> Sequence[Neighbor]:
+        """Whom a group asks something when an address of it has moved, the most important first."""
+        targets = [target for key, port in self.ports.items() if key[0] == group for target in port.sender.targets]
+        return [each for each in self.neighbors.of(group, version, targets) if not self.owns(each.address)]
 
     def link(self, index: int) -> Link | None:
         """An interface as the kernel describes it now, without waiting for its notifications."""

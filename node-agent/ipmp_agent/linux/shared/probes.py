@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.actions import ProbeProtocol
-from ipmp_agent.core.events import Family, MacAddress, ProbeAnswered, ProbeKind, ProbeNotSent
+from ipmp_agent.core.events import IP_FAMILIES, Family, MacAddress, ProbeAnswered, ProbeKind, ProbeNotSent
 from ipmp_agent.linux.messages import filters, frames
 
 if TYPE_CHECKING:
@@ -209,6 +209,16 @@ class ProbeSender:
             echo = EchoSocket(self.wire.name, self.wire.index, address, self._identifier)
             self._echo[family] = echo
             self._readers.add(echo, partial(self._read, family, echo))
+
+    @property
+    def targets(self) -> list[Address]:
+        """Whom it asked last."""
+        return [
+            probe.order.target
+            for family in IP_FAMILIES
+            for probe in self._probes[family].values()
+            if probe.order.kind is not ProbeKind.DISCOVERY and not isinstance(probe.order.target, MacAddress)
+        ]
 
     def close(self) -> None:
         """Stop probing."""
