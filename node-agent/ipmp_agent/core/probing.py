@@ -356,9 +356,12 @@ class Prober:
         return min(first_at, self._failing_since) if count else self._failing_since
 
     def dead_target(self) -> Target | None:
-        """The target of the newest probe, when it alone stopped answering."""
+        """The target of the newest probe, when it alone stopped answering and is still in use.
+
+        A tick of the other family asks as well, and may come before this one has probed anybody else.
+        """
         newest = self.newest_judged()
-        if newest is None or newest.state is not ProbeState.LOST:
+        if newest is None or newest.state is not ProbeState.LOST or newest.target not in self.targets.active:
             return None
         if self.streak(ProbeState.LOST)[0] >= timers.PROBE_FAILURES:
             return None
