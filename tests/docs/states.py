@@ -61,7 +61,9 @@ def diagram() -> str:
 def _carries(state: State) -> str:
     if state in FUNCTIONING:
         return "if active"
-    return "none, unless the whole group has failed: then they stay where they are" if state in BROKEN else "none"
+    if state in BROKEN:
+        return "none, unless the whole group has failed: then those that are there, and those of members without a link"
+    return "none"
 
 
 def _word(state: State) -> str:

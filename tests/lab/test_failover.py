@@ -157,6 +157,27 @@ def test_all_targets_dead_is_a_group_failure_and_moves_nothing() -> None:
         scene.settle()
 
 
+def test_pulled_cable_moves_the_addresses_though_no_target_answers() -> None:
+    with Scene() as scene:
+        for peer in (scene.lab.peer(0), scene.lab.peer(1)):
+            peer.ignore_probes()
+        scene.wait_state("failed")
+        for _ in range(2):
+            broken = scene.holder(V4)
+            broken.unplug()
+            assert scene.wait_moved(V4, broken, deadline=1.0) is scene.other(broken)
+            scene.flows()
+            assert scene.view().state == "failed"
+            broken.plug()
+            wait_whole_detection_times()
+        assert all(stream.report().error is None for stream in scene.streams.values())
+        for peer in (scene.lab.peer(0), scene.lab.peer(1)):
+            peer.ignore_probes(ignore=False)
+        scene.wait_state("ok")
+        scene.flows()
+        scene.settle()
+
+
 def test_dead_switch_with_its_uplink_leaves_the_other_nic_in_charge() -> None:
     with Scene() as scene:
         scene.lab.switches[1].die()

@@ -13,6 +13,7 @@ from ipmp_agent.core import consistency, events, standby, timers
 from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, SendProbe, Severity
 from ipmp_agent.core.detection import Detection
 from ipmp_agent.core.interface import Interface, InterfaceEvent, group_state
+from ipmp_agent.core.makeshift import Makeshift
 from ipmp_agent.core.offline import Offline, mac_holder
 from ipmp_agent.core.outbound import NOTHING, Outbound
 from ipmp_agent.core.placement import Placement
@@ -49,6 +50,7 @@ class Multipathing:
         self._read = False  # the kernel has been read once
         self._state: GroupState | None = None  # as last told; None: nothing yet
         self._recovery = Recovery()
+        self._makeshift = Makeshift()
         self._outbound = Outbound()
         self._configured = False
         self._deadline = timers.NEVER
@@ -82,16 +84,21 @@ class Multipathing:
 
     def _may_skip_settling(self, now: float) -> bool:
         """Whether a tick that did nothing but probe may leave the rest to the next look, within a detection time."""
-        if not self._read or now >= min(self._look_at, self._placement.retry_at, self._recovery.until):
+        if not self._read or now >= min(self._look_at, self._waiting_until):
             return False
         return _PROBING.issuperset(map(type, self._actions))
 
     def next_deadline(self) -> float | None:
         """When tick wants to be called; None: only an event can change anything."""
         if not self._deadline_known:  # the deadline is asked for far more often than it changes
-            self._deadline = min(self._detection.next_deadline(), self._placement.retry_at, self._recovery.until)
+            self._deadline = min(self._detection.next_deadline(), self._waiting_until)
             self._deadline_known = True
         return self._deadline if self._deadline < timers.NEVER else None
+
+    @property
+    def _waiting_until(self) -> float:
+        """When addresses may go on that wait for their budget, a group that comes back, or a link to have lasted."""
+        return min(self._placement.retry_at, self._recovery.until, self._makeshift.retry_at)
 
     def snapshot(self) -> GroupSnapshot:
         """The state at this moment."""
@@ -373,16 +380,31 @@ class Multipathing:
             return
         self._tell_state(now)
         waiting = self._recovery.waiting(self._members, now)
-        if self._configuration.policies.mode is Mode.MANAGE:
-            moves = self._placement.place(active, now, self._why_left, waiting=waiting)
-            spreading = bool(self._configuration.policies.outbound_spreading)
-            working = [i.key for i in self._members if i.functioning]
-            self._move(moves, self._outbound.changes(active, working, spreading=spreading))
-        else:
+        unusable = () if active else self._members
+        makeshift = self._makeshift.carriers(unusable, now, self._detection.time.value)
+        if self._configuration.policies.mode is not Mode.MANAGE:
             self._placement.stop_waiting()
+        elif makeshift:
+            self._make_do(makeshift, now)
+        else:
+            moves = self._placement.place(active, now, self._why_left, waiting=waiting)
+            self._order(moves, active, [i.key for i in self._members if i.functioning])
         if now >= self._look_at or any(each not in self._findings for each in refused):
             self._look_at = min(now + self._detection.time.value, *(i.test_addresses_due for i in self._members))
             self._tell_findings([*refused, *consistency.find(self._configuration, self._members)])
+
+    def _order(self, moves: Sequence[Move], carriers: Sequence[str], receiving: Sequence[str]) -> None:
+        spreading = bool(self._configuration.policies.outbound_spreading)
+        self._move(moves, self._outbound.changes(carriers, receiving, spreading=spreading))
+
+    def _make_do(self, linked: Sequence[str], now: float) -> None:
+        """No member works, and these have a link: what others hold goes there, what they hold stays."""
+        moves = self._placement.make_do(linked, now, self._why_left)
+        if any(move.source is not None for move in moves):
+            names = ", ".join(dict.fromkeys(self._interfaces[m.destination].name for m in moves if m.destination))
+            message = f"no interface is answered: what is on interfaces without a link goes to {names}"
+            self.tell(Reason.LINK_DOWN, message, severity=Severity.WARNING)
+        self._order(moves, [key for key in self._outbound.in_use if key in linked] or linked, linked)
 
     def _tell_findings(self, findings: list[Finding]) -> None:
         """Each is told once, and once more when it is over, whatever becomes of its words meanwhile."""
@@ -412,7 +434,7 @@ class Multipathing:
         if interface is None:
             return Reason.CONFIGURED
         if interface.failed and interface.cause is not None and not interface.offline:
-            return interface.cause
+            return interface.cause if interface.link.usable else Reason.LINK_DOWN
         if interface.functioning:
             return Reason.FAILBACK  # it works and is no longer needed
         return interface.reason or Reason.FAILOVER

@@ -35,10 +35,15 @@ class Outbound:
         """The member that stands for the group."""
         return self.nomination.ipv4
 
-    def changes(self, active: Sequence[str], working: Sequence[str], *, spreading: bool) -> OutboundOrders:
-        """The orders that follow from who is active, in the order of activation, and who works.
+    @property
+    def in_use(self) -> tuple[str, ...]:
+        """The members that carry, in the order of activation."""
+        return self.carriers.ipv4 if self.carriers else ()
 
-        The nominee stays while it is active and is not moved back. A failed group keeps its routes.
+    def changes(self, active: Sequence[str], working: Sequence[str], *, spreading: bool) -> OutboundOrders:
+        """The orders that follow from who may carry, in the order of activation, and who works.
+
+        The nominee stays while it may carry and is not moved back. A group in which nobody may keeps its routes.
         """
         names = tuple(active) if spreading else tuple(active[:1])
         carriers = SetOutbound(names, names)

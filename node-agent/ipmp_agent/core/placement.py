@@ -2,7 +2,8 @@
 
 Each family is spread on its own: an address goes to the active member with the fewest, a member that becomes active
 takes the most recently bound ones of the fullest member until it has its share, one that loses an address for good
-takes one from a member that has two more, and nothing else moves. With no active member everything stays where it is.
+takes one from a member that has two more, and nothing else moves. With no active member, and none that makes do,
+everything stays where it is.
 
 An adopted address has a home, the member that the host put it on. It stays there while that works, standby or not;
 when its home becomes active again it goes there first, whatever the shares; and it is never lent to another.
@@ -167,24 +168,8 @@ class Placement:
         sharing = not waiting and bool(self.claims or self._relieved)
         moves: list[Move] = []
         for family in _FAMILIES:
-            counts = {member: len(self._held.get((member, family), ())) for member in active}
-            homeless = [
-                (address, holder)
-                for address, holder in self._bound.items()
-                if address.version == family
-                and holder not in counts
-                and address not in self.refused
-                and holder not in waiting
-            ]
-            for address, holder in homeless:
-                reason = why(holder) if holder else Reason.ADDRESS_ADDED
-                home = self._homes.get(address)
-                if reason is Reason.FAILBACK and (holder == home or not self._ready(address, now)):
-                    continue
-                # Of members with equally many addresses min() takes the first: the one activated earliest.
-                target = home if home in counts else min(active, key=counts.__getitem__)
-                counts[target] += 1
-                moves.append(self._move(address, target, reason, now))
+            counts = self._counts(active, family)
+            moves += self._house(counts, family, now, why, waiting)
             if sharing:
                 moves += self._return_home(counts, family, now)
                 moves += self._share(active, counts, family, now)
@@ -195,9 +180,51 @@ class Placement:
                 self.claims.clear()
         if sharing:
             moves = self._merge(moves)
-        if moves:  # an address that was taken out keeps its budget until then, for it may be put back
-            self._moved_at = {a: at for a, at in self._moved_at.items() if at and at[-1] > now - timers.MOVE_WINDOW}
+        self._forget_old_moves(moves, now)
         return moves
+
+    def make_do(self, linked: Sequence[str], now: float, why: Callable[[str], Reason]) -> list[Move]:
+        """No member works: bring what is not on one of these onto one of them. Who claims a share goes on waiting."""
+        self.retry_at = timers.NEVER
+        moves = [
+            move
+            for family in _FAMILIES
+            for move in self._house(self._counts(linked, family), family, now, why, waiting=())
+        ]
+        self._forget_old_moves(moves, now)
+        return moves
+
+    def _counts(self, members: Iterable[str], family: int) -> dict[str, int]:
+        return {member: len(self._held.get((member, family), ())) for member in members}
+
+    def _house(
+        self, counts: dict[str, int], family: int, now: float, why: Callable[[str], Reason], waiting: Collection[str]
+    ) -> list[Move]:
+        """Give every address a member of `counts`, which is in the order of activation and is kept up to date."""
+        moves = []
+        homeless = [
+            (address, holder)
+            for address, holder in self._bound.items()
+            if address.version == family
+            and holder not in counts
+            and address not in self.refused
+            and holder not in waiting
+        ]
+        for address, holder in homeless:
+            reason = why(holder) if holder else Reason.ADDRESS_ADDED
+            home = self._homes.get(address)
+            if reason is Reason.FAILBACK and (holder == home or not self._ready(address, now)):
+                continue
+            # Of members with equally many addresses min() takes the first: the one activated earliest.
+            target = home if home in counts else min(counts, key=counts.__getitem__)
+            counts[target] += 1
+            moves.append(self._move(address, target, reason, now))
+        return moves
+
+    def _forget_old_moves(self, moves: Sequence[Move], now: float) -> None:
+        """Drop old budgets; until then an address that was taken out keeps its own, for it may be put back."""
+        if moves:
+            self._moved_at = {a: at for a, at in self._moved_at.items() if at and at[-1] > now - timers.MOVE_WINDOW}
 
     def _merge(self, moves: Iterable[Move]) -> list[Move]:
         """One move for each address: a share may be taken from a member that has just got its own."""

@@ -50,6 +50,10 @@ LINK_UPS_PERMITTED = 2
 LINK_UP_WINDOW = 60.0
 """A third link-up within the window does not repair until the window has passed. in.mpathd LINK_UP_PERMIN."""
 
+MAKESHIFT_LINK = 2
+"""While no member works, a link that came up is used without an answer after this many failure detection times: ten
+answers, which repair a member, take one and a half."""
+
 DETECTION_TIME_RAISE = 2
 """New interval = 2 x CRTT of the target that is too slow. in.mpathd NEXT_FDT_MULTIPLE."""
 

@@ -15,7 +15,7 @@ import pytest
 
 from ipmp_agent.core import events
 from ipmp_agent.core.reasons import Reason
-from tests.virtual_node import VirtualNode, node_group
+from tests.virtual_node import VirtualNode, numbered_group
 
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import Notify
@@ -26,7 +26,7 @@ TEST_ADDRESSES = ("198.18.2.1/24", "198.18.2.2/24", "198.18.2.3/24")
 
 
 def dual_stack(seed: int, *, latency: float = 0.001, members: int = 3, **fields: object) -> VirtualNode:
-    group = node_group(members, **{"pins": (), "discovery": True, "test_addresses": TEST_ADDRESSES, **fields})  # type: ignore[arg-type]
+    group = numbered_group(members, **{"pins": (), "discovery": True, "test_addresses": TEST_ADDRESSES, **fields})  # type: ignore[arg-type]
     node = VirtualNode(group, seed=seed, latency=latency, hosts=HOSTS, link_local=True)
     node.start()
     return node

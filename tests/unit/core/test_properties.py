@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 from ipaddress import ip_address
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ipmp_agent.core.actions import MoveAddresses
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.words import GroupState, InterfaceWord
+from ipmp_agent.core.words import GroupState, InterfaceWord, LinkWord
 from ipmp_api.types import FailureDetection, InterfaceMatch, Member, Policies, Role, Switch
 from tests import invariants
 from tests.virtual_node import VirtualNode, data_address, numbered_group
@@ -52,6 +53,13 @@ WORLDS = st.builds(
 )
 
 
+def has_only_a_link(interface: InterfaceSnapshot | None) -> bool:
+    """Whether a member does not work, and may make do if no other one does."""
+    if interface is None or not interface.present or interface.offline or interface.usable:
+        return False
+    return interface.link is not LinkWord.DOWN
+
+
 class WatchedNode(VirtualNode):
     """A virtual node that checks every order at the moment it is given."""
 
@@ -73,9 +81,13 @@ class WatchedNode(VirtualNode):
             before = [at for at, other in self.failovers if other.address == move.address]
             recent = [at for at in before if self.now - at < invariants.MOVE_WINDOW]
             assert len(recent) + 1 < invariants.MOVE_BUDGET, f"no move left for a failover: {move} after {recent}"
-        assert snapshot.state is not GroupState.FAILED, f"moved while the group is failed: {move}"
         destination = next(i for i in snapshot.interfaces if i.interface == move.destination)
-        assert destination.active, f"moved to {destination.state}: {move}"
+        if snapshot.state is GroupState.FAILED:
+            source = next((i for i in snapshot.interfaces if i.interface == move.source), None)
+            assert not has_only_a_link(source), f"moved away from a link while nobody works: {move}"
+            assert has_only_a_link(destination), f"moved to no link while nobody works: {move}"
+        else:
+            assert destination.active, f"moved to {destination.state}: {move}"
         present = {key for key in self.kernel[move.address] if self.network.nics[key].present}
         assert not present or present == {move.source}, f"{move} but it is on {present}"
 
@@ -323,7 +335,9 @@ class Group(RuleBasedStateMachine):
             assert set(snapshot.outbound_ipv4) == set(snapshot.outbound_ipv6) == active
             assert snapshot.nominee_ipv4 in active
         else:
-            assert snapshot.nominee_ipv4 is None
+            linked = {i.interface for i in snapshot.interfaces if has_only_a_link(i)}
+            assert snapshot.nominee_ipv4 is None or snapshot.nominee_ipv4 in linked
+            assert not linked or self.node.now < self.node.core._makeshift.retry_at < inf or snapshot.nominee_ipv4
         assert snapshot.detection_time >= snapshot.detection_time_configured
 
 

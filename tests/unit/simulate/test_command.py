@@ -79,7 +79,7 @@ def test_the_timeline_for_people_tells_faults_changes_and_what_the_log_says_and_
     rows = {row[0]: row[1:] for line in out.splitlines() if (row := line.split())}
     assert rows["nic0"][:2] == ["1", "0"]
     moved, dead, _, stranded = rows["198.18.0.100"][:4]
-    assert moved == "1"
+    assert moved == "2"  # and back to the one that has a link, when the other has none
     assert float(dead) == 10  # both are dead from then on
     assert 0.5 < float(stranded) <= 1
 
