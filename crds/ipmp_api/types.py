@@ -110,13 +110,14 @@ class InterfaceMatch:
     pci_address: str | None = None
     mac_address: str | None = None
 
+    def __post_init__(self) -> None:
+        if not (self.name or self.pci_address or self.mac_address):
+            raise ValueError("an interface needs one of name, pciAddress, macAddress")
+
     @property
     def key(self) -> str:
         """The member's name in the agent, stable while the NIC comes, goes and is renamed."""
-        value = self.name or self.pci_address or self.mac_address
-        if value is None:
-            raise ValueError("an interface needs one of name, pciAddress, macAddress")
-        return value
+        return self.name or self.pci_address or self.mac_address or ""
 
 
 @dataclass(frozen=True, slots=True)

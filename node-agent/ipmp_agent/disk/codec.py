@@ -1,12 +1,15 @@
 """Dataclasses of this project to plain JSON values and back, by their type hints.
 
 The state file, recordings and the control socket share it, so that each value has one form on disk and on the wire.
-Unknown keys are ignored and missing ones take their default: an older and a newer agent read each other's files.
+Unknown keys are ignored and missing ones take their default: an older and a newer agent read each other's files. What
+cannot be read, such as a word that only a newer agent knows, is an error to `decode`; `salvage` leaves out the smallest
+part that the rest stands without.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -30,7 +33,8 @@ import ipmp_api.types
 from ipmp_agent.core import actions, events, findings, reasons, snapshot, words
 
 T = TypeVar("T")
-Decoder = Callable[[Any], Any]
+Lost = Callable[[str], object]
+Decoder = Callable[[Any, Lost | None], Any]  # from a value; told of what is left out, None: nothing may be
 
 _PLAIN = (str, int, float, bool)
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -82,7 +86,23 @@ def encode(value: Any) -> Any:
 def decode(kind: type[T], value: Any) -> T:
     """The `kind` that `encode` made `value` from; ValueError names what does not fit."""
     hint: Any = kind
-    decoded: T = _decoder(hint)(value)
+    decoded: T = _decoder(hint)(value, None)
+    return decoded
+
+
+def salvage(kind: type[T], value: Any, lost: Lost) -> T:
+    """As `decode`, but without the entries and fields that cannot be read, where the rest can do without.
+
+    Args:
+        kind: what it is.
+        value: what `encode` made of it, perhaps in another version.
+        lost: told of each part that is left out, where it was and why.
+
+    Raises:
+        ValueError: the whole cannot do without what cannot be read.
+    """
+    hint: Any = kind
+    decoded: T = _decoder(hint)(value, lost)
     return decoded
 
 
@@ -96,13 +116,13 @@ def _decoder(kind: Any) -> Decoder:
     if origin in (dict, Mapping, typing.Mapping):
         return _mapping(get_args(kind)[1])
     if kind is Any:
-        return lambda value: value
+        return lambda value, _: value
     if kind in _PLAIN:
         return _plain(kind)
     if kind in _IP_TYPES:
         return _parsed(kind)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind
+        return lambda value, _: kind(value)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _dataclass(kind)
     raise TypeError(f"no JSON form for {kind}")
@@ -111,18 +131,24 @@ def _decoder(kind: Any) -> Decoder:
 def _plain(kind: type) -> Decoder:
     accepted = (int, float) if kind is float else (kind,)
 
-    def read(value: Any) -> Any:
+    def read(value: Any, _: Lost | None) -> Any:
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"{value!r} is not {kind.__name__}")
-        return kind(value)
+            raise ValueError(f"{_shown(value)} is not {kind.__name__}")
+        try:
+            plain = kind(value)
+        except OverflowError as error:
+            raise ValueError(f"{_shown(value)}: {error}") from error
+        if kind is float and not math.isfinite(plain):
+            raise ValueError(f"{value!r} is no finite number")
+        return plain
 
     return read
 
 
 def _parsed(parse: Callable[[str], Any]) -> Decoder:
-    def read(value: Any) -> Any:
+    def read(value: Any, _: Lost | None) -> Any:
         if not isinstance(value, str):
-            raise ValueError(f"{value!r} is not an address")  # noqa: TRY004 - all wrong input is a ValueError here
+            raise ValueError(f"{_shown(value)} is not an address")  # noqa: TRY004 - all wrong input is a ValueError here
         return parse(value)
 
     return read
@@ -138,35 +164,61 @@ def _union(kinds: tuple[Any, ...]) -> Decoder:
         raise TypeError(f"no JSON form for a union of {kinds}")
     if len(present) == len(kinds):
         return read
-    return lambda value: None if value is None else read(value)
+    return lambda value, lost: None if value is None else read(value, lost)
 
 
 def _tuple(kinds: tuple[Any, ...]) -> Decoder:
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         item = _decoder(kinds[0])
-        return lambda value: tuple(item(each) for each in _list(value))
+        return lambda value, lost: tuple(
+            read for position, each in enumerate(_list(value)) for read in _entry(item, each, lost, f"[{position}]")
+        )
     items = tuple(_decoder(kind) for kind in kinds)
-    return lambda value: tuple(item(each) for item, each in zip(items, _list(value), strict=True))
+    return lambda value, lost: tuple(item(each, lost) for item, each in zip(items, _list(value), strict=True))
 
 
 def _mapping(kind: Any) -> Decoder:
     item = _decoder(kind)
-    return lambda value: {key: item(each) for key, each in _object(value).items()}
+    return lambda value, lost: {
+        key: read for key, each in _object(value).items() for read in _entry(item, each, lost, f"[{_shown(key)}]")
+    }
+
+
+def _entry(item: Decoder, value: Any, lost: Lost | None, where: str) -> tuple[Any, ...]:
+    """The entry of a container, or none where it may be left out."""
+    try:
+        return (item(value, _within(where, lost)),)
+    except ValueError as error:
+        if lost is None:
+            raise
+        lost(f"{where}: {error}")
+        return ()
+
+
+def _within(where: str, lost: Lost | None) -> Lost | None:
+    return None if lost is None else lambda what: lost(f"{where}{what}")
 
 
 def _dataclass(kind: type) -> Decoder:
     hints = get_type_hints(kind, localns=_NAMES)
-    fields = [(field.name, hints[field.name]) for field in dataclasses.fields(kind) if field.init]
+    missing = dataclasses.MISSING
+    fields = [
+        (field.name, hints[field.name], (field.default, field.default_factory) == (missing, missing))
+        for field in dataclasses.fields(kind)
+        if field.init
+    ]
 
-    def read(value: Any) -> Any:
+    def read(value: Any, lost: Lost | None) -> Any:
         found = _object(value)
         arguments = {}
-        for name, hint in fields:
+        for name, hint, needed in fields:
             if name in found:
                 try:
-                    arguments[name] = _decoder(hint)(found[name])
+                    arguments[name] = _decoder(hint)(found[name], _within(f".{name}", lost))
                 except ValueError as error:
-                    raise ValueError(f"{kind.__name__}.{name}: {error}") from error
+                    if lost is None or needed:
+                        raise ValueError(f"{kind.__name__}.{name}: {error}") from error
+                    lost(f".{name}: {error}")
         try:
             return kind(**arguments)
         except TypeError as error:  # a field without a default is missing
@@ -175,13 +227,21 @@ def _dataclass(kind: type) -> Decoder:
     return read
 
 
+def _shown(value: Any) -> str:
+    """A value for people: of a huge one its kind and its beginning."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:60]}..."
+
+
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{value!r} is not a list")  # noqa: TRY004 - all wrong input is a ValueError here
+        raise ValueError(f"{_shown(value)} is not a list")  # noqa: TRY004 - all wrong input is a ValueError here
     return value
 
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{value!r} is not an object")  # noqa: TRY004 - all wrong input is a ValueError here
+        raise ValueError(f"{_shown(value)} is not an object")  # noqa: TRY004 - all wrong input is a ValueError here
     return value

@@ -1,7 +1,8 @@
 """The state file: what the agent knew, so that the next one takes over instead of starting anew.
 
 One JSON document, replaced as a whole by a rename. It is not synced: after a power cut the kernel is empty too, and
-the file only saves time. A file that cannot be read is set aside with a message and never stops the agent.
+the file only saves time. What cannot be read of it, by a broken disk or because a newer agent wrote it, is left out
+with a message, and nothing else with it; the file is kept beside. It never stops the agent.
 
 It says which boot of the host it is of. What the kernel had is forgotten after another one: the host has laid its
 addresses, routes and settings anew, perhaps others, and none of ours are there. What people and probes said of the
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -21,16 +23,19 @@ from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
 from ipmp_agent.core.events import SavedInterface, SavedMoves, StateRestored
-from ipmp_agent.disk.codec import decode, encode
+from ipmp_agent.disk.codec import decode, encode, salvage
 from ipmp_agent.publication import Failover  # noqa: TC001
 from ipmp_api.types import NodeGroup  # noqa: TC001
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 VERSION = 1
 FILE_NAME = "state.json"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_DIGITS = 30
+_SHOWN = 5
 
 log = logging.getLogger(__name__)
 
@@ -112,14 +117,23 @@ def dump(state: State, boot: str | None) -> str:
     return json.dumps(document, separators=(",", ":")) + "\n"
 
 
-def parse(text: str, boot: str | None) -> State:
-    """The state in a file's text, read in this boot of the host. Raises ValueError for anything else."""
-    document = json.loads(text)
+def parse(text: str, boot: str | None, lost: Callable[[str], object] | None = None) -> State:
+    """The state in a file's text, read in this boot of the host.
+
+    Args:
+        text: of the file.
+        boot: names this boot; None: nobody knows.
+        lost: told of every part that cannot be read and is left out; None: there may be none.
+
+    Raises:
+        ValueError: it is no state file of this version.
+    """
+    document = json.loads(text, parse_int=_number)
     if not isinstance(document, dict) or not isinstance(document.get("groups"), dict):
         raise ValueError("not a state file: no groups")  # noqa: TRY004 - all wrong input is a ValueError
     if document.get("version") != VERSION:
         raise ValueError(f"version {document.get('version')!r}, and this agent reads version {VERSION}")
-    state = decode(State, document)
+    state = decode(State, document) if lost is None else salvage(State, document, lost)
     written = document.get("bootId")  # agents before it was kept did not write one
     if None not in (written, boot) and written != boot:
         log.info("the host was started anew since the state file was written: what its kernel had is forgotten")
@@ -139,11 +153,33 @@ def load(directory: Path) -> State:
     except (OSError, UnicodeDecodeError) as error:
         _set_aside(path, error)
         return State()
+    lost: list[str] = []
     try:
-        return parse(text, this_boot())
+        found = parse(text, this_boot(), lost.append)
     except (ValueError, RecursionError) as error:
         _set_aside(path, error)
         return State()
+    if lost and found == State():
+        _set_aside(path, ValueError("; ".join(lost[:_SHOWN])))
+    elif lost:
+        _keep_beside(path, lost)
+    return found
+
+
+def _number(digits: str) -> int | float:
+    """An integer of JSON; what no field of ours holds is infinite, and refused with the field only."""
+    return int(digits) if len(digits) < _DIGITS else float(digits)
+
+
+def _keep_beside(path: Path, lost: Sequence[str]) -> None:
+    beside = path.with_suffix(".json.unreadable")
+    try:
+        shutil.copy2(path, beside)
+        kept = f"kept as {beside}"
+    except OSError as error:
+        kept = f"not kept: {error}"
+    shown = "; ".join(lost[:_SHOWN]) + (f"; and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else "")
+    log.warning("parts of the state file %s cannot be read and are forgotten (%s); it is %s", path, shown, kept)
 
 
 def _set_aside(path: Path, error: Exception) -> None:

@@ -7,7 +7,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import timers
-from ipmp_agent.linux.group.group import Group, former_members
+from ipmp_agent.linux.group import memory as memories
+from ipmp_agent.linux.group.group import Group
 from ipmp_agent.linux.group.reconcile import RETRY
 from ipmp_agent.linux.messages import addresses, links, netlink, routes
 from ipmp_agent.linux.messages.netlink import Dumper
@@ -59,11 +60,11 @@ class Kernel:
         self._reading_links = asyncio.Lock()
         self._link_news: dict[int, bytes | None] | None = None  # by interface, while all are being read; None: it went
 
-    async def open(self, memories: Mapping[str, Mapping[str, Any] | None] | None = None) -> None:
+    async def open(self, remembered: Mapping[str, Mapping[str, Any] | None] | None = None) -> None:
         """Open every socket in the network namespace of the calling thread, and start listening.
 
         Args:
-            memories: what `memory` returned in the last run, by group. Each of these groups must be configured: until
+            remembered: what `memory` returned in the last run, by group. Each of these groups must be configured: until
                 then its members are no other group's.
 
         Raises:
@@ -78,8 +79,8 @@ class Kernel:
         self._monitor = Monitor(self._heard, self._overrun, self._host.readers)
         self._carrier_poll = CarrierPoll(timers.CARRIER_POLL, self._members.differs, self._members.poll)
         self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)
-        for name, memory in (memories or {}).items():
-            self._members.expect(name, former_members(memory))
+        for name, memory in (remembered or {}).items():
+            self._members.expect(name, memories.former_members(memories.read(memory)[0]))
 
     async def close(self) -> None:
         """Close every socket; the kernel stays as it is."""
@@ -130,7 +131,10 @@ class Kernel:
         self._groups[group.name] = group
         try:
             if known is None:
-                self._members.expect(group.name, former_members(memory))
+                memory, problems = memories.read(memory)
+                for problem in problems:
+                    log.warning("%s: forgotten of what an earlier agent remembered: %s", group.name, problem)
+                self._members.expect(group.name, memories.former_members(memory))
             self._members.watch(configuration)
             await self.read_links()
             await group.configure(configuration, memory, secure)

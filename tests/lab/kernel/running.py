@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ipmp_agent.core.actions import Announce, Move, MoveAddresses
 from ipmp_agent.core.events import Family, TestAddressChanged
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux.group import memory as memories
 from ipmp_agent.linux.kernel import Kernel
 from ipmp_agent.linux.messages.netlink import Dumper
 from ipmp_api.types import Existing, InterfaceMatch, Member, NodeGroup
@@ -97,7 +99,17 @@ class RunningKernel:
             return
         self._ready.set()
         await self._stop.wait()
+        try:
+            self._check_memories()
+        except AssertionError as error:
+            self._failure = error
         await self.kernel.close()
+
+    def _check_memories(self) -> None:
+        """What a group has an agent after it remember, that one can read: `memory` knows the form of every part."""
+        for name in self.kernel._groups:
+            written = json.loads(json.dumps(self.kernel.memory(name)))
+            assert memories.read(written) == (written, [])
 
     def _make_dumper(self) -> Dumper:
         self.dumper = InterruptedDumper()
@@ -159,6 +171,8 @@ class RunningKernel:
             self.loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(10)
             assert not self._thread.is_alive()
+            if self._failure is not None:
+                raise self._failure
 
 
 def where(lab: Lab, address: IPv4Interface | IPv6Interface) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,3 +72,75 @@ def test_recording_of_a_release_runs_through_the_core(path: Path, capsys: pytest
     assert told[Reason.LINK_DOWN]
     assert told[Reason.PROBES_LOST]
     assert "Traceback" not in capsys.readouterr().err
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of everything that a document holds."""
+    if path:
+        yield path
+    if isinstance(value, dict | list):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(each, (*path, key))
+
+
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+JUNK: tuple[object, ...] = ("a word of tomorrow", 10**400, float("nan"), {"new": [None]}, [[]], True)
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=["word", "huge", "nan", "object", "list", "true"])
+@pytest.mark.parametrize("path", STATES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_cannot_be_read_of_a_state_file_costs_nothing_else(path: Path, junk: object) -> None:
+    """Whatever in the file is another thing: what a part of it remembers is not lost by what another one does."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    boot = document["bootId"]
+    whole = state.parse(json.dumps(document), boot)
+    for place in places(document):
+        if place[0] in ("version", "bootId", "agentVersion") or len(place) < 3:
+            continue
+        broken = json.loads(json.dumps(document))
+        at(broken, place[:-1])[place[-1]] = junk
+        lost: list[str] = []
+        found = state.parse(json.dumps(broken), boot, lost.append)
+        if place[:2] != ("groups", "lab") or place[2] != "kernel":
+            assert found.groups.keys() == whole.groups.keys() or place[2] == "configuration", place
+            for name, group in found.groups.items():
+                assert group.kernel == whole.groups[name].kernel, place
+        for name, group in found.groups.items():
+            known = whole.groups[name]
+            for part in ("configuration", "interfaces", "history", "moves", "detection_time"):
+                if part not in place:
+                    assert getattr(group, part) == getattr(known, part), place
+        if "refusals" not in place:
+            assert found.refusals == whole.refusals, place
+        assert state.parse(state.dump(found, boot), boot) == found
+
+
+def test_words_of_a_newer_agent_cost_what_they_are_in_and_no_more(tmp_path: Path) -> None:
+    text = (RELEASES / "d1861ef/state.json").read_text(encoding="utf-8")
+    whole = state.parse(text, None)
+    newer = json.loads(text)
+    newer["bootId"] = None
+    lab = newer["groups"]["lab"]
+    lab["history"][1]["reason"] = "Sunspots"
+    lab["interfaces"][0]["reason"] = "Sunspots"
+    lab["configuration"]["policies"]["tunnels"] = "Dig"
+    lab["configuration"]["members"].append({"match": {"driver": "e1000"}, "role": "Active"})
+    lab["configuration"]["members"][0]["match"]["rack"] = 5
+    lab["colour"] = "red"
+    newer["mood"] = {}
+    (tmp_path / state.FILE_NAME).write_text(json.dumps(newer), encoding="utf-8")
+    found = state.load(tmp_path)
+    group, before = found.groups["lab"], whole.groups["lab"]
+    assert group.kernel == before.kernel
+    assert group.configuration == before.configuration
+    assert group.history == (before.history[0], *before.history[2:])
+    assert group.interfaces == (replace(before.interfaces[0], reason=None), *before.interfaces[1:])
+    assert (group.moves, found.refusals) == (before.moves, whole.refusals)
+    kept = json.loads((tmp_path / "state.json.unreadable").read_text(encoding="utf-8"))
+    assert kept == newer
+    assert (tmp_path / state.FILE_NAME).exists(), "it is all there is until the next one is written"

@@ -18,6 +18,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group import byways, settings
 from ipmp_agent.linux.group.data_addresses import DataAddresses
 from ipmp_agent.linux.group.departures import Departures
+from ipmp_agent.linux.group.memory import VERSION as MEMORY_VERSION
 from ipmp_agent.linux.group.multicast import Multicast
 from ipmp_agent.linux.group.neighbourhood import Neighbourhood
 from ipmp_agent.linux.group.outsiders import GroupOutsiders
@@ -32,7 +33,7 @@ from ipmp_agent.linux.group.tunnels import GroupTunnels
 from ipmp_agent.linux.messages import addresses, netlink, routes
 from ipmp_agent.linux.messages.routes import Table
 from ipmp_agent.linux.shared.host import Port
-from ipmp_api.types import DeletionPolicy, InterfaceMatch, Mode, Tunnels
+from ipmp_api.types import DeletionPolicy, Mode, Tunnels
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MEMORY_VERSION = 1
 
 MEMORY_PAUSE = 1.0
 """Seconds between writings of the memory while routes keep changing."""
@@ -66,14 +66,6 @@ class Found(NamedTuple):
     table: list[Route]  # main
     beside: list[Route]  # the table `default`
     heard_of: int  # changes of routes before that moment
-
-
-def former_members(memory: Mapping[str, Any] | None) -> list[InterfaceMatch]:
-    """The members that an earlier run changed anything about, those that were leaving included."""
-    if memory is None or memory.get("version") != MEMORY_VERSION:
-        return []
-    had = [InterfaceMatch(**match) for match in memory.get("members", ())]
-    return [match for match in had if match.key in memory["settings"]]
 
 
 class Group:
@@ -137,18 +129,21 @@ class Group:
         memory: Mapping[str, Any] | None,
         secure: Callable[[], Awaitable[None]],
     ) -> None:
-        """Take a configuration; before this returns, everything that is present has been told."""
+        """Take a configuration; before this returns, everything that is present has been told.
+
+        `memory` is what `memory.read` made of it; heeded the first time.
+        """
         self._secure = secure
         async with self._turn:
             self._configuration = configuration
             self._data.configure(configuration)
             self._pod_egress.configure(configuration.policies.pod_egress)
-            if not self._configured and memory is not None and memory.get("version") == MEMORY_VERSION:
+            if not self._configured and memory is not None:
                 self._data.remember(memory["addresses"])
                 self._settings.remember(memory["settings"])
-                self._shadows.remember(memory.get("routes", ()))
-                self._tunnels.remember(memory.get("tunnels", ()))
-                self._outsiders.remember(memory.get("outsiders", ()))
+                self._shadows.remember(memory["routes"])
+                self._tunnels.remember(memory["tunnels"])
+                self._outsiders.remember(memory["outsiders"])
             obsolete = self._tests.configure(configuration)
             if self.observing:
                 await self._rest()

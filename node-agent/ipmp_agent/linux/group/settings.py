@@ -86,7 +86,7 @@ class InterfaceSettings:
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take over what an earlier run remembered."""
         for key, found in memory.items():
-            self._before[key] = (found["index"], {name: found["values"][name] for name in WANTED})
+            self._before[key] = (found["index"], dict(found["values"]))
 
     @property
     def noted(self) -> Collection[str]:
