@@ -1,0 +1,176 @@
+"""A real Prometheus and a real Alertmanager beside an agent of the lab, and a receiver of webhooks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+
+from tests.lab.agent import METRICS_ADDRESS, NODE_NAME
+from tests.lab.waiting import wait_for
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tests.lab.namespaces import Namespace
+
+RULES = Path(__file__).resolve().parents[3] / "helm/ipmp/files/alerts.yaml"
+PROMETHEUS, ALERTMANAGER, RECEIVER = "127.0.0.1:9390", "127.0.0.1:9393", 9395
+PATIENCE = "2s"
+"""What an alert that waits waits here: its minutes are held by promtool."""
+PAGED = "critical|warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One alert as a receiver gets it."""
+
+    alert: str
+    firing: bool
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+class Monitoring:
+    """Scrapes the agent in a namespace every second; `pages` has what arrived, in order."""
+
+    def __init__(self, namespace: Namespace, directory: Path) -> None:
+        self.pages: list[Page] = []
+        self._namespace = namespace
+        self._directory = directory
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._server: ThreadingHTTPServer | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._receive()
+            self._write()
+            self._start(
+                "prometheus-alertmanager",
+                f"--config.file={self._directory / 'alertmanager.yaml'}",
+                f"--storage.path={self._directory / 'alertmanager'}",
+                f"--web.listen-address={ALERTMANAGER}",
+                "--cluster.listen-address=",
+            )
+            self._start(
+                "prometheus",
+                f"--config.file={self._directory / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={self._directory / 'prometheus'}",
+                f"--web.listen-address={PROMETHEUS}",
+            )
+            wait_for(lambda: self.query('up{job="ipmp-agent"}'), deadline=60, what="the first scrape", interval=0.5)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait(10)
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        if kind is not None:
+            for log in self._directory.glob("*.log"):
+                print(f"---- end of {log.name}\n{log.read_text(errors='replace')[-2000:]}")
+
+    def _start(self, *argv: str) -> None:
+        with (self._directory / f"{argv[0]}.log").open("wb") as log:
+            self._processes.append(self._namespace.popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+
+    def _write(self) -> None:
+        rules = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+        for group in rules["groups"]:
+            for rule in group["rules"]:
+                if "for" in rule:
+                    rule["for"] = PATIENCE
+        self._yaml("rules", rules)
+        self._yaml(
+            "prometheus",
+            {
+                "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+                "rule_files": [str(self._directory / "rules.yaml")],
+                "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER]}]}]},
+                "scrape_configs": [
+                    {
+                        "job_name": "ipmp-agent",
+                        "static_configs": [{"targets": [METRICS_ADDRESS], "labels": {"node": NODE_NAME}}],
+                    }
+                ],
+            },
+        )
+        self._yaml(
+            "alertmanager",
+            {
+                "route": {
+                    "receiver": "nobody",
+                    "group_by": ["..."],
+                    "group_wait": "0s",
+                    "group_interval": "1s",
+                    "repeat_interval": "1h",
+                    "routes": [{"receiver": "person", "matchers": [f'severity=~"{PAGED}"']}],
+                },
+                "receivers": [
+                    {"name": "nobody"},
+                    {
+                        "name": "person",
+                        "webhook_configs": [{"url": f"http://127.0.0.1:{RECEIVER}/", "send_resolved": True}],
+                    },
+                ],
+            },
+        )
+
+    def _yaml(self, name: str, document: dict[str, Any]) -> None:
+        (self._directory / f"{name}.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+
+    def _receive(self) -> None:
+        pages = self.pages
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                for alert in body["alerts"]:
+                    labels = dict(alert["labels"])
+                    name, firing = labels.pop("alertname"), alert["status"] == "firing"
+                    pages.append(Page(name, firing, labels, alert["annotations"]))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
+                del format, args
+
+        self._server = self._namespace.call(ThreadingHTTPServer, ("127.0.0.1", RECEIVER), Handler)
+        threading.Thread(target=self._server.serve_forever, name="receiver", daemon=True).start()
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Ask Prometheus; returns the samples of now, or nothing while it does not answer."""
+        script = (
+            "import sys, urllib.parse, urllib.request; "
+            "sys.stdout.write(urllib.request.urlopen(sys.argv[1] + urllib.parse.quote(sys.argv[2]), timeout=5)"
+            ".read().decode())"
+        )
+        url = f"http://{PROMETHEUS}/api/v1/query?query="
+        text = self._namespace.run("python3", "-c", script, url, expression, check=False)
+        try:
+            found: list[dict[str, Any]] = json.loads(text)["data"]["result"]
+        except (ValueError, KeyError):
+            return []
+        return found
+
+    def firing(self) -> set[str]:
+        """Alerts that a person has been paged for and not released from."""
+        last = {(page.alert, *sorted(page.labels.items())): page for page in self.pages}
+        return {page.alert for page in last.values() if page.firing}
+
+    def wait_firing(self, *alerts: str, deadline: float = 60.0) -> None:
+        """Wait until just these alerts fire."""
+        wait_for(self.firing, lambda now: now == set(alerts), deadline=deadline, what=f"{alerts} and no other")

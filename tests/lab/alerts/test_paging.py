@@ -1,0 +1,81 @@
+"""From a pulled cable to a page: the agent, Prometheus and Alertmanager, all real."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import Agent, Lab, wait_for
+from tests.lab.alerts.monitoring import Monitoring
+from tests.lab.scene import usual_group
+from tests.lab.status import group_view
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Watched:
+    """A lab whose agent is watched, at rest and without an alert."""
+
+    def __init__(self, lab: Lab, agent: Agent, monitoring: Monitoring) -> None:
+        self.lab, self.agent, self.monitoring = lab, agent, monitoring
+
+    def wait_state(self, state: str) -> None:
+        self.agent.wait_for(lambda status: group_view(status).state == state, deadline=30, what=state)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(Lab())
+        agent = stack.enter_context(Agent(lab, usual_group(lab)))
+        scene = Watched(lab, agent, stack.enter_context(Monitoring(lab.host.namespace, tmp_path)))
+        scene.wait_state("ok")
+        wait_for(
+            lambda: scene.monitoring.query('ipmp_group_state{state="ok"} == 1'), what="a scrape of a group at rest"
+        )
+        scene.monitoring.wait_firing()
+        yield scene
+
+
+def test_pulled_cable_pages_by_name_and_is_resolved_when_it_is_back(watched: Watched) -> None:
+    nic = watched.lab.host.nics["nic0"]
+    nic.unplug()
+    watched.monitoring.wait_firing("IPMPInterfaceFailed", "IPMPGroupNotRedundant")
+    (page,) = [page for page in watched.monitoring.pages if page.alert == "IPMPInterfaceFailed"]
+    assert page.labels == {"node": "lab1", "group": "lab", "interface": "nic0", "severity": "warning"}
+    assert page.annotations["summary"] == "nic0 of group lab on lab1 has failed"
+    assert page.annotations["runbook_url"] == "docs/runbooks/IPMPInterfaceFailed.md"
+    (sample,) = watched.monitoring.query('ipmp_interface_unusable{interface="nic0"} == 1')
+    assert sample["metric"]["reason"] == "LinkDown"
+    nic.plug()
+    watched.monitoring.wait_firing()
+
+
+def test_both_cables_page_for_the_group_and_not_for_each(watched: Watched) -> None:
+    for nic in watched.lab.host.nics.values():
+        nic.unplug()
+    watched.monitoring.wait_firing("IPMPGroupFailed")
+    for nic in watched.lab.host.nics.values():
+        nic.plug()
+    watched.monitoring.wait_firing()
+
+
+def test_silent_switch_port_is_told_from_a_cable(watched: Watched) -> None:
+    watched.lab.host.nics["nic0"].silence()
+    watched.monitoring.wait_firing("IPMPInterfaceFailed", "IPMPGroupNotRedundant")
+    (sample,) = watched.monitoring.query('ipmp_interface_unusable{interface="nic0"} == 1')
+    assert sample["metric"]["reason"] == "ProbesLost"
+    assert watched.monitoring.query('ipmp_interface_link_up{interface="nic0"} == 1')
+    (outage,) = watched.monitoring.query('ipmp_outage_seconds_count{reason="ProbesLost"}')
+    assert outage["value"][1] == "1"
+
+
+def test_agent_that_is_gone_pages(watched: Watched) -> None:
+    watched.agent.kill()
+    watched.monitoring.wait_firing("IPMPAgentDown")
+    watched.agent.start()
+    watched.monitoring.wait_firing()
