@@ -22,6 +22,8 @@ LADDERS = {
         "dbus": "both are spoken to on a bus of their own",
         "user-mode-linux": "another kernel than the running one, as a process",
         "kmod": "loads that kernel's modules",
+        "prometheus": "scrapes the agent; its promtool tests the alerts",
+        "prometheus-alertmanager": "sends the alerts to a receiver",
     },
     "cluster": {
         "gcc": "runc's C part",
@@ -41,8 +43,18 @@ LADDERS = {
 }
 
 
-NETWORK_MANAGER = Path("/etc/systemd/system/NetworkManager.service")
-
+UNITS = Path("/etc/systemd/system")
+SERVICES = {
+    "bird2": "bird",
+    "frr": "frr",
+    "keepalived": "keepalived",
+    "lldpd": "lldpd",
+    "network-manager": "NetworkManager",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "radvd": "radvd",
+}
+"""Units that a package would start on this machine, and that the lab runs by itself."""
 
 ELSEWHERE_ABSENT = {"user-mode-linux"} if platform.machine() not in {"x86_64", "i686"} else set()
 """Packages that Debian has for x86 alone."""
@@ -56,6 +68,14 @@ def missing_packages(wanted: dict[str, str]) -> list[str]:
     return [package for package in wanted if package not in present]
 
 
+def mask(service: str) -> None:
+    """Keep a unit from being started when its package is installed: this machine's own network is not the lab's."""
+    unit = UNITS / f"{service}.service"
+    if not unit.is_symlink() and not unit.exists():
+        UNITS.mkdir(parents=True, exist_ok=True)
+        unit.symlink_to("/dev/null")
+
+
 def install(wanted: dict[str, str]) -> None:
     """Install what is missing. Raises SystemExit with what to do where that cannot be done here."""
     if os.geteuid() != 0:
@@ -67,10 +87,8 @@ def install(wanted: dict[str, str]) -> None:
         return
     for package in missing:
         print(f"installing {package}: {wanted[package]}", flush=True)
-    if "network-manager" in missing and not NETWORK_MANAGER.is_symlink():
-        # Masked: the lab runs it by itself, and the package must not have it take over this machine's own network.
-        NETWORK_MANAGER.parent.mkdir(parents=True, exist_ok=True)
-        NETWORK_MANAGER.symlink_to("/dev/null")
+    for package in SERVICES.keys() & set(missing):
+        mask(SERVICES[package])
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], env=environment, check=True)
     command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", *missing]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -299,3 +301,77 @@ class TestAdmissionPolicy:
     def test_others_are_not_concerned(self, guarded: Guarded) -> None:
         patch = ("--subresource=status", "--type=merge", "--patch", '{"status":{"state":"ok"}}')
         guarded.cluster.kubectl("patch", "ipmpnodegroup", "data.fake-0001", *patch)
+
+
+def rules(parts: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    groups = only(parts, "PrometheusRule")["spec"]["groups"]
+    return {rule.get("alert", "?"): rule for group in groups for rule in group["rules"]}
+
+
+class TestMonitoring:
+    """Alerts and monitors, as values choose them."""
+
+    ON = ("monitoring.podMonitors.enabled=true", "monitoring.prometheusRule.enabled=true")
+
+    def test_is_off_unless_asked_for(self, tools: Path) -> None:
+        assert not {part["kind"] for part in objects(tools)} & {"PodMonitor", "PrometheusRule"}
+
+    def test_alerts_are_those_of_the_file(self, tools: Path) -> None:
+        plain = yaml.safe_load((CHART / "files/alerts.yaml").read_text(encoding="utf-8"))
+        assert only(objects(tools, *self.ON), "PrometheusRule")["spec"] == plain
+
+    def test_every_series_gets_the_labels_that_alerts_go_by(self, tools: Path) -> None:
+        monitors = [part for part in objects(tools, *self.ON) if part["kind"] == "PodMonitor"]
+        assert len(monitors) == 2
+        for monitor in monitors:
+            component = monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+            (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+            assert endpoint["relabelings"] == [
+                {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"},
+                {"targetLabel": "job", "replacement": f"ipmp-{component}"},
+            ]
+
+    def test_monitors_select_the_pods_that_there_are(self, tools: Path) -> None:
+        parts = objects(tools, *self.ON)
+        templates = [daemonset(parts), only(parts, "Deployment")]
+        labels = [template["spec"]["template"]["metadata"]["labels"] for template in templates]
+        for name, pod in zip(("agent", "operator"), labels, strict=True):
+            wanted = only(parts, "PodMonitor", name)["spec"]["selector"]["matchLabels"]
+            assert wanted.items() <= pod.items()
+
+    def test_single_alerts_are_changed_by_name(self, tools: Path) -> None:
+        chosen = "monitoring.prometheusRule"
+        found = rules(
+            objects(
+                tools,
+                *self.ON,
+                f"{chosen}.alerts.IPMPVersionSkew.enabled=false",
+                f"{chosen}.alerts.IPMPInterfaceFailed.severity=critical",
+                f"{chosen}.alerts.IPMPInterfaceFailed.for=1m",
+                f"{chosen}.alertLabels.team=net",
+                f"{chosen}.runbookUrl=https://wiki.test/ipmp/",
+                f"{chosen}.extraRules[0].record=ipmp:up",
+                f"{chosen}.extraRules[0].expr=up",
+            )
+        )
+        assert "IPMPVersionSkew" not in found
+        failed = found["IPMPInterfaceFailed"]
+        assert (failed["for"], failed["labels"]) == ("1m", {"severity": "critical", "team": "net"})
+        assert failed["annotations"]["runbook_url"] == "https://wiki.test/ipmp/IPMPInterfaceFailed.md"
+        assert found["IPMPGroupFailed"]["labels"] == {"severity": "critical", "team": "net"}
+        assert found["?"] == {"record": "ipmp:up", "expr": "up"}
+
+    def test_alert_that_does_not_exist_is_refused_with_those_that_do(self, tools: Path) -> None:
+        done = render(tools, *self.ON, "monitoring.prometheusRule.alerts.IPMPNope.enabled=false")
+        assert done.returncode != 0
+        assert "there is no alert IPMPNope; there are IPMPGroupFailed, " in done.stderr
+
+    def test_commands_of_the_page_are_taken(self, tools: Path) -> None:
+        text = (CHART.parents[1] / "docs/monitoring.md").read_text(encoding="utf-8").replace("\\\n", " ")
+        commands = re.findall(r"^    helm upgrade (.*)$", text, re.MULTILINE)
+        assert len(commands) == 3
+        for command in commands:
+            words = command.split()
+            settings = [word for flag, word in itertools.pairwise(words) if flag == "--set"]
+            assert settings
+            assert render(tools, *settings).returncode == 0, command
