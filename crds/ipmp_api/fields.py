@@ -208,7 +208,9 @@ _RANGE = Text(
         pool_rules.RANGE_HOST_BITS,
         pool_rules.RANGE_FAMILY,
         pool_rules.RANGE_ORDER,
+        pool_rules.RANGE_ORDER_IPV6,
         pool_rules.RANGE_HOSTS,
+        pool_rules.RANGE_HOSTS_WITHIN,
     ),
 )
 _EXCLUDE = Sequence(
@@ -216,7 +218,13 @@ _EXCLUDE = Sequence(
     Text(
         "An address, a CIDR block, or first-last.",
         RANGE_MAX,
-        rules=(pool_rules.RANGE, pool_rules.RANGE_HOST_BITS, pool_rules.RANGE_FAMILY, pool_rules.RANGE_ORDER),
+        rules=(
+            pool_rules.RANGE,
+            pool_rules.RANGE_HOST_BITS,
+            pool_rules.RANGE_FAMILY,
+            pool_rules.RANGE_ORDER,
+            pool_rules.RANGE_ORDER_IPV6,
+        ),
     ),
     pool_rules.EXCLUDE_MAX,
     unique=True,

@@ -78,10 +78,6 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"dataAddresses": {"pools": [POOL | {"ranges": ["198.18.0.0/24", "2001:db8::/64"]}]}},
         {"spec.dataAddresses.pools[0].ranges": "mixes IPv4 and IPv6"},
     ),
-    "pool too small": (
-        {"dataAddresses": {"pools": [POOL | {"perNode": 11}]}},
-        {"spec.dataAddresses.pools[0].perNode": "the pool has 10 addresses after exclude, and one node needs 11"},
-    ),
     "more than one fault": (
         {"mode": "Watch", "failback": "Later"},
         {"spec.mode": '"Watch"', "spec.failback": '"Later"'},
@@ -124,17 +120,41 @@ def test_name_that_is_no_label_of_31_characters_is_refused(installed: Cluster, n
     assert name in said
 
 
-def test_what_is_beyond_the_api_server_is_refused_in_a_condition(installed: Cluster) -> None:
-    twice = [{"nodeName": "n1", "addresses": ["198.18.0.9/24"]}, {"nodeName": "n2", "addresses": ["198.18.0.9/24"]}]
-    installed.apply(group_manifest("beyond", dataAddresses={"assigned": twice}))
+TWICE = [{"nodeName": "n1", "addresses": ["198.18.0.9/24"]}, {"nodeName": "n2", "addresses": ["198.18.0.9/24"]}]
+BEYOND: dict[str, tuple[dict[str, Any], str, str]] = {
+    "assigned twice": ({"assigned": TWICE}, "spec.dataAddresses.assigned", "198.18.0.9/24 is assigned twice"),
+    "pool too small": (
+        {"pools": [POOL | {"perNode": 11}]},
+        "spec.dataAddresses.pools[0].perNode",
+        "the pool has 10 addresses after exclude, and one node needs 11",
+    ),
+    "ranges overlap": (
+        {"pools": [POOL | {"ranges": ["198.18.0.0/24", "198.18.0.7"]}]},
+        "spec.dataAddresses.pools[0].ranges",
+        "198.18.0.7 holds addresses of a range before it",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BEYOND)
+def test_what_is_beyond_the_api_server_is_refused_in_a_condition(installed: Cluster, case: str) -> None:
+    """Before it does harm, and in the words of `ipmp-agent check`."""
+    addresses, field, words = BEYOND[case]
+    manifest = group_manifest("beyond", dataAddresses=addresses)
+    with pytest.raises(ValidationError) as refused:
+        parse_group(manifest)
+    installed.apply(manifest)
     try:
         seen = installed.wait(
             lambda: installed.get("ipmpgroup", "beyond").get("status", {}).get("conditions", ()), what="conditions"
         )
-        accepted = next(one for one in seen if one["type"] == "Accepted")
+        conditions = {one["type"]: one for one in seen}
+        accepted = conditions["Accepted"]
         assert accepted["status"] == "False"
-        assert "198.18.0.9/24 is assigned twice" in accepted["message"]
-        assert "spec.dataAddresses.assigned" in accepted["message"]
+        assert words in accepted["message"]
+        assert field in accepted["message"]
+        assert str(refused.value.errors[0]) in accepted["message"]
+        assert (conditions["Ready"]["status"], conditions["Stalled"]["status"]) == ("False", "True")
         assert installed.get("ipmpnodegroups", "--selector", "ipmp.dev/group=beyond") == []
     finally:
         installed.kubectl("delete", "ipmpgroup", "beyond", "--timeout=30s")
