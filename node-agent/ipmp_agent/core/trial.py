@@ -59,6 +59,16 @@ class Trial:
         self._until = now + timers.TRIAL
         self._silent = dict.fromkeys(self.before, 0)
 
+    def unplugged(self, now: float) -> None:
+        """A group has lost every link it had: silence is the cables' until they are back, and then the switches'.
+
+        From now on it counts of who has answered since, or once the time is over that a switch may take.
+        """
+        self._silent = dict.fromkeys(self.before, 0)
+        self._away = dict.fromkeys(self.before, 0)
+        self._heard.clear()
+        self._patience = now + timers.QUIET_PERIOD
+
     def looked(self, answered: frozenset[str], now: float) -> Verdict:
         """Take what answered in one look."""
         self._count(self._silent, self.before, answered, now)

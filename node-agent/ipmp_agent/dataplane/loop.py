@@ -24,6 +24,7 @@ from ipmp_agent.core.actions import (
     ProbeClosed,
     SendProbe,
 )
+from ipmp_agent.core.words import LinkWord
 from ipmp_agent.dataplane.running import RunningGroup, tell
 from ipmp_agent.disk.recording import Started, Stopped
 from ipmp_agent.disk.state import State
@@ -367,6 +368,12 @@ class DataPlane:
             if self._record:
                 self._record(Stopped(name, self._loop.time()))
             self._arm()
+
+    def unplugged(self, name: str) -> bool:
+        """Whether every member of a group that is here is without a link."""
+        group = self.groups.get(name)
+        members = [i for i in group.core.snapshot().interfaces if i.present] if group and group.released else []
+        return bool(members) and all(member.link is LinkWord.DOWN for member in members)
 
     def unfinished(self, state: State) -> None:
         """What to keep in the state file beside the groups that run, such as those not taken over or withdrawn yet."""

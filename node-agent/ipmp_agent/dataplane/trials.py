@@ -42,14 +42,23 @@ class Trials:
         kernel: knows the gateways, and asks who answers.
         api_server: whether the API server answers a fresh connection; None: this agent has none. It may hang.
         saved: what an earlier agent left.
+        unplugged: whether all members of a group are without a link.
         enabled: otherwise every change is kept at once.
     """
 
     def __init__(
-        self, kernel: Kernel, api_server: Callable[[], Awaitable[bool | None]], saved: State, *, enabled: bool = True
+        self,
+        kernel: Kernel,
+        api_server: Callable[[], Awaitable[bool | None]],
+        saved: State,
+        unplugged: Callable[[str], bool],
+        *,
+        enabled: bool = True,
     ) -> None:
         self._kernel = kernel
         self._api_server = api_server
+        self._unplugged = unplugged
+        self._plugged: set[str] = set()  # groups on trial that have had a link since their change
         self._enabled = enabled
         self._loop = asyncio.get_running_loop()
         self._watching = asyncio.Event()  # there is something to look at
@@ -195,6 +204,8 @@ class Trials:
                 self._record = self._trial = None
             elif self._unapplied and changes.keys().isdisjoint(failed):
                 self._unapplied = False
+                self._plugged.clear()
+                self._lost_links()
                 self._trial.applied(now)
                 # An equal copy, and another object: `_judge` compares by identity, so a look that is under way, and
                 # began before the change was applied, counts as overtaken.
@@ -247,6 +258,8 @@ class Trials:
         if answered is None or self._trial is not trial or self._record is None:
             return Verdict.OPEN, None
         now = self._loop.time()
+        if self._lost_links():
+            trial.unplugged(now)
         verdict = trial.looked(answered, now) if self._record is record else trial.overtaken(asked, answered, now)
         if verdict is Verdict.LOST:
             return verdict, self._refuse(self._record, trial.lost)
@@ -256,6 +269,16 @@ class Trials:
             log.info("kept, since everything still answers: the change of %s", _listed(record.changes))
             self._record = self._trial = None
         return verdict, None
+
+    def _lost_links(self) -> bool:
+        """Whether a group on trial has lost every link it had: its silence says nothing of its change.
+
+        One that had none from the start is silent by its change, which may have chosen members without a cable.
+        """
+        changes = self._record.changes if self._record is not None else {}
+        dark = {name for name in changes if self._unplugged(name)}
+        self._plugged |= changes.keys() - dark
+        return not dark.isdisjoint(self._plugged)
 
     def _refuse(self, record: SavedTrial, lost: frozenset[str]) -> Refusal:
         final = not lost or record.attempts >= timers.TRIALS
@@ -278,6 +301,11 @@ class Trials:
         self._permit(refusal)
         if blame is Blame.CHANGE:
             self._refusals.append(replace(refusal, final=True))
+            log.warning(
+                "%s answers again since the change of %s is undone: it is not tried again until a spec changes",
+                _listed(refusal.lost),
+                _listed(refusal.changes),
+            )
         else:
             log.info("%s answers again: another trial for %s", _listed(refusal.lost), _listed(refusal.changes))
             self._tried.update(dict.fromkeys(refusal.changes, refusal.attempts))

@@ -178,7 +178,7 @@ class Agent:
         async def api_server_answers() -> bool | None:
             return await aside(self._source.api_server_answers)
 
-        trials = Trials(plane.kernel, api_server_answers, saved, enabled=options.trials)
+        trials = Trials(plane.kernel, api_server_answers, saved, plane.unplugged, enabled=options.trials)
         return plane, Configurator(plane, saved, trials)
 
     def _surround(

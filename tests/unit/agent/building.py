@@ -153,7 +153,7 @@ class Rig:
         self.plane.observers.append(self.watcher)
         self.api_server: bool | None = None  # whether it answers; None: there is none
         saved = saved or State()
-        changes = Trials(self.kernel, self._ask_api_server, saved, enabled=trials)
+        changes = Trials(self.kernel, self._ask_api_server, saved, self.plane.unplugged, enabled=trials)
         self.configurator = Configurator(self.plane, saved, changes)
 
     async def _ask_api_server(self) -> bool | None:
