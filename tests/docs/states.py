@@ -26,7 +26,8 @@ a request are not events of this table; the core decides from them which event h
 |---|---|---|
 {states}
 
-*Unknown* becomes *ok* while other members answer its transitive probes. *If active*: a member that works may be
+*Unknown* becomes *ok* while other members answer its transitive probes. A member that is FAILED because it has only
+not been heard yet (`NotHeard`) is *unknown*, too. *If active*: a member that works may be
 inactive all the same, as an idle standby, or as one that waits because failback is Disabled. FAILED_NO_TARGETS and
 OFFLINE_FAILED stand where in.mpathd kept its FAILED flag beside the state.
 
@@ -38,10 +39,10 @@ OFFLINE_FAILED stand where in.mpathd kept its FAILED flag beside the state.
 WHEN = {
     InterfaceEvent.APPEAR: "the NIC is on the node and fit to be a member",
     InterfaceEvent.VANISH: "it is gone, in another network namespace, or not fit any more",
-    InterfaceEvent.FAIL: "link down; five probes lost in a row while another member proves that the link works; or the "
-    "whole group fails",
-    InterfaceEvent.REPAIR: "ten probes answered in a row; or link up, where no probe can judge (which is settled "
-    "40 s after a start of the agent)",
+    InterfaceEvent.FAIL: "link down; five probes lost in a row while another member proves that the link works; the "
+    "whole group fails; or it returns, had been answered before, and is not yet",
+    InterfaceEvent.REPAIR: "ten probes answered in a row, or one if it only was not heard yet; or link up, where no "
+    "probe can judge (which is settled 40 s after a start of the agent)",
     InterfaceEvent.TARGETS_LOST: "it could probe and has nobody left to ask",
     InterfaceEvent.TARGETS_FOUND: "it can probe and has somebody to ask again",
     InterfaceEvent.PROBING_ENDED: "it has no test address any more, or probing was disabled",

@@ -25,21 +25,32 @@ class Adaptation(NamedTuple):
 
 
 def adapt(
-    time: DetectionTime, interface: Interface, prober: Prober, target: Target, members: Iterable[Interface], now: float
+    time: DetectionTime,
+    interface: Interface,
+    prober: Prober,
+    target: Target,
+    members: Iterable[Interface],
+    now: float,
+    *,
+    late: bool,
 ) -> Adaptation | None:
-    """Fit the detection time to what a target of a member was just measured to need."""
+    """Fit the detection time to what a target of a member was just measured to need.
+
+    `late`: the agent itself has not been run in time lately, so that it is no fault of the target.
+    """
     crtt = target.rtt.crtt
     if time.too_slow(crtt):
         if prober.targets.is_exceptional(target, time.interval):
             message = f"target {target.address} is much slower than the others of {interface.name}: set aside"
             return Adaptation(Reason.TARGET_SLOW, message)
         time.raise_for(crtt, now)
-        return Adaptation(
-            Reason.DETECTION_TIME_RAISED,
-            f"target {target.address} answers too slowly for {time.configured * 1000:.0f} ms: "
-            f"failure detection time is now {time.value * 1000:.0f} ms",
-            Severity.WARNING,
+        what = (
+            "this agent is not given the processor in time" if late else f"target {target.address} answers too slowly"
         )
+        message = (
+            f"{what} for {time.configured * 1000:.0f} ms: failure detection time is now {time.value * 1000:.0f} ms"
+        )
+        return Adaptation(Reason.DETECTION_TIME_RAISED, message, Severity.WARNING)
     if time.may_be_lowered(now) and time.fast(crtt) and _all_fast(time, members):
         time.lower()
         message = f"targets are fast again: failure detection time is now {time.value * 1000:.0f} ms"

@@ -63,6 +63,7 @@ class Detection:
         self._group = owner
         self._routers: tuple[Address, ...] = ()
         self._among_members = False  # members ask one another
+        self._late_at = -timers.NEVER  # when this agent was last seen not to be run in time
         self._doubt_ends = timers.NEVER  # when who has not been found since the start is not there
         self.time = self._configured_time(configuration)
 
@@ -143,6 +144,13 @@ class Detection:
         self._start_probers(interface, now)
         self._review(interface, now)
         self._try_repair_by_link(interface, now)
+        self.await_answer(interface, now)
+
+    def await_answer(self, interface: Interface, now: float) -> None:
+        """A member is back: if it has been answered before, and another one works, it is used once it is again."""
+        others = (other for other in self._members if other is not interface)
+        if interface.functioning and interface.answered and interface.capable and any(o.functioning for o in others):
+            interface.fire(InterfaceEvent.FAIL, Reason.NOT_HEARD, now)
 
     def _quiesce(self, interface: Interface) -> None:
         for prober in (*interface.probers.values(), interface.transitive):
@@ -346,6 +354,8 @@ class Detection:
         for interface in self._members:
             if interface.functioning or interface.state is State.OFFLINE:
                 self._condemn(interface, reason if interface is culprit else Reason.GROUP_FAILED, now)
+            elif interface.unheard:
+                interface.explain(Reason.GROUP_FAILED, now)
         for interface in self._members:
             for prober in interface.probers.values():
                 prober.targets.flush_hosts()
@@ -357,11 +367,14 @@ class Detection:
             self._review(interface, now)
 
     def _repair(self, interface: Interface, reason: Reason, now: float) -> None:
-        group_had_failed = self._group_failed
-        with_group = group_had_failed or (interface.cause is Reason.GROUP_FAILED and self._group.recovering)
+        group_had_failed, waited = self._group_failed, interface.unheard
+        with_group = waited or group_had_failed or (interface.cause is Reason.GROUP_FAILED and self._group.recovering)
         interface.fire(InterfaceEvent.REPAIR, reason, now)
-        self._group.act(InterfaceVerdict(interface.key, failed=False, reason=reason))
-        self._group.tell(reason, f"repair of {interface.name} detected", interface)
+        if waited:  # it was never found to have failed
+            self._group.tell(reason, f"{interface.name} is answered: it is used", interface)
+        else:
+            self._group.act(InterfaceVerdict(interface.key, failed=False, reason=reason))
+            self._group.tell(reason, f"repair of {interface.name} detected", interface)
         self._group.regained(interface, with_group=with_group)
         if group_had_failed:
             self.review_all(now)  # a failed group kept routers whose routes had gone
@@ -372,16 +385,42 @@ class Detection:
                 return
             self._judge_targets(interface, now)
             condemning = failing_probers(interface, now, self.time.value)
-            if condemning:
+            if condemning and interface.quiet(now):
+                self._distrust(interface, condemning, now)
+            elif condemning:
                 self._release_flapping(interface, now)
-                first_loss = min(prober.first_loss() for prober in condemning)
-                margin = timers.JITTER_MINIMUM * self.time.interval
-                if is_interface_failure(interface, first_loss, self._members, margin):
-                    self._fail(interface, Reason.PROBES_LOST, now, first_loss)
+                if self._is_to_blame(interface, condemning):
+                    self._fail(interface, Reason.PROBES_LOST, now, _first_loss(condemning))
                 else:
                     self._fail_group(interface, Reason.GROUP_FAILED, now)
         elif interface.state is State.FAILED and interface.link.usable and self._proven(interface):
             self._repair(interface, Reason.PROBES_ANSWERED, now)
+        elif interface.unheard and not interface.quiet(now):
+            self._judge_unheard(interface, now)
+
+    def _is_to_blame(self, interface: Interface, condemning: Sequence[Prober]) -> bool:
+        margin = timers.JITTER_MINIMUM * self.time.interval
+        return is_interface_failure(interface, _first_loss(condemning), self._members, margin)
+
+    def _distrust(self, interface: Interface, condemning: Sequence[Prober], now: float) -> None:
+        """A member is too new to be condemned; but nothing is left to it while another one is answered."""
+        if not self._is_to_blame(interface, condemning):
+            return
+        was_active = interface.active
+        interface.fire(InterfaceEvent.FAIL, Reason.NOT_HEARD, now)
+        message = f"{interface.name} is not answered yet, and others are: it is not used until it is"
+        self._group.tell(Reason.NOT_HEARD, message, interface, Severity.WARNING)
+        if was_active:
+            self._group.lost()
+
+    def _judge_unheard(self, interface: Interface, now: float) -> None:
+        """It waits for its first answer, and has had its time: it may have failed."""
+        condemning = failing_probers(interface, now, self.time.value)
+        if condemning and self._is_to_blame(interface, condemning):
+            interface.explain(Reason.PROBES_LOST, now)
+            since = _first_loss(condemning)
+            self._group.act(InterfaceVerdict(interface.key, failed=True, reason=Reason.PROBES_LOST, since=since))
+            self._tell_failure(interface, Reason.PROBES_LOST)
 
     def _judge_among_members(self, interface: Interface, now: float) -> None:
         prober = interface.transitive
@@ -473,6 +512,8 @@ class Detection:
         """Judge and probe if that is due. Returns the seconds by which it came too late to judge."""
         late = 0.0
         if now >= prober.probe_at:
+            if now - prober.probe_at > timers.LATE_AGENT * self.time.interval:
+                self._late_at = now
             late = prober.skip_if_late(now, self.time.interval)
             if not late:
                 for closed in prober.begin_tick(now, self.time.interval):
@@ -511,6 +552,8 @@ class Detection:
         if event.kind is ProbeKind.DISCOVERY:
             self._discovered(event, now)
             return
+        if event.rtt - event.network_rtt > timers.LATE_AGENT * self.time.interval:
+            self._late_at = now
         measure = interface.functioning
         if event.kind is ProbeKind.RTT:
             target = prober.targets.find(event.target)
@@ -523,6 +566,10 @@ class Detection:
             target = probe.target
             interface.quiet_until = None
             self._group.act(prober.closed(probe, event.rtt, event.network_rtt))
+            if event.family is not Family.LINK:
+                interface.answered = True
+            if interface.state is State.FAILED and interface.unheard:
+                self._repair(interface, Reason.PROBES_ANSWERED, now)
         if target is not None and measure and event.family is not Family.LINK:
             self._adapt(interface, prober, target, now)
 
@@ -535,7 +582,8 @@ class Detection:
                 self._review(interface, now)
 
     def _adapt(self, interface: Interface, prober: Prober, target: Target, now: float) -> None:
-        adaptation = adaptive.adapt(self.time, interface, prober, target, self._interfaces.values(), now)
+        late = now - self._late_at <= self.time.value
+        adaptation = adaptive.adapt(self.time, interface, prober, target, self._members, now, late=late)
         if adaptation is None:
             return
         self._group.tell(adaptation.reason, adaptation.message, interface, adaptation.severity)
@@ -563,9 +611,11 @@ def is_interface_failure(suspect: Interface, first_loss: float, interfaces: Sequ
     return False
 
 
+def _first_loss(condemning: Sequence[Prober]) -> float:
+    return min(prober.first_loss() for prober in condemning)
+
+
 def failing_probers(interface: Interface, now: float, detection_time: float) -> list[Prober]:
     """The probers that condemn a member: all that can judge, or none. One healthy family keeps a NIC up."""
     judges = [prober for prober in interface.probers.values() if prober.capable and prober.running]
-    if interface.quiet(now) or not all(prober.failing(now, detection_time) for prober in judges):
-        return []
-    return judges
+    return judges if all(prober.failing(now, detection_time) for prober in judges) else []

@@ -11,6 +11,7 @@ What the state does not say, and the table does not show, is in these attributes
 
     inactive         works and is not used; ended by `fire` whenever the member leaves a working state
     active_since     its place in the order of activation; kept by Multipathing
+    answered         a probe of it was, in this life of the agent or the one before; never ended
     cause            why it failed; set and ended by `fire`, also while OFFLINE hides the failure
     doubted          it had failed when the agent started; ended by `fire` with the failure, or by Detection in time
     gone             it vanished, and its addresses with it; a refused one has kept them. Kept by Multipathing
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core import timers
 from ipmp_agent.core.link import Link
 from ipmp_agent.core.probing import ProbeState
+from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import GroupState, InterfaceWord, LinkWord, ProbeWord
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.events import Family, InterfaceFound
     from ipmp_agent.core.probing import Prober
-    from ipmp_agent.core.reasons import Reason
     from ipmp_api.types import Address, Member, Role
 
 
@@ -126,6 +127,7 @@ class Interface:
 
     __slots__ = (
         "active_since",
+        "answered",
         "cause",
         "doubted",
         "duplicates",
@@ -156,6 +158,7 @@ class Interface:
         self.doubted = False  # it had failed when the agent started: who is to judge it may still be found
         self.inactive = False
         self.active_since: int | None = None  # order of activation in the group; None: not active
+        self.answered = False  # a probe of it once was
         self.facts: InterfaceFound | None = None  # None: absent
         self.gone = False  # it vanished, and its addresses with it
         self.offline_reasons: set[Reason] = set()  # who keeps it offline
@@ -179,6 +182,11 @@ class Interface:
         elif event in {InterfaceEvent.REPAIR, InterfaceEvent.VANISH}:
             self.cause = None
             self.doubted = False
+
+    def explain(self, reason: Reason, now: float) -> None:
+        """Why it has failed is known better now."""
+        self.cause = self.reason = reason
+        self.since = now
 
     @property
     def role(self) -> Role:
@@ -204,6 +212,11 @@ class Interface:
     def failed(self) -> bool:
         """Known to be broken, whether or not it is out for maintenance."""
         return self.state in BROKEN or self.state is State.OFFLINE_FAILED
+
+    @property
+    def unheard(self) -> bool:
+        """Not used before its first answer, and not known to be broken."""
+        return self.state in BROKEN and self.cause is Reason.NOT_HEARD
 
     @property
     def offline(self) -> bool:
@@ -243,7 +256,20 @@ class Interface:
     @property
     def word(self) -> InterfaceWord:
         """The state as ipmpstat says it."""
+        if self.unheard:
+            return InterfaceWord.UNKNOWN
         return InterfaceWord.OK if self.functioning and self.heard else _WORDS[self.state]
+
+    @property
+    def reason_now(self) -> Reason | None:
+        """The reason of its state. A link that has come up since is not called down."""
+        if self.state not in BROKEN:
+            return self.reason
+        if not self.link.usable:
+            return Reason.LINK_DOWN
+        if self.cause is not Reason.LINK_DOWN:
+            return self.reason
+        return Reason.LINK_FLAPPING if self.link.held and not self.capable else Reason.NOT_HEARD
 
     @property
     def link_word(self) -> LinkWord:

@@ -272,19 +272,25 @@ class Multipathing:
         interface.link.restore(saved.link_ups, saved.held_until, now)
         if saved.answered:
             interface.quiet_until = None
+            interface.answered = True
         if saved.failed:
             self._detection.restore_failed(interface, saved.reason or Reason.RESTORED, now)
         if link is not True:
             self._detection.link_changed(interface, link, now)
-        if not interface.functioning:
-            return
+        if self._read:
+            self._detection.await_answer(interface, now)
+        if interface.functioning:
+            self._take_up(interface, saved)
+
+    def _take_up(self, interface: Interface, saved: events.SavedInterface) -> None:
+        """Use a member that has appeared; at the start it is settled who is used when all have been found."""
         if self._read:
             self.gained(interface, reclaim=True)
-        else:  # `_on_kernel_read` settles which members are used, when all have been found
-            interface.inactive = saved.inactive
-            interface.active_since = saved.active_since
-            if saved.claims:
-                self._placement.claims.append(interface.key)
+            return
+        interface.inactive = saved.inactive
+        interface.active_since = saved.active_since
+        if saved.claims:
+            self._placement.claims.append(interface.key)
 
     def _mac_changed(self, interface: Interface, now: float) -> None:
         if self._read and not interface.offline and mac_holder(interface, self._members):

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     MINIMUM_REDUNDANCY = "MinimumRedundancy"
     RESTORED = "Restored"
     NOT_JUDGED = "NotJudged"
+    NOT_HEARD = "NotHeard"
 
     # what makes an interface unfit as a member
     BOND_MEMBER = "BondMember"

@@ -157,7 +157,7 @@ def _interface(interface: Interface, nominee: str | None) -> InterfaceSnapshot:
         link=interface.link_word,
         probe=interface.probe_word,
         flags=_flags(interface, nominee=interface.key == nominee),
-        reason=interface.reason,
+        reason=interface.reason_now,
         since=interface.since,
         usable=interface.functioning,
         refusal=interface.facts.refusal if interface.facts else None,

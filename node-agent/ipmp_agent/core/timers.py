@@ -32,6 +32,9 @@ EARLIEST_LOSS = 0.5
 LATEST_TICK = 0.5
 """A tick that comes this part of an interval late judges nothing: we did not run when replies came."""
 
+LATE_AGENT = 0.25
+"""A tick, or the reading of a reply, that comes this part of an interval late: slow answers may be our own fault."""
+
 TARGETS_MINIMUM = 3
 TARGETS_MAXIMUM = 5
 """Targets probed by a prober. in.mpathd MIN_PROBE_TARGETS, MAX_PROBE_TARGETS."""

@@ -17,7 +17,7 @@ class InterfaceWord(StrEnum):
     OK = "ok"
     FAILED = "failed"
     OFFLINE = "offline"
-    UNKNOWN = "unknown"  # works as far as anybody can tell: no targets; or not there yet
+    UNKNOWN = "unknown"  # nobody can tell: no targets, or not answered yet
 
 
 class LinkWord(StrEnum):

@@ -10,8 +10,8 @@ import pytest
 from ipmp_agent.core import timers
 from ipmp_agent.core.events import LinkChanged, LinksLost
 from tests.fake_kernel import present
-from tests.unit.agent.building import node_group
-from tests.unit.agent.test_trials import GATEWAY, condition, node, told, view, want
+from tests.unit.agent.building import unprobed_group
+from tests.unit.agent.trials import GATEWAY, condition, node, told, view, want
 
 if TYPE_CHECKING:
     from tests.unit.agent.building import Rig
@@ -37,7 +37,7 @@ def plug(rig: Rig) -> None:
 @pytest.mark.parametrize("seconds", [5.0, 20.0, 200.0])
 async def test_change_is_not_undone_for_cables_that_are_pulled_meanwhile(after: float, seconds: float) -> None:
     async with node() as rig:
-        await want(rig, node_group())
+        await want(rig, unprobed_group())
         await asyncio.sleep(after)
         unplug(rig)
         await asyncio.sleep(seconds)
@@ -52,7 +52,7 @@ async def test_change_is_not_undone_for_cables_that_are_pulled_meanwhile(after: 
 
 async def test_switch_that_waits_after_its_link_came_up_is_given_its_time() -> None:
     async with node() as rig:
-        await want(rig, node_group())
+        await want(rig, unprobed_group())
         unplug(rig)
         await asyncio.sleep(3)
         plug(rig)
@@ -65,7 +65,7 @@ async def test_switch_that_waits_after_its_link_came_up_is_given_its_time() -> N
 
 async def test_who_stays_silent_after_the_cables_are_back_is_lost_by_the_change() -> None:
     async with node() as rig:
-        await want(rig, node_group())
+        await want(rig, unprobed_group())
         unplug(rig)
         await asyncio.sleep(3)
         plug(rig)
@@ -75,7 +75,7 @@ async def test_who_stays_silent_after_the_cables_are_back_is_lost_by_the_change(
 
 async def test_silence_while_one_member_has_a_link_counts() -> None:
     async with node() as rig:
-        await want(rig, node_group())
+        await want(rig, unprobed_group())
         rig.plane.sink("lab", LinkChanged("nic0", up=False))
         rig.kernel.silent = {GATEWAY}
         await asyncio.sleep(timers.TRIAL)
@@ -85,7 +85,7 @@ async def test_silence_while_one_member_has_a_link_counts() -> None:
 async def test_change_to_members_that_never_had_a_link_is_undone() -> None:
     async with node() as rig:
         rig.kernel.interfaces["lab"] = tuple(present(name, index, link=False) for index, name in enumerate(NICS, 1))
-        await want(rig, node_group())
+        await want(rig, unprobed_group())
         rig.kernel.silent = {GATEWAY}
         await asyncio.sleep(timers.TRIAL)
         assert told(rig) == ["lab"]
@@ -93,7 +93,7 @@ async def test_change_to_members_that_never_had_a_link_is_undone() -> None:
 
 async def test_change_that_is_refused_for_good_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with node() as rig:
-        await want(rig, node_group())
+        await want(rig, unprobed_group())
         rig.kernel.silent = {GATEWAY}
         await asyncio.sleep(timers.TRIAL)
         rig.kernel.silent = set()

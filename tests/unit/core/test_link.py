@@ -303,3 +303,24 @@ def test_a_member_that_comes_back_taken_down_is_said_to_be_so() -> None:
     actions = node.handle(events.InterfaceFound("nic0", "nic0", 99, nic.mac, link=False, taken_down=True))
     said = [action.message for action in actions if isinstance(action, Notify) and action.reason is Reason.LINK_DOWN]
     assert said == ["failure of nic0 detected: it is taken down on this host"]
+
+
+def test_member_that_the_flap_rule_holds_is_not_called_down() -> None:
+    node = unprobed()
+    for _ in range(3):
+        node.link("nic0", up=False)
+        assert node.interface("nic0").reason is Reason.LINK_DOWN
+        node.link("nic0", up=True)
+        node.run(0.1)
+    assert (node.interface("nic0").link, node.interface("nic0").reason) == (LinkWord.UP, Reason.LINK_FLAPPING)
+    node.link("nic0", up=False)
+    assert node.interface("nic0").reason is Reason.LINK_DOWN
+
+
+def test_member_whose_link_is_up_again_waits_to_be_heard_and_is_not_called_down() -> None:
+    node = VirtualNode(numbered_group(2))
+    node.start()
+    node.run(3)
+    node.link("nic0", up=False)
+    node.link("nic0", up=True)
+    assert (node.interface("nic0").state, node.interface("nic0").reason) == (InterfaceWord.FAILED, Reason.NOT_HEARD)

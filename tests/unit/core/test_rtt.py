@@ -263,3 +263,15 @@ def test_an_older_probe_answered_after_a_newer_one_is_not_measured() -> None:
     row = next(row for _, row in node.closed if row.interface == "nic0" and row.network_rtt and row.network_rtt > 0.3)
     assert row.sequence == late[0].sequence
     assert node.interface("nic0").probers[0].targets[0].crtt == pytest.approx(before, rel=0.3)
+
+
+def test_starved_agent_does_not_blame_the_target() -> None:
+    node = VirtualNode(numbered_group(2))
+    node.start()
+    node.run(3)
+    node.lateness = lambda: 0.05
+    node.delay = lambda _: 0.3
+    node.run(5)
+    assert node.told(Reason.DETECTION_TIME_RAISED)[0].startswith(
+        "this agent is not given the processor in time for 1000 ms: failure detection time is now"
+    )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent.core import events
+from ipmp_agent.core import events, timers
 from ipmp_agent.core.actions import InterfaceVerdict, SendProbe
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.words import GroupState, TargetState
+from ipmp_agent.core.words import GroupState, InterfaceWord, TargetState
 from ipmp_api.types import Address, Mode, ProbeMethod
 from tests.virtual_node import VirtualNode, numbered_group
 
@@ -255,10 +255,36 @@ def test_failure_of_an_offline_member_shows_when_it_returns() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_losses_are_ignored_for_forty_seconds_after_a_member_appears(seed: int) -> None:
     node = VirtualNode(numbered_group(2), seed=seed)
-    node.silence("nic0")
+    node.all_targets(up=False)
     node.start()
     assert not node.run(39.9, broken(node, "nic0"))
     assert node.run(1.2, broken(node, "nic0"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_member_silent_from_the_start_holds_no_share_while_another_is_answered(seed: int) -> None:
+    """It is too new to have failed, but everything on it would be lost."""
+    node = VirtualNode(numbered_group(2), seed=seed)
+    node.silence("nic0")
+    node.start()
+    assert node.held_by("nic0")
+    assert node.run(1.0, lambda: node.held_by("nic1") == [1, 2])
+    assert (node.interface("nic0").state, node.interface("nic0").reason) == (InterfaceWord.UNKNOWN, Reason.NOT_HEARD)
+    assert node.told(Reason.NOT_HEARD) == ["nic0 is not answered yet, and others are: it is not used until it is"]
+    assert node.verdicts == []
+    node.run(timers.QUIET_PERIOD)
+    assert [v.reason for _, v in node.verdicts] == [Reason.PROBES_LOST]
+    assert node.interface("nic0").state is InterfaceWord.FAILED
+
+
+def test_first_answer_gives_a_new_member_its_share() -> None:
+    node = VirtualNode(numbered_group(2))
+    node.silence("nic0")
+    node.start()
+    node.run(30)
+    node.silence("nic0", on=False)
+    assert node.run(0.3, lambda: len(node.held_by("nic0")) == 1)
+    assert node.verdicts == []
 
 
 def test_first_reply_ends_the_quiet_period_for_both_families() -> None:
@@ -275,8 +301,71 @@ def test_quiet_period_begins_anew_for_a_member_that_was_replugged() -> None:
     node.silence("nic0")
     node.remove("nic0")
     node.add("nic0")
-    assert not node.run(39.9, broken(node, "nic0"))
-    assert node.run(1.2, broken(node, "nic0"))
+    node.run(39.9)
+    assert node.verdicts == []
+    assert node.run(1.2, lambda: bool(node.verdicts))
+
+
+# --- a member that returns
+
+
+@pytest.mark.parametrize("how", ["replugged", "online"])
+def test_member_that_returns_is_used_when_it_has_been_heard_once_if_it_had_been_before(how: str) -> None:
+    node = running()
+    (node.remove if how == "replugged" else node.offline)("nic0")
+    node.silence("nic0")
+    (node.add if how == "replugged" else node.online)("nic0")
+    assert node.held_by("nic1") == [1, 2]
+    assert node.interface("nic0").reason is Reason.NOT_HEARD
+    node.run(0.5)
+    assert node.held_by("nic1") == [1, 2]
+    node.silence("nic0", on=False)
+    assert node.run(0.3, working(node, "nic0"))
+    assert len(node.held_by("nic0")) == 1
+    assert node.verdicts == []
+    assert node.told(Reason.PROBES_ANSWERED) == ["nic0 is answered: it is used"]
+
+
+def test_member_that_returns_from_maintenance_and_is_not_answered_has_failed() -> None:
+    node = running()
+    node.offline("nic0")
+    node.silence("nic0")
+    node.online("nic0")
+    assert node.run(1.0, lambda: bool(node.verdicts))
+    assert node.told(Reason.PROBES_LOST) == ["failure of nic0 detected: its probes are not answered"]
+    assert node.held_by("nic0") == []
+    node.silence("nic0", on=False)
+    node.run(1.3)
+    assert not node.interface("nic0").usable  # ten answers, as after any failure
+
+
+def test_member_that_returns_to_a_group_where_no_other_works_is_used_at_once() -> None:
+    node = running()
+    node.link("nic1", up=False)
+    node.remove("nic0")
+    node.add("nic0")
+    assert node.held_by("nic0") == [1, 2]
+
+
+def test_member_that_returns_where_nobody_can_be_asked_is_used_at_once() -> None:
+    node = VirtualNode(numbered_group(2, probe_method=ProbeMethod.DISABLED))
+    node.start()
+    node.run(3)
+    node.offline("nic0")
+    node.online("nic0")
+    assert len(node.held_by("nic0")) == 1
+
+
+def test_member_that_waits_for_its_answer_fails_and_returns_with_its_group() -> None:
+    node = running(3, addresses=3)
+    node.offline("nic0")
+    node.all_targets(up=False)
+    node.online("nic0")
+    assert node.run(2, lambda: node.failed)
+    node.all_targets(up=True)
+    node.run(4)
+    assert [len(node.held_by(key)) for key in ("nic0", "nic1", "nic2")] == [1, 1, 1]
+    assert not node.failed
 
 
 def test_link_loss_counts_in_the_quiet_period() -> None:
