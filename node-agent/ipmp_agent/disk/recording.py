@@ -44,6 +44,8 @@ BACKLOG = 65536
 EVENT_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(events.Event)}
 ACTION_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(actions.Action)}
 
+_SHOWN = 200
+
 ROUTINE = frozenset({SendProbe, ProbeClosed})
 """Actions that come with every probe; the others are decisions."""
 
@@ -126,8 +128,8 @@ def decode_entry(line: dict[str, Any]) -> Entry:
             decided: tuple[Action, ...] = tuple(decode(ACTION_TYPES[name], value) for name, value in line["d"])
             return Decided(line["g"], time, decided)
         return Ticked(line["g"], time)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not an entry of a recording: {line!r}") from error
+    except (KeyError, OverflowError, TypeError) as error:
+        raise ValueError(f"not an entry of a recording: {str(line)[:_SHOWN]}") from error
 
 
 def read(lines: Iterable[str]) -> Iterator[Entry]:
@@ -136,18 +138,28 @@ def read(lines: Iterable[str]) -> Iterator[Entry]:
     A last line cut short (the agent was killed) ends it like an end.
     """
     numbered = iter(lines)
-    head = json.loads(next(numbered, "{}"))
-    if not isinstance(head, dict) or head.get("format") != FORMAT or head.get("version") != VERSION:
+    head = _object(next(numbered, "{}"))
+    if head.get("format") != FORMAT or head.get("version") != VERSION:
         raise ValueError(f"not a recording of version {VERSION}")
     for line in numbered:
         if not line.endswith("\n"):
             return
-        found = json.loads(line)
+        found = _object(line)
         if "end" in found:
-            if found["lost"]:
+            if found.get("lost"):
                 raise ValueError(f"{found['lost']} entries were lost: the disk was slower than the events")
             return
         yield decode_entry(found)
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("not a recording: a line is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"not a recording: a line is {line[:_SHOWN]!r}")  # noqa: TRY004 - all wrong input is a ValueError
+    return found
 
 
 class Recorder:

@@ -157,8 +157,10 @@ class ControlSocket:
             case {"op": "offline" | "online" as operation, "interface": str(interface)}:
                 if user != 0:
                     raise RefusedError(f"only root may take an interface {operation}")
-                force = bool(request.get("force"))
-                return await self._maintain(operation, interface, request.get("group"), force=force)
+                force, group = bool(request.get("force")), request.get("group")
+                if group is not None and not isinstance(group, str):
+                    raise RefusedError("a group is given by its name")
+                return await self._maintain(operation, interface, group, force=force)
         raise RefusedError(f"unknown request {request.get('op')!r}; this agent is version {ipmp_agent.__version__}")
 
     async def _publication(self, *, live: bool) -> Any:
@@ -243,7 +245,7 @@ class _ProbeStream:
 def _request(line: bytes) -> dict[str, Any]:
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RefusedError("a request is one JSON object on a line") from None
     if not isinstance(request, dict) or not isinstance(request.get("op"), str):
         raise RefusedError('a request is one JSON object with an "op"')

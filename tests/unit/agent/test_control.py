@@ -116,6 +116,11 @@ def test_snapshot_of_a_data_plane_that_hangs_is_the_last_one(agent: Agent, monke
         (b'{"op": 7}\n', 'with an "op"'),
         (b'{"op": "reboot"}\n', "unknown request 'reboot'"),
         (b'{"op": "offline"}\n', "unknown request 'offline'"),
+        (b'{"op": "offline", "interface": "nic0", "group": ["lab"]}\n', "by its name"),
+        (b'{"op": "online", "interface": "nic0", "group": {}}\n', "by its name"),
+        (b"[" * 30_000 + b"\n", "one JSON object"),
+        (b'{"op": ' * 8_000 + b"\n", "one JSON object"),
+        (b"\xff\xfe\n", "one JSON object"),
     ],
 )
 def test_nonsense_is_answered_with_what_is_wrong(agent: Agent, line: bytes, words: str) -> None:

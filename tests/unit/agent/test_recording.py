@@ -117,3 +117,30 @@ async def test_replay_decides_what_the_agent_decided() -> None:
                 expected += decided
     assert replayed == expected
     assert len(expected) > 5
+
+
+HEAD = '{"format": "ipmp-recording", "version": 1}\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"g": "lab", "t": 1' + "0" * 400 + "}",
+        '{"start": "lab", "t": 0, "seed": 1e999, "configuration": {}}',
+        '{"g": "lab", "t": 0, "e": ["x"], "v": {}}',
+        '{"g": "lab", "t": 0, "e": "LinkChanged", "v": 5}',
+        '{"g": "lab", "t": 0, "d": [5]}',
+        '{"g": "lab", "t": null}',
+        "5",
+        "[]",
+        "null",
+        "[" * 100_000,
+        "1" * 5000,
+    ],
+    ids=lambda line: line[:40],
+)
+def test_a_line_that_nobody_wrote_is_a_value_error(line: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        list(recording.read([HEAD, line + "\n"]))
+    with pytest.raises(ValueError, match=r"."):
+        list(recording.read([line + "\n"]))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
 import struct
 from ipaddress import ip_interface
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ipmp_agent.linux.messages import addresses, netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -135,3 +139,54 @@ def test_a_foreign_ipv6_address_comes_back_without_detection_and_then_with_its_o
         assert read.index == 9
         flags.append(bool(read.flags & addresses.IFA_F_NODAD))
     assert flags == [True, False]
+
+
+@contextlib.contextmanager
+def answered(monkeypatch: pytest.MonkeyPatch, *datagrams: bytes) -> Iterator[netlink.Channel]:
+    """A channel to which the kernel has answered this already."""
+    ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    monkeypatch.setattr(netlink, "open_socket", lambda **_: ours)
+    with ours, kernels:
+        for datagram in datagrams:
+            kernels.send(datagram)
+        yield netlink.Channel()
+
+
+SHORT = {
+    "length 0": struct.pack("=IHHII", 0, netlink.NLMSG_ERROR, 0, 1, 0) + b"\0" * 20,
+    "no body": struct.pack("=IHHII", 16, netlink.NLMSG_ERROR, 0, 1, 0),
+    "half a body": struct.pack("=IHHII", 18, netlink.NLMSG_ERROR, 0, 1, 0) + b"\xff\xff",
+    "half a header": b"\x10\0\0\0\2\0",
+    "words without a request": struct.pack("=IHHIIi", 20, netlink.NLMSG_ERROR, netlink.NLM_F_ACK_TLVS, 1, 0, -22),
+    "no error": struct.pack("=IHHIIi", 20, netlink.NLMSG_ERROR, 0, 1, 0, -(2**31)),
+}
+
+
+@pytest.mark.parametrize("datagram", SHORT.values(), ids=SHORT)
+def test_answers_that_are_too_short_end_the_wait_and_are_a_refusal(
+    monkeypatch: pytest.MonkeyPatch, datagram: bytes
+) -> None:
+    request = netlink.message(netlink.RTM_NEWADDR, 0, b"12345678")
+    with answered(monkeypatch, datagram) as channel:
+        (failure,) = channel.send([request])
+    assert failure.position == 0
+    assert failure.error > 0
+    assert failure.text
+    # Where nothing of it is an answer, there is no other either.
+    with answered(monkeypatch, datagram) as channel, contextlib.suppress(BlockingIOError):
+        assert channel.ask(request) in (None, b"")
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0", struct.pack("=i", -(2**31))])
+def test_a_dump_that_ends_with_half_a_message_is_no_table(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    monkeypatch.setattr(netlink, "open_socket", lambda **_: ours)
+    kernels.send(packet(netlink.NLMSG_DONE, body))
+
+    async def dump() -> list[bytes]:
+        return await netlink.Dumper().dump(netlink.RTM_GETADDR, b"")
+
+    with ours, kernels, pytest.raises(OSError, match=r"Bad message|error 2147483648"):
+        asyncio.run(dump())

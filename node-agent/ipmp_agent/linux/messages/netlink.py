@@ -55,6 +55,9 @@ BATCH_MESSAGES = 2048
 
 RECEIVE_BYTES = 1 << 16
 
+MAX_ERRNO = 4095
+"""Of the kernel."""
+
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")
 _PATCH = struct.Struct("=HI")  # flags, sequence: what a packed message still needs, at offset 6
@@ -257,10 +260,12 @@ class Channel:
             offset = 0
             while offset + HEADER_BYTES <= len(data):
                 length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+                if length < HEADER_BYTES:
+                    break
                 position = (sequence - first) & 0xFFFFFFFF
                 if kind == NLMSG_ERROR and position < count:
                     answer = data[offset + HEADER_BYTES : offset + length]
-                    refusal = -_ERROR.unpack_from(answer)[0]
+                    refusal = refused(answer)
                     if refusal:
                         failures.append(Failure(start + position, refusal, error_text(refusal, flags, answer)))
                     if position == count - 1:
@@ -275,6 +280,8 @@ class Channel:
         self._socket.send(asked)
         while True:
             data = self._socket.recv(RECEIVE_BYTES)
+            if len(data) < HEADER_BYTES:
+                continue
             length, kind, _, sequence, _ = _HEADER.unpack_from(data)
             if sequence == self._sequence & 0xFFFFFFFF:
                 return None if kind == NLMSG_ERROR else data[HEADER_BYTES:length]
@@ -318,10 +325,10 @@ class Dumper:
             for got in read(self._socket):
                 whole = whole and not got.flags & NLM_F_DUMP_INTR
                 if got.kind in (NLMSG_DONE, NLMSG_ERROR):
-                    (error,) = _ERROR.unpack_from(got.body)
+                    error = refused(got.body)
                     if error:  # also at the end: what was sent before it is not the whole table
-                        words = error_text(-error, got.flags, got.body, ended=got.kind == NLMSG_DONE)
-                        raise OSError(-error, words)
+                        words = error_text(error, got.flags, got.body, ended=got.kind == NLMSG_DONE)
+                        raise OSError(error, words)
                     return found if whole else None
                 found.append(got.body)
             await asyncio.sleep(0)
@@ -336,6 +343,13 @@ def _not_sent(position: int, error: OSError) -> Failure:
     return Failure(position, error.errno or errno.EIO, error.strerror or str(error))
 
 
+def refused(answer: bytes) -> int:
+    """The errno in the body of an NLMSG_ERROR or NLMSG_DONE, positive; 0: all is well."""
+    if len(answer) < _ERROR.size:
+        return errno.EBADMSG
+    return abs(int(_ERROR.unpack_from(answer)[0]))
+
+
 def error_text(error: int, flags: int, answer: bytes, *, ended: bool = False) -> str:
     """The kernel's explanation of a refusal (the body of an NLMSG_ERROR), or the name of the error.
 
@@ -345,9 +359,9 @@ def error_text(error: int, flags: int, answer: bytes, *, ended: bool = False) ->
         # errno, then the header of the request, whole unless capped.
         offset = 4
         if not ended:
-            (length,) = struct.unpack_from("=I", answer, 4)
+            length = number(answer[4:8])
             offset += HEADER_BYTES if flags & NLM_F_CAPPED else (length + 3) & ~3
         words = attributes(answer, offset).get(NLMSGERR_ATTR_MSG)
         if words:
             return words.rstrip(b"\0").decode(errors="replace")
-    return os.strerror(error)
+    return os.strerror(error) if error <= MAX_ERRNO else f"error {error}"

@@ -410,11 +410,11 @@ class Nftables:
 
 def _raise(answer: netlink.Message) -> None:
     """Raise what an acknowledgement says, unless it says that all is well."""
-    (error,) = struct.unpack_from("=i", answer.body)
-    if -error == errno.ERESTART:
-        raise ChangedMeanwhileError(-error, "nf_tables was changed meanwhile")
+    error = netlink.refused(answer.body)
+    if error == errno.ERESTART:
+        raise ChangedMeanwhileError(error, "nf_tables was changed meanwhile")
     if error:
-        raise OSError(-error, netlink.error_text(-error, answer.flags, answer.body))
+        raise OSError(error, netlink.error_text(error, answer.flags, answer.body))
 
 
 def _decode_chain(body: bytes) -> Chain | None:
