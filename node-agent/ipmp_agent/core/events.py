@@ -166,6 +166,14 @@ class AddressRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressContested:
+    """Another host says to have a data address that is in use here; it stays, and is defended."""
+
+    address: InterfaceAddress
+    mac: str | None  # of that host, lower case with colons; None: it says so no longer
+
+
+@dataclass(frozen=True, slots=True)
 class AddressCleared:
     """What stood against a data address is over."""
 
@@ -237,6 +245,7 @@ Event = (
     | AddressAdopted
     | AddressReleased
     | AddressRefused
+    | AddressContested
     | AddressCleared
     | ConfigurationChanged
     | KernelRead

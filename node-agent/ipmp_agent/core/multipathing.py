@@ -372,6 +372,14 @@ class Multipathing:
         del now
         self._placement.refused.pop(event.address, None)
 
+    def _on_address_contested(self, event: events.AddressContested, now: float) -> None:
+        del now
+        if event.mac is None:
+            self.tell(Reason.ADDRESS_CONFLICT, f"{event.address} is claimed by nobody else any more")
+            return
+        words = f"{event.address} is also claimed by {event.mac}: it stays here and is defended"
+        self.tell(Reason.ADDRESS_CONFLICT, words, severity=Severity.ERROR)
+
     # --- the way down: state, use, placement, outbound ---
 
     def _settle(self, now: float) -> None:
@@ -550,6 +558,7 @@ _HANDLERS: dict[type, Callable[[Multipathing, Any, float], None]] = {
     events.AddressAdopted: Multipathing._on_address_adopted,  # noqa: SLF001
     events.AddressReleased: Multipathing._on_address_released,  # noqa: SLF001
     events.AddressRefused: Multipathing._on_address_refused,  # noqa: SLF001
+    events.AddressContested: Multipathing._on_address_contested,  # noqa: SLF001
     events.AddressCleared: Multipathing._on_address_cleared,  # noqa: SLF001
     events.ConfigurationChanged: Multipathing._on_configuration,  # noqa: SLF001
     events.KernelRead: Multipathing._on_kernel_read,  # noqa: SLF001

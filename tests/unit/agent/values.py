@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface, ip_network
 
 from ipmp_agent.core.events import (
+    AddressContested,
     AddressRefused,
     ConfigurationChanged,
     Family,
@@ -36,6 +37,8 @@ VALUES = [
         offline=("0000:3b:00.1",),
     ),
     InterfaceFound("nic0", "eth7", 3, "02:00:00:00:00:01", link=None, speed_megabits=25000, refusal=Reason.BOND_MEMBER),
+    AddressContested(ip_interface("198.18.0.10/24"), "02:00:00:00:00:99"),
+    AddressContested(ip_interface("2001:db8::1/64"), None),
     AddressRefused(ip_interface("2001:db8::1/64"), Reason.ADDRESS_CONFLICT, "02:… has it"),
     ProbeAnswered("nic0", Family.IPV6, ip_address("fe80::2"), 65535, ProbeKind.RTT, 0.1 + 0.2, 1e-9),
     ProbeAnswered("nic0", Family.LINK, MacAddress("02:00:00:00:00:02"), 1, ProbeKind.DETECTION, 0.5, 0.25),

@@ -186,6 +186,20 @@ def test_refused_address_is_told_and_left_alone_until_it_is_cleared() -> None:
     assert node.snapshot().addresses[0].interface is not None
 
 
+def test_address_that_another_host_claims_as_well_is_told_and_stays() -> None:
+    node = group_of(2)
+    address = data_address(1).address
+    node.moves.clear()
+    node.handle(events.AddressContested(address, "02:00:00:00:00:99"))
+    node.handle(events.AddressContested(address, None))
+    assert node.told(Reason.ADDRESS_CONFLICT) == [
+        "198.18.1.1/32 is also claimed by 02:00:00:00:00:99: it stays here and is defended",
+        "198.18.1.1/32 is claimed by nobody else any more",
+    ]
+    assert node.moves == []
+    assert node.snapshot().addresses[0].interface == "nic0"
+
+
 def test_one_failure_is_one_batch_followed_by_its_announcements() -> None:
     node = group_of(3, addresses=6)
     actions = node.handle(events.LinkChanged("nic0", up=False))

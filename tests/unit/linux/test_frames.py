@@ -51,7 +51,7 @@ def test_a_gratuitous_reply_has_the_same_hardware_as_target_and_sender() -> None
 
 def test_only_arp_replies_for_ethernet_and_ipv4_are_read() -> None:
     reply = frames.gratuitous_arp_reply(MAC, IPv4Address("198.18.0.9"))
-    assert frames.read_arp_reply(reply) == frames.ArpReply(MAC, IPv4Address("198.18.0.9"))
+    assert frames.read_arp_reply(reply) == frames.ArpClaim(MAC, IPv4Address("198.18.0.9"), reply=True)
     assert frames.read_arp_reply(frames.gratuitous_arp_request(MAC, IPv4Address("198.18.0.9"))) is None
     assert frames.read_arp_reply(reply[:41]) is None
     assert frames.read_arp_reply(reply[:14] + b"\0\x06" + reply[16:]) is None

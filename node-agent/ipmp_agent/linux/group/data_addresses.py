@@ -395,6 +395,14 @@ class DataAddresses:
 
     # -- for routes --------------------------------------------------------------------------------------------------
 
+    def addresses(self) -> Iterable[Address]:
+        """The group's data addresses."""
+        return self._configured
+
+    def configured(self, address: Address) -> InterfaceAddress | None:
+        """A data address as it is configured."""
+        return self._configured.get(address)
+
     def is_data(self, address: Address) -> bool:
         """Whether this is one of the group's data addresses."""
         return address in self._configured

@@ -90,7 +90,6 @@ class Group:
         self._host = host
         self._members = members
         self._tell = partial(sink, self.name)
-        self._neighbourhood = Neighbourhood(self.name, host)
         self.reconciler = Reconciler(self.name, self.reconcile)
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
@@ -103,6 +102,7 @@ class Group:
         self._unkept = False  # whether it holds addresses that were given up
         self._untold: list[AddressAdopted] = []  # until the memory is safe
         self._data = DataAddresses(self.name, host, members, self._tell_safely, self._addresses_changed)
+        self._neighbourhood = Neighbourhood(self.name, host, self._data, self._tell, lambda: self.observing)
         self._tests = TestAddresses(self.name, host, members, self._sink)
         self._departures = Departures()
         self._judging: asyncio.TimerHandle | None = None
@@ -416,11 +416,14 @@ class Group:
         if member.index is None:
             return
         try:
-            self._host.ports[self.name, member.key] = Port(member, self._from_link, self._host)
+            self._host.ports[self.name, member.key] = Port(
+                member, self._from_link, self._neighbourhood.claimed, self._host
+            )
         except OSError as error:
             # It vanished or was renamed again between the message and now: the next message tells.
             log.warning("%s: no access to its link: %s", member.key, error)
             return
+        self._neighbourhood.listen()
         self._tests.regained(member.key)
         if not self.observing:
             self._data.check_again(member.key)
@@ -620,4 +623,5 @@ class Group:
         covered = self._pod_egress.covered(observing=self.observing)
         found += self._host.masquerades.findings(self._surroundings.names(), covered, versions)
         found += self._pinned.findings() + self._outsiders.findings(observing=self.observing)
+        found += self._neighbourhood.findings()
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]

@@ -13,7 +13,8 @@ from ipmp_agent.linux.messages import frames
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from ipaddress import IPv4Address
 
 SO_ATTACH_FILTER = 26
 ICMPV6_FILTER = 1
@@ -21,7 +22,7 @@ ICMPV6_FILTER = 1
 LOAD_BYTE, LOAD_HALF, LOAD_WORD = 0x30, 0x28, 0x20  # ld b|h|w [k]
 LOAD_BYTE_INDEXED, LOAD_HALF_INDEXED = 0x50, 0x48  # ld b|h [x + k]
 LOAD_IPV4_HEADER_LENGTH = 0xB1  # x = 4 * ([k] & 0xf)
-JUMP_EQUAL = 0x15
+JUMP, JUMP_EQUAL, JUMP_GREATER_OR_EQUAL = 0x05, 0x15, 0x35
 RETURN = 0x06
 ACCEPT, REJECT = 0x40000, 0
 
@@ -31,6 +32,9 @@ INTERFACE_INDEX = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX
 _FAR = 48  # as many of each that a jump, of 255 at most, goes over all of them
 NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF
 _HOP_LIMIT = NETWORK_HEADER + 7
+
+LEAF = 4
+"""Values that are compared one after the other."""
 
 Instruction = tuple[int, int, int, int]
 
@@ -65,9 +69,30 @@ def advertisement() -> list[Instruction]:
     return _all_of([([(LOAD_BYTE, 0, 0, 0)], frames.ICMPV6_ADVERTISEMENT), ([(LOAD_BYTE, 0, 0, _HOP_LIMIT)], 255)])
 
 
-def arp_reply() -> list[Instruction]:
-    """ARP replies sent to this very interface; the packet socket sees the frame from its Ethernet header."""
-    return _all_of([([(LOAD_HALF, 0, 0, 20)], frames.ARP_REPLY), ([(LOAD_BYTE, 0, 0, PACKET_TYPE)], PACKET_HOST)])
+def arp(watched: Iterable[IPv4Address] = ()) -> list[Instruction]:
+    """ARP replies sent to this very interface, and any ARP in the name of a watched address.
+
+    The packet socket sees the frame from its Ethernet header. Which addresses are watched costs a frame ten steps.
+    """
+    return [
+        (LOAD_HALF, 0, 0, 20),
+        (JUMP_EQUAL, 0, 3, frames.ARP_REPLY),
+        (LOAD_BYTE, 0, 0, PACKET_TYPE),
+        (JUMP_EQUAL, 0, 1, PACKET_HOST),
+        (RETURN, 0, 0, ACCEPT),
+        (LOAD_WORD, 0, 0, 28),
+        *_one_of(sorted(int(address) for address in watched)),
+    ]
+
+
+def _one_of(values: Sequence[int]) -> list[Instruction]:
+    """Accept what is loaded if it is one of these, in ascending order: a search by halves."""
+    if len(values) <= LEAF:
+        found = [step for value in values for step in ((JUMP_EQUAL, 0, 1, value), (RETURN, 0, 0, ACCEPT))]
+        return [*found, (RETURN, 0, 0, REJECT)]
+    middle = len(values) // 2
+    low, high = _one_of(values[:middle]), _one_of(values[middle:])
+    return [(JUMP_GREATER_OR_EQUAL, 1, 0, values[middle]), (JUMP, 0, 0, len(high)), *high, *low]
 
 
 def transitive() -> list[Instruction]:

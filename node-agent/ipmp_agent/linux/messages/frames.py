@@ -67,6 +67,13 @@ def arp_question(source: bytes, sender: IPv4Address, target: IPv4Address, destin
     return arp(ARP_REQUEST, destination, source, sender.packed, NO_MAC, target.packed)
 
 
+def who_has(source: bytes, address: IPv4Address | IPv6Address) -> bytes:
+    """Ask who has an address, in the name of nobody: the question before it is used (RFC 5227, RFC 4862)."""
+    if isinstance(address, IPv4Address):
+        return arp_probe(source, address)
+    return neighbor_solicitation(source, UNSPECIFIED_IPV6, address)
+
+
 def gratuitous_arp_request(source: bytes, address: IPv4Address) -> bytes:
     """Announcement in request form: passes the neighbour lock time of Linux receivers."""
     return arp(ARP_REQUEST, BROADCAST, source, address.packed, NO_MAC, address.packed)
@@ -78,21 +85,28 @@ def gratuitous_arp_reply(source: bytes, address: IPv4Address) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class ArpReply:
-    """Who says to have an address."""
+class ArpClaim:
+    """Who says to have an address, in a question or an answer."""
 
     mac: bytes
     address: IPv4Address
+    reply: bool
 
 
-def read_arp_reply(frame: bytes) -> ArpReply | None:
-    """Read an Ethernet frame; None unless it is a well-formed ARP reply for Ethernet and IPv4."""
+def read_arp(frame: bytes) -> ArpClaim | None:
+    """Read an Ethernet frame; None unless it is well-formed ARP for Ethernet and IPv4, in the name of an address."""
     if len(frame) < _ETHERNET.size + _ARP.size:
         return None
     hardware, protocol, hlen, plen, operation, mac, sender, _, _ = _ARP.unpack_from(frame, _ETHERNET.size)
-    if (hardware, protocol, hlen, plen, operation) != (1, 0x0800, 6, 4, ARP_REPLY):
+    if (hardware, protocol, hlen, plen) != (1, 0x0800, 6, 4) or operation not in (ARP_REQUEST, ARP_REPLY):
         return None
-    return ArpReply(mac, IPv4Address(sender))
+    return ArpClaim(mac, IPv4Address(sender), reply=operation == ARP_REPLY) if any(sender) else None
+
+
+def read_arp_reply(frame: bytes) -> ArpClaim | None:
+    """Read an Ethernet frame; None unless it is a well-formed ARP reply for Ethernet and IPv4."""
+    claim = read_arp(frame)
+    return claim if claim is not None and claim.reply else None
 
 
 # -- IPv6 neighbour discovery ----------------------------------------------------------------------------------------

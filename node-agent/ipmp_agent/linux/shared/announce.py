@@ -45,7 +45,7 @@ BURST = 32
 """Packets sent at once before the pace of timers.ANNOUNCE_RATE holds: less than any switch port buffers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Schedule:
     """The announcements of one address, until it moves again."""
 
@@ -54,6 +54,7 @@ class _Schedule:
     forms: tuple[bytes, ...]
     asked: Asked
     questions: int  # in one round
+    left: int = 0  # rounds to come, and frames to be sent
 
     def ask(self) -> list[bytes]:
         """The questions of one round."""
@@ -79,7 +80,13 @@ class Announcer:
         self._timer: asyncio.TimerHandle | None = None
 
     def announce(
-        self, wire: Wire, addresses: Iterable[InterfaceAddress], *, router: bool, asked: Asked = lambda _: ()
+        self,
+        wire: Wire,
+        addresses: Iterable[InterfaceAddress],
+        *,
+        router: bool,
+        asked: Asked = lambda _: (),
+        once: bool = False,
     ) -> None:
         """Announce addresses on a wire, now and on schedule; earlier schedules of theirs end.
 
@@ -88,24 +95,35 @@ class Announcer:
             addresses: in order of importance.
             router: whether this host forwards IPv6, which an advertisement must not deny.
             asked: whom to ask something from the address.
+            once: say it once, and nothing where a schedule is under way.
         """
         now = self._loop.time()
         moved = list(addresses)
         questions = max(1, min(QUESTIONS_OF_ONE, QUESTIONS // max(1, len(moved))))
+        rounds = [(after, float(number)) for number, after in enumerate(timers.ANNOUNCE_AT)]
+        rounds += [(after, sum(at <= after for at in timers.ANNOUNCE_AT) - 0.5) for after in QUESTIONS_AT]
+        if once:
+            moved = [address for address in moved if address not in self._current]
+            rounds = [(after, number) for after, number in rounds if number < 1]
         for address in moved:
             schedule = _Schedule(address, wire, _forms(wire.mac, address, router=router), asked, questions)
             self._current[address] = schedule
-            self._push(0, schedule, schedule.forms)
-            for number, after in enumerate(timers.ANNOUNCE_AT[1:], start=1):
+            for after, number in rounds:
+                schedule.left += 1
                 heapq.heappush(self._later, (now + after, next(self._serial), number, schedule))
-            for after in QUESTIONS_AT:
-                follows = sum(at <= after for at in timers.ANNOUNCE_AT) - 1
-                heapq.heappush(self._later, (now + after, next(self._serial), follows + 0.5, schedule))
         self._work()
 
-    def _push(self, number: float, schedule: _Schedule, frames_of_round: Iterable[bytes]) -> None:
-        for form, frame in enumerate(frames_of_round):
+    def _push(self, number: float, schedule: _Schedule) -> None:
+        """Have the frames of one round sent: announcements, or between two rounds of these, questions."""
+        found = schedule.forms if number == int(number) else schedule.ask()
+        schedule.left += len(found) - 1
+        for form, frame in enumerate(found):
             heapq.heappush(self._due, (number, form, next(self._serial), frame, schedule))
+        self._end_if_done(schedule)
+
+    def _end_if_done(self, schedule: _Schedule) -> None:
+        if not schedule.left:
+            del self._current[schedule.address]
 
     def cancel(self, addresses: Iterable[InterfaceAddress]) -> None:
         """Announce these no more."""
@@ -127,16 +145,16 @@ class Announcer:
         while self._later and self._later[0][0] <= now:
             _, _, number, schedule = heapq.heappop(self._later)
             if self._current.get(schedule.address) is schedule:
-                self._push(number, schedule, schedule.forms if number == int(number) else schedule.ask())
+                self._push(number, schedule)
         self._allowance = min(BURST, self._allowance + (now - self._allowed_at) * timers.ANNOUNCE_RATE)
         self._allowed_at = now
         while self._due and self._allowance >= 1:
-            number, form, _, frame, schedule = heapq.heappop(self._due)
+            _, _, _, frame, schedule = heapq.heappop(self._due)
             if self._current.get(schedule.address) is schedule:
                 self._allowance -= 1
                 self._send(schedule, frame)
-                if number == len(timers.ANNOUNCE_AT) - 1 and form == len(schedule.forms) - 1:
-                    del self._current[schedule.address]
+                schedule.left -= 1
+                self._end_if_done(schedule)
         self._rearm()
 
     def _rearm(self) -> None:

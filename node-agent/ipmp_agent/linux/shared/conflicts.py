@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux.messages import frames
@@ -47,11 +46,7 @@ class ConflictChecks:
     def start(self, address: InterfaceAddress, wire: Wire, done: Callable[[bytes | None], None]) -> None:
         """Ask on this wire; `done` gets the MAC address of who has it, or None. A check under way starts anew."""
         self.cancel(address)
-        if isinstance(address, IPv4Interface):
-            question = frames.arp_probe(wire.mac, address.ip)
-        else:
-            question = frames.neighbor_solicitation(wire.mac, frames.UNSPECIFIED_IPV6, address.ip)
-        check = _Check(wire, question, done)
+        check = _Check(wire, frames.who_has(wire.mac, address.ip), done)
         self._checks[address.ip] = check
         self._ask(address.ip, check)
 

@@ -55,24 +55,31 @@ TRICKLE = 128
 class Port:
     """A member's way to its link: sockets that live as long as the interface stays what it is."""
 
-    def __init__(self, member: Member, sink: Callable[[Event], None], host: Host) -> None:
+    def __init__(
+        self,
+        member: Member,
+        sink: Callable[[Event], None],
+        claimed: Callable[[Address, bytes], None],
+        host: Host,
+    ) -> None:
         if member.link is None:
             raise ValueError(f"{member.key} is not present")
         self.link = member.link
         self._group = member.group
         self._host = host
+        self._claimed = claimed
         self.wire = Wire(member.link, self._heard, self._probed, host.readers)
         self.sender = ProbeSender(member.key, self.wire, sink, host.counters, host.owns, host.readers)
 
-    def announce(self, addresses: Iterable[InterfaceAddress]) -> None:
-        """Tell the link that these addresses are here, the most important first."""
-        self._host.announcer.announce(
-            self.wire, addresses, router=self.link.forwards_ipv6, asked=partial(self._host.asked, self._group)
-        )
+    def announce(self, addresses: Iterable[InterfaceAddress], *, once: bool = False) -> None:
+        """Tell the link that these addresses are here, the most important first; `once`: not on the whole schedule."""
+        asked = partial(self._host.asked, self._group)
+        self._host.announcer.announce(self.wire, addresses, router=self.link.forwards_ipv6, asked=asked, once=once)
 
     def _heard(self, address: Address, mac: bytes) -> None:
         if not self._host.wears(mac):
             self._host.checks.heard(address, mac)
+            self._claimed(address, mac)
         self.sender.heard(address, mac)
 
     def _probed(self, probe: Transitive) -> None:

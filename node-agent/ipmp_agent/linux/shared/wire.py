@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux.messages import filters, frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ipmp_agent.linux.messages.frames import Transitive
     from ipmp_agent.linux.messages.links import Link
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FRAMES_PER_WAKE = 64
+
+WATCHED = 512
+"""Addresses that are listened for: as many fit into a filter by what the kernel grants a socket."""
 """Frames read before the loop may do something else."""
 
 
@@ -45,12 +49,13 @@ class Wire:
         self.mac = frames.mac_bytes(link.mac)
         self._heard = heard
         self._probed = probed
+        self._watched: frozenset[IPv4Address] = frozenset()
         self._sockets = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
             # Protocol 0 receives nothing, and the kernel takes the protocol of a frame from its Ethernet header.
             self._out = self._packet_socket(opened, 0)
             self._arp = self._packet_socket(opened, frames.ETH_P_ARP)
-            filters.attach(self._arp, filters.arp_reply())
+            filters.attach(self._arp, filters.arp())
             self._discovery = self._discovery_socket(opened)
             self._transitive = self._packet_socket(opened, frames.ETH_P_TRANSITIVE)
             filters.attach(self._transitive, filters.transitive())
@@ -80,6 +85,17 @@ class Wire:
         filters.attach(receiver, filters.advertisement())
         return receiver
 
+    def watch(self, addresses: Iterable[Address]) -> None:
+        """Hear any ARP in the name of these, too, beside the answers to our own questions."""
+        watched = frozenset(sorted({each for each in addresses if isinstance(each, IPv4Address)})[:WATCHED])
+        if watched == self._watched:
+            return
+        try:
+            filters.attach(self._arp, filters.arp(watched))
+        except OSError as error:
+            log.warning("%s: cannot listen for other owners of addresses: %s", self.name, error)
+        self._watched = watched
+
     def close(self) -> None:
         """Give the sockets back."""
         self._sockets.close()
@@ -95,9 +111,9 @@ class Wire:
 
     def _read_arp(self) -> None:
         for frame in _pending(self._arp):
-            reply = frames.read_arp_reply(frame)
-            if reply is not None:
-                self._heard(reply.address, reply.mac)
+            claim = frames.read_arp(frame)
+            if claim is not None:
+                self._heard(claim.address, claim.mac)
 
     def _read_advertisements(self) -> None:
         for message in _pending(self._discovery):
