@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
 from tests import invariants
 from tests.lab import Agent, Lab, wait_for
-from tests.lab.scene import OTHER_V4, V4, V6, Scene, usual_group
+from tests.lab.scene import OTHER_V4, TEST_POOL, V4, V6, Scene, usual_group
+from tests.lab.status import group_view
 
 ONLY_V4 = [f"{V4}/24", f"{OTHER_V4}/24"]
 
@@ -37,6 +39,42 @@ def test_arp_probes_name_no_sender_so_that_no_neighbour_learns_from_them() -> No
     with Scene(lab, changes=changes, watched=()) as scene:
         wait_for(lambda: [one for one in scene.sniffer.heard if one.address == "0.0.0.0"], what="an ARP probe")
         assert not [one for one in scene.sniffer.heard if one.address == lab.peer(0).ipv4]
+
+
+TESTED: dict[str, Any] = {"addresses": ONLY_V4, "testAddresses": {"ipv4": {"pool": TEST_POOL}, "ipv6": "Disabled"}}
+
+
+def test_healthy_members_are_not_failed_when_the_only_target_gets_another_mac() -> None:
+    """As a gateway does that is replaced, or whose cluster fails over, and announces nothing."""
+    lab = Lab()
+    with Scene(lab, changes=TESTED | {"targets": [lab.peer(1).ipv4]}, watched=()) as scene:
+        homes = scene.homes()
+        for number in range(4):
+            lab.peer(1).namespace.batch(
+                ["link set eth0 down", f"link set eth0 address 02:00:00:00:77:{number:02x}", "link set eth0 up"]
+            )
+            threading.Event().wait(3)
+        assert scene.homes() == homes
+        assert "failure of" not in scene.agent.log_path.read_text(encoding="utf-8")
+        scene.wait_state("ok")
+
+
+def test_target_that_answers_arp_and_never_icmp_is_asked_by_arp() -> None:
+    lab = Lab()
+    target = lab.peer(0).ipv4
+    with lab:
+        lab.peer(0).namespace.sysctl({"ipv4/icmp_echo_ignore_all": 1})
+        with Agent(lab, usual_group(lab, **TESTED | {"targets": [target]})) as agent:
+            agent.wait_for(lambda status: group_view(status).state == "ok", what="ok")
+            wait_for(
+                lambda: agent.log_path.read_text(encoding="utf-8"),
+                lambda text: f"target {target} answers ARP and never ICMP: it is asked by ARP" in text,
+            )
+            (broken,) = wait_for(lambda: lab.host.holders(V4), lambda homes: len(homes) == 1)
+            threading.Event().wait(2)
+            lab.host.nic(broken).silence()
+            wait_for(lambda: lab.host.holders(V4), lambda homes: homes != [broken] and len(homes) == 1)
+            assert "AgentSuspended" not in agent.log_path.read_text(encoding="utf-8")
 
 
 def test_members_without_any_target_judge_each_other() -> None:

@@ -13,7 +13,7 @@ from ipmp_agent.core.actions import InterfaceVerdict, Severity
 from ipmp_agent.core.events import IP_FAMILIES, Family, ProbeKind
 from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent, State, group_state
 from ipmp_agent.core.link import Link
-from ipmp_agent.core.probing import Prober, choose_protocol
+from ipmp_agent.core.probing import Prober, ProbeState, choose_protocol
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.rtt import DetectionTime
 from ipmp_agent.core.words import GroupState, TargetState
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ipmp_agent.core.actions import Action
-    from ipmp_agent.core.events import ProbeAnswered, ProbeNotSent, TestAddressChanged
+    from ipmp_agent.core.events import ProbeAnswered, ProbeNotSent, TargetHeard, TestAddressChanged
     from ipmp_agent.core.targets import Target
     from ipmp_api.types import Address, NodeGroup
 
@@ -85,6 +85,9 @@ class Detection:
     def configure(self, configuration: NodeGroup, now: float) -> None:
         """Take a new configuration; estimates and histories survive where they still apply."""
         old, self._configuration = self._configuration, configuration
+        if configuration.policies.probe_method is not old.policies.probe_method:
+            for prober in (prober for interface in self._members for prober in interface.probers.values()):
+                prober.targets.forget_link_layer()
         if configuration.policies.failure_detection != old.policies.failure_detection:
             self.time = self._configured_time(configuration)
             self._reschedule(now)
@@ -537,6 +540,27 @@ class Detection:
                     prober.reschedule(now, self.time.interval)
 
     # --- answers ---
+
+    def target_heard(self, interface: Interface, event: TargetHeard) -> None:
+        """Ask targets at the link layer that answer there, and never answered ICMP to any member."""
+        prober = interface.probers.get(event.family)
+        target = prober.targets.find(event.target) if prober is not None else None
+        if self._configuration.policies.probe_method is not ProbeMethod.AUTO or prober is None or target is None:
+            return
+        siblings = [each.probers[event.family].targets for each in self._members if event.family in each.probers]
+        known = [found for targets in siblings if (found := targets.find(event.target)) is not None]
+        decided = any(each.by_link_layer for each in known)
+        nobody_answered = not prober.targets.echoing and prober.streak(ProbeState.LOST)[0] >= timers.PROBES_UNHEEDED
+        unheeded = nobody_answered or prober.streak(ProbeState.LOST, target)[0] >= timers.PROBES_UNHEEDED
+        if not decided and (any(each.echoed for each in known) or not unheeded):
+            return
+        # Five targets in a row may be of that kind, and five losses in a row condemn.
+        for each in {target, *(prober.targets.active if nobody_answered else ())}:
+            each.by_link_layer = True
+        if not decided:
+            how = "ARP" if event.family is Family.IPV4 else "neighbour solicitation"
+            words = f"target {event.target} answers {how} and never ICMP: it is asked by {how}"
+            self._group.tell(Reason.TARGETS_FOUND, words)
 
     def not_sent(self, interface: Interface, event: ProbeNotSent, now: float) -> None:
         """The kernel refused a probe."""

@@ -100,6 +100,15 @@ class ProbeAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetHeard:
+    """A target whose ICMP probe was lost answered a question at the link layer: it lives, and so does the member."""
+
+    interface: str
+    family: Family
+    target: Address
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeNotSent:
     """The kernel refused to send (not: would block, which counts as sent)."""
 
@@ -237,6 +246,7 @@ Event = (
     | LinksLost
     | TestAddressChanged
     | ProbeAnswered
+    | TargetHeard
     | ProbeNotSent
     | RoutersChanged
     | OfflineRequested

@@ -516,6 +516,11 @@ class Multipathing:
         if interface := self._interfaces.get(event.interface):
             self._detection.answered(interface, event, now)
 
+    def _on_target_heard(self, event: events.TargetHeard, now: float) -> None:
+        del now
+        if interface := self._interfaces.get(event.interface):
+            self._detection.target_heard(interface, event)
+
     def _on_not_sent(self, event: events.ProbeNotSent, now: float) -> None:
         if interface := self._interfaces.get(event.interface):
             self._detection.not_sent(interface, event, now)
@@ -550,6 +555,7 @@ _HANDLERS: dict[type, Callable[[Multipathing, Any, float], None]] = {
     events.LinksLost: Multipathing._on_links_lost,  # noqa: SLF001
     events.TestAddressChanged: Multipathing._on_test_address,  # noqa: SLF001
     events.ProbeAnswered: Multipathing._on_answer,  # noqa: SLF001
+    events.TargetHeard: Multipathing._on_target_heard,  # noqa: SLF001
     events.ProbeNotSent: Multipathing._on_not_sent,  # noqa: SLF001
     events.RoutersChanged: Multipathing._on_routers,  # noqa: SLF001
     events.OfflineRequested: Multipathing._on_offline,  # noqa: SLF001

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-    from ipmp_agent.core.events import MacAddress, ProbeAnswered
+    from ipmp_agent.core.events import ProbeAnswered
     from ipmp_agent.core.targets import Target
     from ipmp_api.types import Address
 
@@ -241,7 +241,7 @@ class Prober:
         if target is not None:
             self._history.append(Probe(self._sequence, target, now))
             self.sent_count += 1
-            yield self._send(target.address, ProbeKind.DETECTION)
+            yield self._send(target, ProbeKind.DETECTION)
             self._sequence = (self._sequence + 1) % _SEQUENCES
         if self.searching and (self.look_around or len(self.targets.hosts) <= 1):
             self.look_around = False
@@ -259,10 +259,12 @@ class Prober:
         first = self.measure_at == timers.NEVER
         self.measure_at = now + configured_interval
         target = None if first else self.targets.take_next_rtt()
-        return self._send(target.address, ProbeKind.RTT) if target else None
+        return self._send(target, ProbeKind.RTT) if target else None
 
-    def _send(self, address: Address | MacAddress, kind: ProbeKind) -> SendProbe:
-        protocol = self.protocol or ProbeProtocol.ICMP
+    def _send(self, target: Target, kind: ProbeKind) -> SendProbe:
+        address, protocol = target.address, self.protocol or ProbeProtocol.ICMP
+        if target.by_link_layer and protocol is ProbeProtocol.ICMP:
+            protocol = ProbeProtocol.ARP if self.family is Family.IPV4 else ProbeProtocol.NEIGHBOR
         if isinstance(address, IPv6Address) and protocol is ProbeProtocol.ICMP and not address.is_link_local:
             protocol = ProbeProtocol.NEIGHBOR  # an echo to a global address needs a route, a solicitation only the link
         return SendProbe(self.key, self.family, address, self._sequence, kind, protocol)
@@ -287,6 +289,7 @@ class Prober:
         alone = heard - probe.target.heard >= timers.REPLIES_TOGETHER * interval
         if measure and sane and alone and probe.sent_at > probe.target.answered:
             probe.target.rtt.sample(event.network_rtt, interval)
+        probe.target.echoed |= self.protocol is ProbeProtocol.ICMP and not probe.target.by_link_layer
         probe.target.answered = max(probe.target.answered, probe.sent_at)
         probe.target.heard = max(probe.target.heard, heard)
         return probe

@@ -38,7 +38,7 @@ _ASIDE = frozenset({TargetState.SLOW, TargetState.DEAD})
 class Target:
     """One system as one prober sees it."""
 
-    __slots__ = ("address", "answered", "heard", "origin", "rtt", "since", "state")
+    __slots__ = ("address", "answered", "by_link_layer", "echoed", "heard", "origin", "rtt", "since", "state")
 
     def __init__(self, address: Address | MacAddress, origin: TargetOrigin, now: float) -> None:
         self.address = address
@@ -47,6 +47,8 @@ class Target:
         self.since = now  # when it entered this state
         self.rtt = RoundTrip()
         self.answered = -1.0  # when the newest answered probe to it was sent
+        self.echoed = False  # it answered ICMP
+        self.by_link_layer = False  # asked by ARP or neighbour discovery: it never answered ICMP
         self.heard = -1.0  # when its newest reply came
 
     def enter(self, state: TargetState, now: float) -> None:
@@ -93,6 +95,11 @@ class Targets:
         if not self._all or self._all[0].origin is TargetOrigin.HOST:
             return TargetMode.MULTICAST
         return TargetMode.TRANSITIVE if self._all[0].origin is TargetOrigin.MEMBER else TargetMode.ROUTES
+
+    @property
+    def echoing(self) -> bool:
+        """Whether any of them answered ICMP."""
+        return any(target.echoed for target in self._all)
 
     @property
     def hosts(self) -> list[Address | MacAddress]:
@@ -194,6 +201,11 @@ class Targets:
         target = active[self._next_rtt % len(active)]
         self._next_rtt = (self._next_rtt + 1) % len(active)
         return target
+
+    def forget_link_layer(self) -> None:
+        """Ask every one as the configuration says."""
+        for target in self._all:
+            target.by_link_layer = False
 
     def reset_round_trips(self) -> None:
         """Forget every estimate."""

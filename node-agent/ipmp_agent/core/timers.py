@@ -9,6 +9,10 @@ NEVER = float("inf")
 PROBE_FAILURES = 5
 """Consecutive lost probes that fail a prober. in.mpathd NUM_PROBE_FAILS."""
 
+PROBES_UNHEEDED = 3
+"""Lost probes after which a target that never answered ICMP, and answers at the link layer, is asked there: before
+PROBE_FAILURES can condemn anybody."""
+
 PROBE_REPAIRS = 10
 """Consecutive answered probes that repair an interface. in.mpathd NUM_PROBE_REPAIRS."""
 

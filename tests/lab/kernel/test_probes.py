@@ -22,17 +22,19 @@ from ipmp_agent.core.events import (
     ProbeAnswered,
     ProbeKind,
     ProbeNotSent,
+    TargetHeard,
 )
 from ipmp_agent.linux.messages import frames
 from ipmp_agent.linux.shared.probes import EchoSocket
 from ipmp_api.types import InterfaceMatch, Member
 from tests.lab import wait_for
+from tests.lab.kernel.bare import Wire, known_mac
 from tests.lab.kernel.running import GROUP, RunningKernel, kernel_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.lab import Lab, Namespace
+    from tests.lab import Host, Lab, Namespace
 
 TEST_ADDRESSES = {"nic0": "198.18.0.101/24", "nic1": "198.18.0.102/24"}
 
@@ -185,6 +187,58 @@ def test_a_target_whose_mac_changed_answers_arp_again_after_one_loss(lab: Lab, k
     kernel.perform(order(target, ProbeProtocol.ARP, sequence=2))  # to the MAC address known
     kernel.perform(order(target, ProbeProtocol.ARP, sequence=3))  # to everybody
     kernel.await_event(ProbeAnswered, lambda e: e.sequence == 3)
+
+
+@pytest.mark.parametrize("kind", ["ipv4", "link-local"])
+def test_a_target_whose_mac_changed_is_found_at_the_link_layer_by_the_first_loss(
+    lab: Lab, probing: RunningKernel, kind: str
+) -> None:
+    """The kernel believes its neighbour entry for up to 30 s, and each member has one of its own."""
+    peer = lab.peer(1)
+    target = peer.ipv4 if kind == "ipv4" else local_address(peer)
+    probing.perform(order(target, sequence=1))
+    probing.await_event(ProbeAnswered, lambda e: e.sequence == 1)
+    state = ["nud", "reachable"]
+    peer.namespace.sysctl({"ipv6/conf/eth0/addr_gen_mode": 1, "ipv6/conf/eth0/keep_addr_on_down": 1})
+    peer.namespace.batch(
+        ["link set eth0 address 02:00:00:00:77:01"]
+        + ([f"address replace {target}/64 dev eth0 scope link nodad"] if kind != "ipv4" else [])
+    )
+    lab.host.namespace.ip("neigh", "replace", target, "lladdr", peer.only.mac, "dev", "nic0", *state)
+    for number in (2, 3, 4):  # the first is lost, the second asks, the third is answered
+        probing.perform(order(target, sequence=number))
+        time.sleep(0.1)
+    probing.await_event(ProbeAnswered, lambda e: e.sequence == 4)
+    assert probing.events(TargetHeard)[0] == TargetHeard("nic0", Family(ip_address(target).version), ip_address(target))
+    assert known_mac(lab.host.namespace, target, "nic0") == "02:00:00:00:77:01"
+
+
+def test_a_neighbour_entry_that_somebody_laid_by_hand_is_left_alone(lab: Lab, probing: RunningKernel) -> None:
+    target, wrong = lab.peer(1).ipv4, "02:00:00:00:77:99"
+    lab.host.namespace.ip("neigh", "replace", target, "lladdr", wrong, "dev", "nic0", "nud", "permanent")
+    for number in (2, 3, 4):
+        probing.perform(order(target, sequence=number))
+        time.sleep(0.1)
+    probing.await_event(TargetHeard)
+    assert known_mac(lab.host.namespace, target, "nic0") == wrong
+
+
+def test_a_target_that_is_silent_for_long_is_asked_at_the_link_layer_less_often(
+    lab: Lab, probing: RunningKernel
+) -> None:
+    target = "198.18.0.250"  # nobody
+    lab.host.namespace.ip("neigh", "replace", target, "lladdr", "02:00:00:00:77:99", "dev", "nic0", "nud", "permanent")
+    with Wire(lab.peer(0).only) as wire:
+        for number in range(30):
+            probing.perform(order(target, sequence=number))
+            time.sleep(0.01)
+        asked = [frame for frame in wire.heard() if frame[38:42] == ip_address(target).packed]
+    assert len(asked) == 5 + 4
+
+
+def local_address(peer: Host) -> str:
+    (link,) = peer.namespace.ip_json("address", "show", "dev", "eth0")
+    return str(next(a["local"] for a in link["addr_info"] if a["scope"] == "link"))
 
 
 def test_discovery_finds_every_host_but_ourselves(lab: Lab, probing: RunningKernel) -> None:

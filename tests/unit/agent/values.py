@@ -15,6 +15,7 @@ from ipmp_agent.core.events import (
     ProbeKind,
     SavedInterface,
     StateRestored,
+    TargetHeard,
 )
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.types import (
@@ -37,6 +38,7 @@ VALUES = [
         offline=("0000:3b:00.1",),
     ),
     InterfaceFound("nic0", "eth7", 3, "02:00:00:00:00:01", link=None, speed_megabits=25000, refusal=Reason.BOND_MEMBER),
+    TargetHeard("nic0", Family.IPV4, ip_address("198.18.0.1")),
     AddressContested(ip_interface("198.18.0.10/24"), "02:00:00:00:00:99"),
     AddressContested(ip_interface("2001:db8::1/64"), None),
     AddressRefused(ip_interface("2001:db8::1/64"), Reason.ADDRESS_CONFLICT, "02:… has it"),

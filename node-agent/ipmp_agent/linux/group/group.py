@@ -417,7 +417,7 @@ class Group:
             return
         try:
             self._host.ports[self.name, member.key] = Port(
-                member, self._from_link, self._neighbourhood.claimed, self._host
+                member, self._from_link, self._neighbourhood.claimed, self._neighbourhood.renew, self._host
             )
         except OSError as error:
             # It vanished or was renamed again between the message and now: the next message tells.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core.events import AddressContested, RoutersChanged
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.messages import frames, links, netlink
+from ipmp_agent.linux.messages import frames, links, neighbors, netlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -90,6 +90,19 @@ class Neighbourhood:
         for (group, _), port in self._host.ports.items():
             if group == self._group:
                 port.wire.watch(addresses)
+
+    def renew(self, index: int, address: Address, mac: bytes) -> None:
+        """A neighbour that fell silent has this MAC address: have the kernel know it, unless somebody laid another."""
+        if self._observing():
+            return
+        request = netlink.message(netlink.RTM_GETNEIGH, 0, neighbors.find_request(index, address))
+        answer = self._host.channel.ask(request)
+        if answer is None:
+            return  # the kernel has none, and asks when it needs one
+        known = neighbors.decode(answer)
+        if known is not None and (known.permanent or (known.mac == mac and known.state & neighbors.NUD_REACHABLE)):
+            return
+        self._host.send([neighbors.renew(index, address, mac)])
 
     # -- who else has an address -------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class Port:
         member: Member,
         sink: Callable[[Event], None],
         claimed: Callable[[Address, bytes], None],
+        renew: Callable[[int, Address, bytes], None],
         host: Host,
     ) -> None:
         if member.link is None:
@@ -69,7 +70,15 @@ class Port:
         self._host = host
         self._claimed = claimed
         self.wire = Wire(member.link, self._heard, self._probed, host.readers)
-        self.sender = ProbeSender(member.key, self.wire, sink, host.counters, host.owns, host.readers)
+        self.sender = ProbeSender(
+            member.key,
+            self.wire,
+            sink,
+            host.counters,
+            host.owns,
+            host.readers,
+            partial(renew, member.link.index),
+        )
 
     def announce(self, addresses: Iterable[InterfaceAddress], *, once: bool = False) -> None:
         """Tell the link that these addresses are here, the most important first; `once`: not on the whole schedule."""

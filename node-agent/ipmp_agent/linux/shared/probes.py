@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.actions import ProbeProtocol
-from ipmp_agent.core.events import IP_FAMILIES, Family, MacAddress, ProbeAnswered, ProbeKind, ProbeNotSent
+from ipmp_agent.core.events import IP_FAMILIES, Family, MacAddress, ProbeAnswered, ProbeKind, ProbeNotSent, TargetHeard
 from ipmp_agent.linux.messages import filters, frames
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ COUNTS_AS_SENT = frozenset({errno.EAGAIN, errno.ENOBUFS})
 
 _KINDS = (None, ProbeKind.DETECTION, ProbeKind.DISCOVERY, ProbeKind.RTT)
 """By their number on the wire, so `_KINDS.index(kind)` is that number. Append only: two agents may be on one link."""
+
+LOSSES_CHECKED = 5
+"""Losses in a row of one target that are each checked at the link layer, and after them every so many."""
 
 RANDOM_AT_ONCE = 128
 """Random numbers that the kernel is asked for with one call."""
@@ -165,6 +168,7 @@ class ProbeSender:
         counters: of all probers; replies that do not count are counted here by what is wrong with them.
         is_own: whether an address is this host's own: a discovery finds the other members too.
         readers: read its sockets.
+        renew: takes a target and its MAC address, where the kernel may know another one.
     """
 
     def __init__(
@@ -175,6 +179,7 @@ class ProbeSender:
         counters: Counter[str],
         is_own: Callable[[Address], bool],
         readers: Readers,
+        renew: Callable[[Address, bytes], None] = lambda *_: None,
     ) -> None:
         self.member = member
         self.wire = wire
@@ -182,12 +187,16 @@ class ProbeSender:
         self._counters = counters
         self._is_own = is_own
         self._readers = readers
+        self._renew = renew
         self._identifier = secrets.randbits(16)
         self._echo: dict[Family, EchoSocket] = {}
         self._bits = _random_bits()
         self._probes: dict[Family, dict[int, _Probe]] = {family: {} for family in Family}  # by random bits
         self._macs: dict[Address, bytes] = {}  # of targets that answered their last link-layer probe
         self._waiting: dict[IPv6Address, list[bytes]] = {}
+        self._newest: dict[Family, _Probe] = {}  # detection probes by ICMP
+        self._losses: dict[Address, int] = {}  # of them in a row, by target
+        self._checked: set[Address] = set()  # targets that were asked at the link layer and may answer
 
     def test_address(self, family: Family) -> Address | None:
         """The address that probes of this family come from."""
@@ -270,12 +279,43 @@ class ProbeSender:
         bits = next(self._bits)
         kind = _KINDS.index(order.kind)
         message = frames.echo_request(order.family, self._identifier, order.sequence, kind, bits)
+        if order.kind is ProbeKind.DETECTION:
+            self._check_the_last_one(order.family)
         self._remember(order, bits)
+        if order.kind is ProbeKind.DETECTION:
+            self._newest[order.family] = self._probes[order.family][bits]
         # A route of its own leads to every link-local address and multicast group of every link.
         if isinstance(target, IPv6Address) and not target.is_link_local and not target.is_multicast:
             self._send_to_neighbor(target, message)
         else:
             echo.send(target, message)
+
+    def _check_the_last_one(self, family: Family) -> None:
+        """Ask the target of a lost probe at the link layer: the kernel may know it by a MAC address it has no more.
+
+        With the question it learns ours. In a long silence fewer are asked: they go to everybody on the link.
+        """
+        last, source = self._newest.pop(family, None), self.test_address(family)
+        if last is None or source is None or isinstance(last.order.target, MacAddress):
+            return
+        target = last.order.target
+        if last.answered:
+            self._losses.pop(target, None)
+            return
+        lost = self._losses[target] = self._losses.get(target, 0) + 1
+        if lost > LOSSES_CHECKED and lost % LOSSES_CHECKED:
+            return
+        if isinstance(target, IPv4Address) and isinstance(source, IPv4Address):
+            question = frames.arp_question(self.wire.mac, source, target)
+        elif isinstance(target, IPv6Address):
+            question = self._solicitation(target)
+        else:
+            return
+        self._checked.add(target)
+        try:
+            self.wire.send(question)
+        except OSError as error:
+            log.debug("%s: asking for %s: %s", self.member, target, error)
 
     def _send_to_neighbor(self, target: IPv6Address, message: bytes) -> None:
         """Send an echo request to a global IPv6 address on the link, past the routing table.
@@ -364,6 +404,10 @@ class ProbeSender:
             self._answer(asked[-1], address)
         if mac == frames.NO_MAC:
             return
+        if address in self._checked:
+            self._checked.discard(address)
+            self._renew(address, mac)
+            self._sink(TargetHeard(self.member, family, address))
         if asked or address in self._waiting or address in self._macs:
             self._macs[address] = mac
         self._send_waiting(address, mac)
