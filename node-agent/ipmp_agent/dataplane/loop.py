@@ -1,8 +1,8 @@
 """The data-plane loop: feeds the core, carries out what it orders, and shows the result. Nothing else runs in it.
 
 Everything goes through one queue. Events that come while actions are carried out wait for their turn, so the core is
-never entered twice; replies that wait in the sockets are drained before a tick may call them lost. Who wants something
-from another thread uses `want` and `call`, or reads the last publication.
+never entered twice; replies that wait in the sockets are drained before a tick may call them lost. Another
+thread uses `call`, or reads the last publication.
 """
 
 from __future__ import annotations
@@ -83,13 +83,16 @@ class Kernel(Protocol):
         """Sink everything that waits in the sockets."""
 
     async def reconcile(self, group: str) -> None:
-        """Make the kernel what it should be."""
+        """Make the kernel what it should be. Raises OSError where it cannot be read."""
 
     def memory(self, group: str) -> dict[str, Any]:
         """What a restart must know; plain JSON values."""
 
     async def withdraw(self, group: str, *, restore: bool = False) -> None:
-        """Remove what was added, and restore what was found, by the group's deletion policy or whatever that says."""
+        """Remove what was added, and restore what was found, by the group's deletion policy or whatever that says.
+
+        Raises OSError where the kernel cannot be read. The group is looked after no more, however far this came.
+        """
 
     async def gateways(self) -> frozenset[Address]:
         """The gateways of the host's own routes."""
@@ -122,7 +125,7 @@ class Observer(Protocol):
 
 
 class DataPlane:
-    """The loop's owner. Made in the thread that runs it; `want`, `call` and `stop` may be used from any thread."""
+    """The loop's owner. Made in the thread that runs it; of its methods, other threads may use `call` only."""
 
     def __init__(
         self,

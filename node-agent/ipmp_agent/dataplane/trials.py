@@ -220,7 +220,7 @@ class Trials:
                 self._watching.set()
 
     def _is_undone(self, refusal: Refusal, in_force: Mapping[str, NodeGroup]) -> bool:
-        """Whether nothing of refused changes is in the kernel any more: they may be refused while it is at work."""
+        """Whether nothing of refused changes is in the kernel any more: a refusal may come while they are applied."""
         return all(
             _is_same(self._instead(name, change.wanted), in_force.get(name)) for name, change in refusal.changes.items()
         )
@@ -323,7 +323,7 @@ class Trials:
         return frozenset({API_SERVER}) | _names(asked) | _pinned(changes)
 
     async def _look(self, names: frozenset[str]) -> frozenset[str] | None:
-        """Who of these answers now; None if we could not ask, for that is nobody's silence."""
+        """Those of these that answer now; None where they could not be asked, since that is nobody's silence."""
         try:
             heard, api_server = await asyncio.gather(
                 self._kernel.answering({ip_address(name) for name in names - {API_SERVER}}),
@@ -337,7 +337,7 @@ class Trials:
     async def _api_server_answers(self, *, asked: bool) -> bool:
         if not asked:
             return False
-        if self._asking is None or self._asking.done():  # else one still hangs, and must not take another thread
+        if self._asking is None or self._asking.done():  # one that hangs keeps its thread: take no second one
             self._asking = asyncio.ensure_future(self._api_server())
         done, _ = await asyncio.wait((self._asking,), timeout=API_TIMEOUT)
         return bool(done) and bool(self._asking.result())
@@ -349,7 +349,7 @@ def _pinned(changes: Iterable[Change]) -> frozenset[str]:
 
 
 def _names(addresses: Iterable[Address]) -> frozenset[str]:
-    """Without those that every link may have: that one answers says nothing of routes."""
+    """The addresses as names, without link-local ones: an answer from those says nothing of routes."""
     return frozenset(str(address) for address in addresses if not address.is_link_local)
 
 

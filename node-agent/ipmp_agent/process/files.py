@@ -144,7 +144,7 @@ class FileSource:
 
     def reload(self) -> None:
         """Read again; keep what there is if anything is wrong."""
-        with self._reloading:  # of two at once the later one read what is true
+        with self._reloading:  # of two reloads at once the later one read what is true
             try:
                 groups = read(self._paths, self._node_name)
             except BadInputError as error:

@@ -9,7 +9,7 @@ import logging
 import socket
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 from ipmp_agent.core.actions import Announce, MoveAddresses, SendProbe, SetNominee, SetOutbound
 from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeAnswered, ProbeNotSent
@@ -182,7 +182,7 @@ class Group:
         }
 
     def _sink(self, event: Event) -> None:
-        self._neighbourhood.note(event)
+        self._neighbourhood.told(event)
         self._tell(event)
 
     def _tell_safely(self, event: Event) -> None:
@@ -568,6 +568,8 @@ class Group:
             self._surroundings.nominees = {4: order.ipv4, 6: order.ipv6}
             self._surroundings.receiving = order.receiving
             self._follow_multicast()
+        else:
+            assert_never(order)
 
     def _follow_multicast(self) -> None:
         if self.observing:

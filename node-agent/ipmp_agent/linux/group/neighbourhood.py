@@ -74,8 +74,8 @@ class Neighbourhood:
 
     # -- whom to ask -------------------------------------------------------------------------------------------------
 
-    def note(self, event: Event) -> None:
-        """Take note of what is told to the core: the gateways among it."""
+    def told(self, event: Event) -> None:
+        """The core is told this: the gateways in it are the group's."""
         if isinstance(event, RoutersChanged):
             self._host.neighbors.gateways(self._group, event.routers)
 

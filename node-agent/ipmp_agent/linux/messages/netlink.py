@@ -334,7 +334,7 @@ class Dumper:
             await asyncio.sleep(0)
 
     def _discard(self) -> None:
-        """Read a dump to its end that nobody waits for: the socket takes no other before."""
+        """Read an abandoned dump to its end: the socket takes no other before that."""
         while not any(got.kind in (NLMSG_DONE, NLMSG_ERROR) for got in read(self._socket)):
             pass
 

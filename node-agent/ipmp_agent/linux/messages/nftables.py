@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ipmp_api.types import Address, Network
 
 EGRESS_PRIORITY = 90
-"""Of the chain of `podEgress`: before the 100 of everybody's source NAT, for the first to map a flow decides."""
+"""Priority of the chain of `podEgress`: before 100, where others have source NAT. The first to map a flow decides."""
 
 NETLINK_NETFILTER = 12
 
@@ -79,7 +79,7 @@ DESTINATION_OFFSET = {4: 16, 6: 24}
 """Of the address in its IP header, by IP version."""
 
 RULES_AT_ONCE = 1000
-"""Looked at before the loop may do something else: a millisecond or so."""
+"""Rules looked at before the loop may do something else: a millisecond or so."""
 
 _GENERIC = struct.Struct("!BBH")  # family, version, resource
 

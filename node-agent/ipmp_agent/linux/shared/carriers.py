@@ -1,7 +1,7 @@
 """The carrier poll: asks all the time, in a thread, so that the data plane need not wait for the answer.
 
 The kernel answers under its one lock for all network configuration (RTNL), which others hold for tens of milliseconds
-when pods come and go. Who asks has to wait as long.
+when pods come and go. A caller waits as long.
 """
 
 from __future__ import annotations
