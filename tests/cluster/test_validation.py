@@ -153,7 +153,7 @@ def test_what_is_beyond_the_api_server_is_refused_in_a_condition(installed: Clus
         assert accepted["status"] == "False"
         assert words in accepted["message"]
         assert field in accepted["message"]
-        assert str(refused.value.errors[0]) in accepted["message"]
+        assert refused.value.errors[0].message in accepted["message"]
         assert (conditions["Ready"]["status"], conditions["Stalled"]["status"]) == ("False", "True")
         assert installed.get("ipmpnodegroups", "--selector", "ipmp.dev/group=beyond") == []
     finally:
