@@ -17,6 +17,7 @@ RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/ipmp
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY crds ./crds
+COPY common ./common
 COPY node-agent ./node-agent
 COPY operator ./operator
 # Wheels only, so nothing is compiled. Bytecode is written now: the pods' root file systems are read-only.

@@ -26,7 +26,7 @@ venv: .venv/.installed ## The virtual environment with everything installed edit
 lint: venv ## ruff, mypy, the architecture's contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy crds/ipmp_api node-agent/ipmp_agent operator/ipmp_operator tests benchmarks
+	$(BIN)/mypy crds/ipmp_api common/ipmp_service node-agent/ipmp_agent operator/ipmp_operator tests benchmarks
 	$(BIN)/lint-imports --no-cache
 
 .PHONY: demo

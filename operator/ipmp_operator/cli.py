@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import ipmp_operator
-from ipmp_operator import logs
+from ipmp_service.command import EXIT_BAD_INPUT, EXIT_FAULT, Parser, add_log_options, address, seconds
+from ipmp_service.logs import Log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EXIT_FAULT = 1
-EXIT_BAD_INPUT = 2
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 DESCRIPTION = """\
@@ -33,28 +33,6 @@ exit status: 0 ended by a signal, 1 fault or another leads (start it again),
 log = logging.getLogger(__name__)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 0.0.0.0:9090 or [::]:9090")
-    return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - no host means every one
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
-    return seconds
-
-
 def _own_namespace() -> str | None:
     try:
         return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
@@ -64,7 +42,7 @@ def _own_namespace() -> str | None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line's parser."""
-    top = _Parser(prog="ipmp-operator", description="The IPMP operator.", epilog=EXIT_CODES)
+    top = Parser(prog="ipmp-operator", description="The IPMP operator.", epilog=EXIT_CODES)
     top.add_argument("--version", action="version", version=f"ipmp-operator {ipmp_operator.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="run")
     run = commands.add_parser(
@@ -91,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--metrics-address",
-        type=_address,
+        type=address,
         metavar="HOST:PORT",
         help="serve /metrics, /healthz and /readyz here (default: nowhere)",
     )
@@ -104,15 +82,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--lease-name", default="ipmp-operator", metavar="NAME", help="(default: %(default)s)")
     run.add_argument(
         "--withdraw-timeout",
-        type=_seconds,
+        type=seconds,
         default=300.0,
         metavar="SECONDS",
         help="how long an agent may take to withdraw a deleted node group (default: 300)",
     )
-    run.add_argument("--log-format", choices=("text", "json"), default="text", help="(default: %(default)s)")
-    run.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default: %(default)s)"
-    )
+    add_log_options(run)
     return top
 
 
@@ -122,8 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.namespace:
         sys.stderr.write("ipmp-operator: outside a pod, say --namespace\n")
         return EXIT_BAD_INPUT
-    logs.set_up(options.log_format, options.log_level)
-    from ipmp_operator.running import Options, StartError, run  # noqa: PLC0415 - --help needs neither kopf nor kubernetes
+    from ipmp_operator.process import Options, StartError, run  # noqa: PLC0415 - --help needs no kopf
 
     settings = Options(
         template=options.daemonset_template,
@@ -135,8 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         withdraw_seconds=options.withdraw_timeout,
         identity=os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
     )
-    try:
-        return run(settings)
-    except StartError as error:
-        log.critical("%s", error)
-        return EXIT_BAD_INPUT
+    logging.getLogger("kopf").setLevel(logging.WARNING)  # it tells of every event
+    with contextlib.closing(Log(options.log_format, options.log_level)):
+        try:
+            return run(settings)
+        except StartError as error:
+            log.critical("%s", error)
+            return EXIT_BAD_INPUT
+        except Exception:
+            log.critical("the operator ends by a fault of its own", exc_info=True)
+            return EXIT_FAULT

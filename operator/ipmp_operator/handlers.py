@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import kopf
 
 from ipmp_api.types import API_GROUP, API_VERSION, GROUP_PLURAL
+from ipmp_service.api_server import ServiceAccount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ipmp_operator.kube.client import Object
+    from ipmp_service.api_server import Access, Object
 
 
 class _Backoffs:
@@ -32,7 +33,7 @@ class _Backoffs:
 class GroupWatch:
     """Passes every IPMPGroup event to `observe(type, object)` while it runs."""
 
-    def __init__(self, observe: Callable[[str | None, Object], None]) -> None:
+    def __init__(self, access: Access, observe: Callable[[str | None, Object], None]) -> None:
         self._registry = kopf.OperatorRegistry()
         self._stopped = threading.Event()
         self._lock = threading.RLock()  # a signal handler may interrupt its holder
@@ -40,6 +41,9 @@ class GroupWatch:
 
         @kopf.on.login(registry=self._registry)
         def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+            if isinstance(access, ServiceAccount):  # kopf asks again after each refusal: tokens rotate
+                authority = str(access.authority)
+                return kopf.ConnectionInfo(server=access.url, ca_path=authority, scheme="Bearer", token=access.token())
             return kopf.login_via_client(**arguments)
 
         @kopf.on.event(API_GROUP, API_VERSION, GROUP_PLURAL, registry=self._registry)

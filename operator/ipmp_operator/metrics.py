@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ipmp_operator import __version__
+from ipmp_service.metrics import BuildInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,8 +41,7 @@ class Metrics:
 
     def __init__(self, queue_depth: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
-        info = Gauge("ipmp_build_info", "The program's version.", ["version", "component"], registry=self.registry)
-        info.labels(__version__, "operator").set(1)
+        self.registry.register(BuildInfo("ipmp", "operator", __version__))
         self.reconcile_seconds = Histogram(
             "ipmp_operator_reconcile_duration_seconds",
             "How long one reconcile step took.",

@@ -13,14 +13,14 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND, WITHDRAW_FINALIZER
+from ipmp_operator.core.backlog import LAST_RECONNECT
 from ipmp_operator.core.plan import Memory, Plan, Release, View, plan
 from ipmp_operator.core.selection import agent_terms
-from ipmp_operator.kube.client import ApiError
 from ipmp_operator.kube.daemonset import DaemonSet, digest, read_daemonset
-from ipmp_operator.kube.events import Events, Regarding
 from ipmp_operator.kube.groups import GroupCache
 from ipmp_operator.kube.objects import (
     API,
@@ -34,18 +34,20 @@ from ipmp_operator.kube.objects import (
     read_node,
     read_node_group,
 )
-from ipmp_operator.kube.reflector import Reflector
 from ipmp_operator.metrics import Metrics
 from ipmp_operator.workqueue import WorkQueue
+from ipmp_service.api_server import ApiError
+from ipmp_service.events import Event, EventsOnce, Reference
+from ipmp_service.reflector import Reflector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ipmp_operator.core.model import Holder, Observed
+    from ipmp_operator.core.model import Holder, Node, Observed
     from ipmp_operator.core.rollup import Rollup
-    from ipmp_operator.kube.client import ApiServer, Object
     from ipmp_operator.kube.daemonset import Template
     from ipmp_operator.kube.objects import GroupObject
+    from ipmp_service.api_server import ApiServer, Object
 
 log = logging.getLogger(__name__)
 
@@ -113,19 +115,24 @@ class Reconciler:
         self._owner: Object | None = None
         self._leading = leading
         self._withdraw_seconds = withdraw_seconds
-        self._events = Events(api, "ipmp.dev/operator", identity)
+        self._events = EventsOnce(api, "ipmp.dev/operator", identity)
         self._queue: WorkQueue[Key] = WorkQueue(self._work, self._attempted, WORKERS)
         self.metrics = Metrics(lambda: len(self._queue))
         self.groups = GroupCache()
-        self._nodes = Reflector(api, NODES_PATH, read_node, self.changed, metadata_only=True)
-        self._node_groups = Reflector(api, NODE_GROUPS_PATH, read_node_group, self.changed)
+        cache = partial(Reflector, api, longest=LAST_RECONNECT)
+        self._nodes: Reflector[str, Node] = cache(NODES_PATH, "nodes", read_node, self.changed, metadata_only=True)
+        self._node_groups: Reflector[Holder, Observed] = cache(
+            NODE_GROUPS_PATH, "node groups", read_node_group, self.changed
+        )
         pods = f"/api/v1/namespaces/{template.namespace}/pods"
         labels = ",".join(f"{key}={value}" for key, value in sorted(template.pod_labels.items()))
-        self._pods = Reflector(api, pods, read_agent_pod, self.changed, query={"labelSelector": labels})
+        self._pods: Reflector[str, tuple[str, bool]] = cache(
+            pods, "agents' pods", read_agent_pod, self.changed, query={"labelSelector": labels}
+        )
         self._daemonsets_path = f"/apis/apps/v1/namespaces/{template.namespace}/daemonsets"
-        self._daemonsets: Reflector[str, DaemonSet] = Reflector(
-            api,
+        self._daemonsets: Reflector[str, DaemonSet] = cache(
             self._daemonsets_path,
+            "the DaemonSet",
             read_daemonset,
             self._daemonset_changed,
             query={"fieldSelector": f"metadata.name={template.name}"},
@@ -303,8 +310,8 @@ class Reconciler:
                 f"the agent on node {holder.node} did not withdraw within {self._withdraw_seconds:.0f} s; "
                 "what it added to the node may still be there"
             )
-            regarding = Regarding(API, NODE_GROUP_KIND, holder.object_name, seen.uid)
-            self._events.post(regarding, "Withdraw", reason.value, note, warning=True)
+            regarding = Reference(API, NODE_GROUP_KIND, holder.object_name, seen.uid)
+            self._events.post(Event(regarding, "Withdraw", reason.value, note))
 
     def _write_status(self, name: str) -> None:
         planned, obj = self._plan, self.groups.get(name)
@@ -326,8 +333,8 @@ class Reconciler:
         for verdict in rollup.verdicts:
             wanted = (verdict.type == "Accepted" and not verdict.status) or verdict.reason == "PoolExhausted"
             if wanted and before.get(verdict.type) != verdict.message:
-                regarding = Regarding(API, GROUP_KIND, obj.name, obj.uid)
-                self._events.post(regarding, "Plan", verdict.reason, verdict.message, warning=True)
+                regarding = Reference(API, GROUP_KIND, obj.name, obj.uid)
+                self._events.post(Event(regarding, "Plan", verdict.reason, verdict.message))
 
     def _write_agents(self) -> None:
         planned = self._plan

@@ -5,12 +5,13 @@
 waits for up to two minutes; NAME is what the release's objects begin with.
 """
 
+import contextlib
 import logging
 import sys
 import time
 
-from ipmp_operator import logs
-from ipmp_operator.kube.client import ApiError, ApiServer
+from ipmp_service.api_server import ApiError, ApiServer, access_from_environment
+from ipmp_service.logs import Log
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +40,16 @@ def problem(api: ApiServer, namespace: str, name: str) -> str:
 
 def main(namespace: str, name: str) -> int:
     """Look until all is well (0) or the time is over (1)."""
-    logs.set_up("text", "info")
-    api = ApiServer.from_environment()
-    deadline = time.monotonic() + DEADLINE
-    while said := problem(api, namespace, name):
-        log.info("%s", said)
-        if time.monotonic() > deadline:
-            return 1
-        time.sleep(2)
-    log.info("the release works")
-    return 0
+    with contextlib.closing(Log("text", "info")):
+        api = ApiServer(access_from_environment(), "ipmp-release-check")
+        deadline = time.monotonic() + DEADLINE
+        while said := problem(api, namespace, name):
+            log.info("%s", said)
+            if time.monotonic() > deadline:
+                return 1
+            time.sleep(2)
+        log.info("the release works")
+        return 0
 
 
 if __name__ == "__main__":

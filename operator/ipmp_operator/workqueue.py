@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ipmp_operator.core.backlog import LAST_RECONNECT, LAST_RETRY, Backlog
-from ipmp_operator.kube.client import ApiError
+from ipmp_service.api_server import ApiError
+from ipmp_service.threads import kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -32,9 +33,7 @@ class WorkQueue(Generic[K]):
         self._backlog: Backlog[K] = Backlog()
         self._changed = threading.Condition()
         self._stopped = False
-        self._threads = [
-            threading.Thread(target=self._run, name=f"worker {number}", daemon=True) for number in range(threads)
-        ]
+        self._threads = [kept(self._run, f"worker {number}") for number in range(threads)]
 
     def __len__(self) -> int:
         with self._changed:

@@ -15,7 +15,8 @@ from pathlib import Path
 from tests.cluster.cache import cache_directory, content_hash, locked
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "crds", "node-agent", "operator")
+PACKAGES = ("crds", "common", "node-agent", "operator")
+SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", *PACKAGES)
 REPOSITORY = "ipmp.test/ipmp"
 SUITE = "trixie"
 BASE = f"docker.io/library/debian:{SUITE}-slim"

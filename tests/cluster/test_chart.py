@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from kubernetes import client
 
-from ipmp_operator.kube.client import ApiError, ApiServer
 from ipmp_operator.kube.objects import NODE_GROUPS_PATH
+from ipmp_service.api_server import ApiError, ApiServer, PlainAccess
 from tests.cluster.cluster import Cluster
 from tests.cluster.controlplane import SERVER
 from tests.cluster.operating import prepare
@@ -232,12 +231,9 @@ def agent_on(cluster: Cluster, node: str | None) -> ApiServer:
         metadata = {"name": f"agent-on-{node}", "namespace": NAMESPACE}
         cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
         bound = ("--bound-object-kind=Pod", f"--bound-object-name=agent-on-{node}")
-    configuration = client.Configuration()
-    configuration.host = SERVER
-    configuration.ssl_ca_cert = str(cluster.directory / "pki/ca.crt")
     token = cluster.kubectl("--namespace", NAMESPACE, "create", "token", ACCOUNT, *bound).strip()
-    configuration.api_key["BearerToken"] = f"Bearer {token}"
-    return ApiServer(configuration)
+    headers = (("authorization", f"Bearer {token}"),)
+    return ApiServer(PlainAccess(SERVER, cluster.directory / "pki/ca.crt", headers), "ipmp-test")
 
 
 def write_status(cluster: Cluster, agent: ApiServer, name: str, part: str = "/status") -> str:

@@ -9,11 +9,10 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kubernetes import client, config
 
-from ipmp_operator.kube.client import ApiError, ApiServer
-from ipmp_operator.kube.objects import GROUPS_PATH, group_status_intent, read_group
+from ipmp_operator.kube.objects import FIELD_MANAGER, GROUPS_PATH, group_status_intent, read_group
 from ipmp_operator.reconciler import RESYNC
+from ipmp_service.api_server import ApiError, ApiServer, Kubeconfig
 from tests.cluster.cluster import Cluster, condition
 from tests.cluster.controlplane import API_SERVER
 from tests.cluster.operating import OperatorProcess, operating, prepare, report, withdraw
@@ -210,9 +209,7 @@ def test_status_of_a_group_is_refused_by_a_later_one_of_its_name(cluster: Cluste
     cluster.apply(group_manifest())
 
     def write() -> None:
-        configuration = client.Configuration()
-        config.load_kube_config(str(cluster.control.kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
-        api = ApiServer(configuration)
+        api = ApiServer(Kubeconfig(cluster.control.kubeconfig), FIELD_MANAGER)
         api.apply(f"{GROUPS_PATH}/data/status", group_status_intent(seen, {"observedGeneration": 7}))
 
     with pytest.raises(ApiError, match="Conflict"):

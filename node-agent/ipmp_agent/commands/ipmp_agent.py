@@ -6,24 +6,24 @@ import argparse
 import asyncio
 import logging
 import os
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import ipmp_agent
 from ipmp_agent.disk import state
 from ipmp_agent.disk.directories import Directory, InUseError, holder
-from ipmp_agent.logs import Log
 from ipmp_agent.measurements import Measurements
 from ipmp_agent.process import files
 from ipmp_agent.process.hangup import Hangup
 from ipmp_agent.views import status
 from ipmp_api.fields import NODE_NAME
 from ipmp_api.schema import validate
+from ipmp_service.command import EXIT_BAD_INPUT, EXIT_FAULT, Parser, add_log_options, address
+from ipmp_service.logs import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ipmp_agent.process.agent import Source
 
@@ -32,9 +32,6 @@ RUNTIME_DIRECTORY = Path("/run/ipmp")
 
 NO_NODE = "node"
 """Manifests are checked for this one where none is named."""
-
-EXIT_FAULT = 1
-EXIT_BAD_INPUT = 2
 
 EXIT_CODES = """\
 Exit status: 0 when told to stop; 1 when something failed at run time (a capability is missing, another agent runs in
@@ -53,19 +50,6 @@ and the next one takes them over: `ipmp-agent withdraw` removes them.
 log = logging.getLogger(__name__)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
-
-
-def _address(text: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):([0-9]{1,5})", text)
-    if match is None or int(match[2]) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:9478 or [::1]:9478")
-    return match[1].strip("[]"), int(match[2])
-
-
 def _node_name(text: str) -> str:
     """A node's name; kubelets make theirs of the host's name in lower case."""
     name = text.lower()
@@ -75,7 +59,7 @@ def _node_name(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="ipmp-agent",
         description="IP network multipathing for one node.",
         epilog=EXIT_CODES,
@@ -89,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, words: str, text: str) -> _Parser:
+def _add_command(commands: argparse._SubParsersAction[Parser], name: str, words: str, text: str) -> Parser:
     return commands.add_parser(
         name,
         help=words,
@@ -129,14 +113,7 @@ def _add_directories(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_log(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="(default: %(default)s)")
-    parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default: %(default)s)"
-    )
-
-
-def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = _add_command(commands, "run", "run the agent", RUN)
     _add_files(parser, required=False, standard_input=False)
     parser.add_argument(
@@ -148,7 +125,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="how to reach the API server, outside a pod")
     _add_directories(parser)
     parser.add_argument(
-        "--metrics-address", type=_address, metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz here"
+        "--metrics-address", type=address, metavar="HOST:PORT", help="serve /metrics, /healthz and /readyz here"
     )
     parser.add_argument(
         "--record",
@@ -162,11 +139,11 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         dest="trials",
         help="keep a change of configuration also if gateways, targets or the API server fall silent by it",
     )
-    _add_log(parser)
+    add_log_options(parser)
     parser.set_defaults(work=_run)
 
 
-def _add_check(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_check(commands: argparse._SubParsersAction[Parser]) -> None:
     text = "Says what is wrong with manifests: every wrong field, in the words of the API server. Changes nothing."
     parser = _add_command(commands, "check", "check manifests", text)
     _add_files(parser, required=True, standard_input=True)
@@ -179,7 +156,7 @@ def _add_check(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.set_defaults(work=_check)
 
 
-def _add_withdraw(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_withdraw(commands: argparse._SubParsersAction[Parser]) -> None:
     text = (
         "Takes everything out of the kernel that a stopped agent left there, or puts it back where it was found, by\n"
         "each group's deletionPolicy. What it did not manage it keeps in mind: run it again."
@@ -188,7 +165,7 @@ def _add_withdraw(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--state-dir", type=Path, default=STATE_DIRECTORY, metavar="DIR", help="of the agent (default: %(default)s)"
     )
-    _add_log(parser)
+    add_log_options(parser)
     parser.set_defaults(work=_withdraw)
 
 
@@ -243,7 +220,7 @@ def _run(options: argparse.Namespace) -> int:
     def dropped() -> None:
         measurements.errors["log"] += 1
 
-    records = Log(options.log_format, options.log_level, dropped)
+    records = _log(options, dropped)
     settings = Options(
         options.state_dir, options.runtime_dir, options.metrics_address, options.record, trials=options.trials
     )
@@ -260,12 +237,17 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _log(options: argparse.Namespace, dropped: Callable[[], None] = lambda: None) -> Log:
+    fields = ("group", "interface")
+    return Log(options.log_format, options.log_level, before=fields, after=("reason",), dropped=dropped)
+
+
 def _source(options: argparse.Namespace) -> Source:
     if options.files:
         return files.FileSource(options.files, options.node_name)
-    # The API client takes 25 MB, which an agent with files does not need.
-    from ipmp_agent.kube.api import CredentialsError  # noqa: PLC0415
+    # An agent with files needs no API client.
     from ipmp_agent.kube.source import ClusterSource  # noqa: PLC0415
+    from ipmp_service.api_server import CredentialsError  # noqa: PLC0415
 
     try:
         return ClusterSource(options.node_name, options.kubeconfig, status)
@@ -274,7 +256,7 @@ def _source(options: argparse.Namespace) -> Source:
 
 
 def _withdraw(options: argparse.Namespace) -> int:
-    records = Log(options.log_format, options.log_level)
+    records = _log(options)
     try:
         return _withdraw_all(options.state_dir)
     except InUseError:

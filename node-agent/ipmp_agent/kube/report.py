@@ -15,17 +15,20 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 import ipmp_agent
-from ipmp_agent.kube.api import ApiError
-from ipmp_agent.kube.backoff import Backoff
-from ipmp_agent.kube.events import Events
+from ipmp_agent.core.actions import Severity
 from ipmp_agent.kube.watch import PATH
 from ipmp_api.status import Condition, NodeGroupStatus, from_dict, to_dict
+from ipmp_api.types import API_GROUP, API_VERSION, GROUP_KIND, NODE_GROUP_KIND
+from ipmp_service.api_server import ApiError
+from ipmp_service.backoff import Backoff
+from ipmp_service.events import Event, EventSeries, Reference
+from ipmp_service.threads import kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ipmp_agent.kube.api import ApiServer, Object
     from ipmp_agent.publication import GroupView, Occurrence, Publication
+    from ipmp_service.api_server import ApiServer, Object
 
 SPACING = 1.0
 """Seconds between two writes of one status: what changes faster is told as it is then."""
@@ -42,7 +45,8 @@ EVENT_ATTEMPTS = 5
 FAULT_PAUSE = 1.0
 """Seconds after a fault of our own: it must not become a busy loop."""
 
-TOO_MANY_REQUESTS = 429
+API = f"{API_GROUP}/{API_VERSION}"
+CONTROLLER = f"{API_GROUP}/node-agent"
 
 UNDATED = datetime.min.replace(tzinfo=UTC)
 """Transition time of a condition before its time is set."""
@@ -79,9 +83,8 @@ class Reporter:
 
     def __init__(self, api: ApiServer, node_name: str, describe: Describe) -> None:
         self._api = api
-        self._manager = f"ipmp-agent/{node_name}"[:128]
         self._describe = describe
-        self._events = Events(api, node_name)
+        self._events = EventSeries(api, CONTROLLER, node_name)
         self._wake = threading.Condition()
         self._publication: Publication | None = None
         self._objects: dict[str, Object] = {}
@@ -93,7 +96,7 @@ class Reporter:
         self._attempts = 0
         self._events_not_before = 0.0
         self._event_backoff = Backoff()
-        self._thread = threading.Thread(target=self._run, name="kube-report", daemon=True)
+        self._thread = kept(self._run, "kube-report")
 
     def start(self) -> None:
         """Begin."""
@@ -176,7 +179,7 @@ class Reporter:
             known = self._known(name, obj)
             previous = _previous(known.status)
             generation = int(obj["metadata"].get("generation") or 0)
-            group = str((obj.get("spec") or {}).get("groupName") or name.partition(".")[0])
+            group = _group_name(obj)
             view = publication.group(group)
             new: tuple[Condition, ...] = ()
             if view is not None:
@@ -234,7 +237,7 @@ class Reporter:
         if now < known.not_before and not self._closing:
             return
         try:
-            self._api.replace_status(f"{PATH}/{name}", obj["metadata"]["uid"], wanted, self._manager)
+            self._api.replace_status(f"{PATH}/{name}", obj["metadata"]["uid"], wanted)
         except ApiError as error:
             known.not_before = now + known.backoff.failure(error.retry_after)
             if known.backoff.first:
@@ -248,7 +251,7 @@ class Reporter:
 
     def _post_events(self, objects: dict[str, Object]) -> None:
         """Post some of what waits; a status that changes meanwhile comes before the rest."""
-        by_group = {str((obj.get("spec") or {}).get("groupName")): obj for obj in objects.values()}
+        by_group = {_group_name(obj): obj for obj in objects.values()}
         for _ in range(EVENT_ROUND):
             if not self._events_due():
                 return
@@ -256,7 +259,7 @@ class Reporter:
             regarding = by_group.get(occurrence.group)
             if regarding is not None:
                 try:
-                    self._events.post(occurrence, regarding)
+                    self._events.post(_event(occurrence, regarding))
                 except ApiError as error:
                     if not self._give_up(error):
                         return
@@ -273,8 +276,27 @@ class Reporter:
         if self._event_backoff.first:
             log.warning("could not post an event (%s)", error)
         self._attempts += 1
-        refused = 400 <= error.status < 500 and error.status != TOO_MANY_REQUESTS
-        return refused or (error.status != 0 and self._attempts >= EVENT_ATTEMPTS)
+        return not error.away or (error.status != 0 and self._attempts >= EVENT_ATTEMPTS)
+
+
+def _group_name(obj: Object) -> str:
+    """The group of a node group, also of one whose spec cannot be used."""
+    spec = obj.get("spec")
+    name = spec.get("groupName") if isinstance(spec, dict) else None
+    return str(name or obj["metadata"]["name"].partition(".")[0])
+
+
+def _event(occurrence: Occurrence, regarding: Object) -> Event:
+    metadata = regarding["metadata"]
+    return Event(
+        regarding=Reference(API, NODE_GROUP_KIND, metadata["name"], metadata["uid"]),
+        action="Multipathing",
+        reason=occurrence.reason.value,
+        note=occurrence.message,
+        warning=occurrence.severity is not Severity.INFO,
+        related=Reference(API, GROUP_KIND, occurrence.group),
+        time=occurrence.time,
+    )
 
 
 def _previous(status: Object) -> NodeGroupStatus:

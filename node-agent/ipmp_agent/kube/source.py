@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ipmp_agent.kube.api import ApiServer
+import ipmp_agent
 from ipmp_agent.kube.report import Reporter
-from ipmp_agent.kube.watch import NodeGroupWatch
+from ipmp_agent.kube.watch import watch_node_groups
 from ipmp_api.errors import ValidationError
 from ipmp_api.parse import parse_node_group
+from ipmp_service.api_server import ApiServer, CredentialsError, Kubeconfig, ServiceAccount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,14 +23,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def connect(node_name: str, kubeconfig: Path | None) -> ApiServer:
+    """Take the pod's service account, or a kubeconfig. Raises CredentialsError; nothing is sent yet."""
+    try:
+        access = Kubeconfig(kubeconfig) if kubeconfig is not None else ServiceAccount()
+    except CredentialsError as error:
+        where = f"--kubeconfig {kubeconfig}" if kubeconfig else "this pod's service account"
+        raise CredentialsError(f"cannot use {where}: {error}; outside a cluster give --kubeconfig or --file") from error
+    return ApiServer(access, f"ipmp-agent/{ipmp_agent.__version__}", f"ipmp-agent/{node_name}"[:128], connections=4)
+
+
 class ClusterSource:
     """Hands over this node's groups as the API server has them, and until it answers those of the last run."""
 
     def __init__(self, node_name: str, kubeconfig: Path | None, describe: Describe) -> None:
         """Raises CredentialsError."""
-        self._api = api = ApiServer.connect(kubeconfig)
+        self._api = api = connect(node_name, kubeconfig)
         self._reporter = Reporter(api, node_name, describe)
-        self._watch = NodeGroupWatch(api, node_name, self._changed)
+        self._watch = watch_node_groups(api, node_name, self._changed)
         self._want: Callable[[tuple[NodeGroup, ...]], None] | None = None
         self._good: dict[str, NodeGroup] = {}  # by name of the object: the last spec that could be used
 
@@ -53,7 +64,7 @@ class ClusterSource:
 
     def close(self) -> None:
         """Stop watching; write the last reports."""
-        self._watch.close()
+        self._watch.stop()
         self._reporter.close()
 
     def _changed(self, objects: dict[str, dict[str, Any]]) -> None:
@@ -68,8 +79,11 @@ class ClusterSource:
             except ValidationError as error:
                 invalid[name] = "; ".join(str(fault) for fault in error.errors)
                 log.error("cannot use node group %s: %s", name, invalid[name])  # noqa: TRY400 - no fault of ours
-                if name in self._good:
-                    wanted[name] = self._good[name]
+            except Exception as error:
+                invalid[name] = f"it cannot be read: {error!r}"
+                log.exception("cannot read node group %s", name)
+            if name in invalid and name in self._good:
+                wanted[name] = self._good[name]
         self._good = wanted
         self._reporter.observed(objects, invalid)
         if self._want is not None:

@@ -10,12 +10,12 @@ import os
 import resource
 import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from prometheus_client import CollectorRegistry
 
 import ipmp_agent
 from ipmp_agent.core.multipathing import Multipathing
@@ -25,20 +25,21 @@ from ipmp_agent.dataplane.trials import Trials
 from ipmp_agent.disk import state
 from ipmp_agent.disk.directories import Directory
 from ipmp_agent.disk.recording import Recorder
-from ipmp_agent.health import STALE, HealthServer
 from ipmp_agent.linux.kernel import Kernel
 from ipmp_agent.process.control import ControlSocket
 from ipmp_agent.views.metrics import AgentCollector
+from ipmp_service.http import HealthServer
+from ipmp_service.threads import aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipmp_agent.dataplane.loop import Observer
     from ipmp_agent.disk.state import State
-    from ipmp_agent.health import Health
     from ipmp_agent.measurements import Measurements
     from ipmp_agent.process.hangup import Hangup
     from ipmp_api.types import NodeGroup
+    from ipmp_service.http import Health
 
 T = TypeVar("T")
 
@@ -50,6 +51,9 @@ GC_THRESHOLDS = (50_000, 20, 100)
 
 DESCRIPTORS = 65536
 """Open files that the agent asks for, where the hard limit permits: the soft one is often 1,024."""
+
+STALE = 30.0
+"""Seconds without a publication (one a second is normal) after which the agent counts as dead."""
 
 CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW"}
 
@@ -187,11 +191,12 @@ class Agent:
         """Start the threads that let others see and ask."""
         stack.callback(ControlSocket(self._options.runtime_directory, plane, configurator).close)
         if self._options.metrics_address is not None:
-            host, port = self._options.metrics_address
             collector = AgentCollector(
                 lambda: plane.publication, self._measurements, lambda: dict(plane.kernel.counters)
             )
-            server = HealthServer(host, port, collector, lambda: alive(plane), lambda: ready(plane))
+            registry = CollectorRegistry(auto_describe=False)
+            registry.register(collector)
+            server = HealthServer(self._options.metrics_address, registry, lambda: alive(plane), lambda: ready(plane))
             stack.callback(server.close)
             log.info("metrics at http://%s:%d/metrics", *server.address)
         observer = self._source.start(lambda groups: _hand_over(plane, configurator, groups), saved)
@@ -234,29 +239,6 @@ class Agent:
             await aside(self._source.reload)
         except Exception:
             log.exception("not reloaded, everything stays as it is")
-
-
-async def aside(function: Callable[[], T]) -> T:
-    """Call a function that may hang in a thread that nobody waits for at the end, as those of an executor are."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(outcome: Callable[[], None]) -> None:
-        if not future.done():
-            outcome()
-
-    def run() -> None:
-        try:
-            result = function()
-        except Exception as error:  # noqa: BLE001 - it belongs to who asked
-            outcome = partial(future.set_exception, error)
-        else:
-            outcome = partial(future.set_result, result)
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, outcome)
-
-    threading.Thread(target=run, name="aside", daemon=True).start()
-    return await future
 
 
 def _hand_over(plane: DataPlane, configurator: Configurator, groups: tuple[NodeGroup, ...]) -> None:

@@ -5,19 +5,18 @@ State is read from one snapshot, so a group that is gone leaves no series behind
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
-    InfoMetricFamily,
 )
 from prometheus_client.registry import Collector
 
 import ipmp_agent
 from ipmp_agent.views.gauges import states
+from ipmp_service.metrics import BuildInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,6 +61,7 @@ class AgentCollector(Collector):
         self._publication = publication
         self._measurements = measurements
         self._kernel_counters = kernel_counters
+        self._build_info = BuildInfo("ipmp", "agent", ipmp_agent.__version__)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: what there is depends on the configuration."""
@@ -71,17 +71,11 @@ class AgentCollector(Collector):
         """All metrics of this moment."""
         groups = self._publication().groups
         names = {view.snapshot.group: view.names() for view in groups}
-        yield self._build_info()
+        yield from self._build_info.collect()
         yield from states(groups, names)
         yield from self._group_counters(names)
         yield from self._probe_counters(names)
         yield from self._agent()
-
-    @staticmethod
-    def _build_info() -> Metric:
-        info = InfoMetricFamily("ipmp_build", "Version of the agent and of its Python.")
-        info.add_metric((), {"version": ipmp_agent.__version__, "python": platform.python_version()})
-        return info
 
     def _group_counters(self, names: Names) -> Iterator[Metric]:
         failures = CounterMetricFamily(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ipmp_operator.kube.client import Object
+    from ipmp_service.api_server import Object
 
 INTENT_ANNOTATION = "ipmp.dev/intent"
 AGENT_CONTAINER = "agent"

@@ -9,11 +9,12 @@ import math
 import threading
 from typing import TYPE_CHECKING
 
-from ipmp_operator.kube.client import ApiError
-from ipmp_operator.kube.objects import GROUPS_PATH, GroupObject, read_group
+from ipmp_api.types import API_GROUP, GROUP_PLURAL
+from ipmp_operator.kube.objects import API, GROUPS_PATH, GroupObject, read_group
+from ipmp_service.api_server import ApiError
 
 if TYPE_CHECKING:
-    from ipmp_operator.kube.client import ApiServer, Object
+    from ipmp_service.api_server import ApiServer, Object
 
 
 class GroupCache:
@@ -82,12 +83,27 @@ class GroupCache:
         return bool(names)
 
 
+def groups_are_served(api: ApiServer) -> bool:
+    """Whether the API server knows the kind of the groups. Raises ApiError, also for an answer that does not say."""
+    if API_GROUP not in _names(api.get("/apis"), "APIGroupList", "groups"):
+        return False
+    return GROUP_PLURAL in _names(api.get(f"/apis/{API}"), "APIResourceList", "resources")
+
+
+def _names(answer: Object, kind: str, part: str) -> set[str]:
+    listed = answer.get(part)
+    if answer["kind"] != kind or not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise ApiError(0, "AnswerBroken", f"no {kind} came")
+    return {str(one.get("name")) for one in listed}
+
+
 def _list(api: ApiServer) -> tuple[list[Object], float]:
     """All groups and the resource version of the list: none, as of infinity, where their kind itself was deleted."""
     try:
         objects, version = api.list_all(GROUPS_PATH, {})
     except ApiError as error:
-        if error.not_found:
+        # Whatever stands between may say "not found" as well. Believed, it would take every group from every node.
+        if error.not_found and not groups_are_served(api):
             return [], math.inf
         raise
     return objects, int(version)

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ipmp_operator.kube.client import ApiError
+from ipmp_service.api_server import ApiError
+from ipmp_service.threads import kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipmp_operator.kube.client import ApiServer, Object
+    from ipmp_service.api_server import ApiServer, Object
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class LeaderLease:
         self._renewed_at = float("-inf")
         self._term: int | None = None  # which change of holder made us the leader
         self._taken = False
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = kept(self._keep, "lease")
 
     def acquire(self, stop: threading.Event) -> bool:
         """Wait until the lease is ours, then keep it; False if `stop` was set first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipmp_api.addresses import parse_interface_address
 from ipmp_api.errors import ValidationError
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
     from ipmp_api.types import Address, Group, NodeGroup
     from ipmp_operator.core.rollup import Rollup
-    from ipmp_operator.kube.client import Object
+    from ipmp_service.api_server import Object
+
+FIELD_MANAGER = "ipmp-operator"
+"""In whose name the operator writes."""
 
 API = f"{API_GROUP}/{API_VERSION}"
 GROUPS_PATH = f"/apis/{API}/{GROUP_PLURAL}"
@@ -90,7 +93,7 @@ def read_agent_pod(obj: Object) -> tuple[str, tuple[str, bool]]:
 
 def read_node_group(obj: Object) -> tuple[Holder, Observed]:
     """Read an IPMPNodeGroup. What cannot be read counts as absent, except addresses: those are held all the same."""
-    metadata, raw = obj["metadata"], obj.get("spec") or {}
+    metadata, raw = obj["metadata"], _object(obj.get("spec"))
     group, _, node = metadata["name"].partition(".")
     holder = Holder(group, node)
     try:
@@ -108,19 +111,39 @@ def read_node_group(obj: Object) -> tuple[Holder, Observed]:
         held=tuple(_held(raw)),
         finalizer=WITHDRAW_FINALIZER in (metadata.get("finalizers") or ()),
         deleting_since=_seconds(deleting) if deleting else None,
-        status=_read_status(obj.get("status") or {}),
+        status=_read_status(_object(obj.get("status"))),
     )
 
 
+# The schema lets nothing else in. An object that came in before it, or without it, must not stop the reading of others,
+# nor let go of what it holds.
+
+
+def _elements(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _objects(value: Any) -> list[Object]:
+    return [one for one in _elements(value) if isinstance(one, dict)]
+
+
+def _object(value: Any) -> Object:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
 def _held(spec: Object) -> Iterator[Address]:
-    texts = [entry.get("address") for entry in spec.get("dataAddresses") or ()]
-    texts += [entry.get("testAddressIPv4") for entry in spec.get("interfaces") or ()]
+    texts = [entry.get("address") for entry in _objects(spec.get("dataAddresses"))]
+    texts += [entry.get("testAddressIPv4") for entry in _objects(spec.get("interfaces"))]
     return _addresses(texts)
 
 
-def _addresses(texts: Iterable[str | None]) -> Iterator[Address]:
+def _addresses(texts: Iterable[Any]) -> Iterator[Address]:
     for text in texts:
-        if text:
+        if isinstance(text, str) and text:
             try:
                 yield parse_interface_address(text.partition("%")[0]).ip
             except ValueError:  # the schema lets no such text in; nobody can hold what is no address
@@ -128,23 +151,23 @@ def _addresses(texts: Iterable[str | None]) -> Iterator[Address]:
 
 
 def _read_status(status: Object) -> NodeGroupStatus:
-    conditions = {c.get("type"): c for c in status.get("conditions") or ()}
+    conditions = {str(c.get("type")): c for c in _objects(status.get("conditions"))}
     degraded = conditions.get("Degraded") or {}
     return NodeGroupStatus(
         state=str(status.get("state") or ""),
         reason=str(degraded.get("reason") or "") if degraded.get("status") == "True" else "",
-        observed_generation=max(0, int(status.get("observedGeneration") or 0)),
+        observed_generation=max(0, _number(status.get("observedGeneration"))),
         withdrawn=(conditions.get("Withdrawn") or {}).get("status") == "True",
         programmed=(conditions.get("Programmed") or {}).get("status") != "False",
-        interfaces=tuple(_read_interface(i) for i in status.get("interfaces") or ()),
-        unavailable_addresses=sum(a.get("state") == "down" for a in status.get("addresses") or ()),
+        interfaces=tuple(_read_interface(i) for i in _objects(status.get("interfaces"))),
+        unavailable_addresses=sum(a.get("state") == "down" for a in _objects(status.get("addresses"))),
         present=tuple(_present(status)),
     )
 
 
 def _present(status: Object) -> Iterator[Address]:
-    texts = [entry.get("address") for entry in status.get("addresses") or () if entry.get("interface")]
-    texts += [text for interface in status.get("interfaces") or () for text in interface.get("testAddresses") or ()]
+    texts = [entry.get("address") for entry in _objects(status.get("addresses")) if entry.get("interface")]
+    texts += [text for one in _objects(status.get("interfaces")) for text in _elements(one.get("testAddresses"))]
     return (address for address in _addresses(texts) if not address.is_link_local)
 
 
@@ -153,11 +176,11 @@ def _read_interface(interface: Object) -> InterfaceStatus:
         name=str(interface.get("name") or ""),
         mac_address=interface.get("macAddress"),
         failed=interface.get("state") == "failed",
-        link_local=next(_link_local(interface.get("testAddresses") or ()), None),
+        link_local=next(_link_local(_elements(interface.get("testAddresses"))), None),
     )
 
 
-def _link_local(texts: Iterable[str]) -> Iterator[IPv6Address]:
+def _link_local(texts: Iterable[Any]) -> Iterator[IPv6Address]:
     for address in _addresses(texts):
         if isinstance(address, IPv6Address) and address.is_link_local:
             yield address

@@ -19,6 +19,26 @@ Object = dict[str, Any]
 GROUPS = "/apis/ipmp.dev/v1alpha1/ipmpnodegroups"
 EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
 
+NO_LISTS: list[Any] = [
+    {},
+    {"kind": "Status", "status": "Success"},
+    {"kind": "IPMPNodeGroupList", "metadata": {"resourceVersion": "7"}},
+    {"kind": "IPMPNodeGroupList", "metadata": {"resourceVersion": "7"}, "items": None},
+    {"kind": "IPMPNodeGroupList", "metadata": {"resourceVersion": "7"}, "items": {}},
+    {"kind": "IPMPNodeGroupList", "metadata": {"resourceVersion": ""}, "items": []},
+    {"kind": "IPMPNodeGroupList", "metadata": {}, "items": []},
+    {"kind": "IPMPNodeGroupList", "metadata": None, "items": []},
+    {"kind": "IPMPNodeGroupList", "items": []},
+    {"metadata": {"resourceVersion": "7"}, "items": []},
+    {"kind": "IPMPNodeGroupList", "metadata": {"resourceVersion": "7"}, "items": [None]},
+    {"kind": "IPMPNodeGroupList", "metadata": {"resourceVersion": "7"}, "items": [{"metadata": {}}]},
+    [],
+    None,
+    "text",
+    7,
+]
+"""Answers to a list that are none, though they come with status 200."""
+
 
 def manifest(name: str = "lab", **changes: Any) -> Object:
     """An IPMPNodeGroup as the operator writes it."""
@@ -36,8 +56,11 @@ class FakeApiServer:
         self.connections: set[Any] = set()  # their far ends
         self.events: list[Object] = []
         self.faults: dict[str, list[int]] = {}
+        self.retry_after = ""  # said beside every fault
+        self.lists: list[Any] = []  # answered to lists in place of the truth, in order
         self.hanging = threading.Event()  # set: requests get no answer
         self.released = threading.Event()
+        self._closed = False
         self._version = 100
         self._watchers: list[queue.Queue[Object | None]] = []
         self._lock = threading.Lock()
@@ -63,6 +86,7 @@ class FakeApiServer:
 
     def close(self) -> None:
         self.released.set()
+        self._closed = True
         self.end_watches()
         self._server.shutdown()
         self._server.server_close()
@@ -136,18 +160,25 @@ class FakeApiServer:
             return
         faults = self.faults.get("WATCH" if "watch" in query else handler.command)
         if faults:
-            self._answer(handler, faults.pop(0), {"message": "told to fail"})
+            self._answer(handler, faults.pop(0), {"message": "told to fail"}, self.retry_after)
         elif "watch" in query:
             self._watch(handler)
         elif handler.command == "GET":
             with self._lock:
-                listing = {"items": list(self.objects.values()), "metadata": {"resourceVersion": str(self._version)}}
-            self._answer(handler, 200, copy.deepcopy(listing))
+                listing = self.lists.pop(0) if self.lists else copy.deepcopy(self._list())
+            self._answer(handler, 200, listing)
         elif handler.command == "POST":
             self.events.append(body)
             self._answer(handler, 201, body)
         else:
             self._patch(handler, url.path, body)
+
+    def _list(self) -> Object:
+        return {
+            "kind": "IPMPNodeGroupList",
+            "metadata": {"resourceVersion": str(self._version)},
+            "items": list(self.objects.values()),
+        }
 
     def _patch(self, handler: BaseHTTPRequestHandler, path: str, body: Any) -> None:
         if path.startswith(EVENTS):
@@ -166,11 +197,13 @@ class FakeApiServer:
         self._answer(handler, 404 if obj is None else 200 if same else 422, obj if same else {"message": "no"})
 
     @staticmethod
-    def _answer(handler: BaseHTTPRequestHandler, code: int, body: Any) -> None:
+    def _answer(handler: BaseHTTPRequestHandler, code: int, body: Any, retry_after: str = "") -> None:
         text = json.dumps(body).encode()
         handler.send_response(code)
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(text)))
+        if retry_after:
+            handler.send_header("Retry-After", retry_after)
         handler.end_headers()
         handler.wfile.write(text)
 
@@ -178,6 +211,8 @@ class FakeApiServer:
         events: queue.Queue[Object | None] = queue.Queue()
         with self._lock:
             self._watchers.append(events)
+            if self._closed:
+                events.put(None)
         handler.send_response(200)
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Transfer-Encoding", "chunked")
@@ -188,6 +223,8 @@ class FakeApiServer:
                 text = json.dumps(event).encode() + b"\n"
                 handler.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")
                 handler.wfile.flush()
+                if event["type"] == "ERROR":
+                    break
             handler.wfile.write(b"0\r\n\r\n")
         except OSError:
             handler.close_connection = True  # the client went

@@ -9,17 +9,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kubernetes.config import incluster_config
 
 from ipmp_agent.core.actions import Severity
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.state import SavedGroup, State
-from ipmp_agent.kube import api, backoff, report
-from ipmp_agent.kube.api import ApiError, ApiServer, CredentialsError
-from ipmp_agent.kube.backoff import Backoff
-from ipmp_agent.kube.source import ClusterSource
+from ipmp_agent.kube import report
+from ipmp_agent.kube.source import ClusterSource, connect
 from ipmp_agent.publication import Occurrence
 from ipmp_agent.views import status
+from ipmp_service import api_server, backoff
+from ipmp_service.api_server import CredentialsError
 from tests.unit.agent.api_server import EVENTS, GROUPS, FakeApiServer, manifest
 from tests.unit.agent.building import WALL, unprobed_group
 from tests.unit.views.pictures import failed, interface, publication, view
@@ -166,8 +165,6 @@ def test_server_that_ends_every_watch_at_once_meets_patience(
     start()
     until(lambda: server.watches)
     server.end_watches()
-    until(lambda: len(server.requests) == 3 and server.watches == 1)
-    server.end_watches()
     until(lambda: not server.watches)
     count = len(server.requests)
     threading.Event().wait(0.1)
@@ -189,6 +186,36 @@ def test_group_that_was_deleted_while_the_agent_was_down_goes_with_the_first_lis
 ) -> None:
     agent = start(State({"lab": SavedGroup(unprobed_group())}))
     until(lambda: agent.wanted == [(unprobed_group(),), ()])
+
+
+@pytest.mark.parametrize("answer", [{}, {"kind": "Status", "status": "Success"}, {"items": None}, None])
+def test_list_that_is_none_withdraws_nothing(server: FakeApiServer, start: Callable[..., Agent], answer: Any) -> None:
+    server.put(manifest())
+    server.lists = [answer] * 3
+    agent = start(State({"lab": SavedGroup(unprobed_group())}))
+    until(lambda: server.watches)
+    assert len(server.requests) == 5
+    server.lists = [answer] * 3
+    server.send({"type": "ERROR", "object": {"code": 410, "message": "too old resource version"}})
+    until(lambda: not server.lists and server.watches)
+    assert agent.names == ["lab"]
+    assert () not in agent.wanted
+
+
+@pytest.mark.parametrize("spec", [None, [], "x", {"interfaces": "x"}, {"interfaces": [None]}, {"dataAddresses": {}}])
+def test_node_group_of_whatever_shape_holds_up_no_other(
+    server: FakeApiServer, start: Callable[..., Agent], spec: Any
+) -> None:
+    server.put(manifest())
+    server.put(manifest("b"))
+    agent = start()
+    until(lambda: agent.names == ["lab", "b"] and server.watches)
+    agent.reporter.published(publication(FINE))
+    server.put(manifest(metadata={"generation": 2}, spec=spec))
+    server.put(manifest("c"), "ADDED")
+    until(lambda: agent.names == ["lab", "b", "c"])
+    assert agent.wanted[-1][0] == unprobed_group()
+    until(lambda: conditions(server).get("Programmed", {}).get("reason") == "InvalidSpec", lambda: conditions(server))
 
 
 def test_spec_that_cannot_be_used_leaves_the_last_good_one_and_is_reported(
@@ -436,77 +463,25 @@ def test_event_outlives_a_server_that_fails_and_one_that_is_refused_does_not_blo
 # --- credentials and time
 
 
-def test_rotated_token_is_read_anew(server: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    token, authority = tmp_path / "token", tmp_path / "ca.crt"
-    token.write_text("first")
-    authority.write_text("-")
-    host, port = server.url.removeprefix("http://").split(":")
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
-    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
-    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(authority))
-    module: Any = incluster_config
-    now = [module.datetime.datetime(2026, 1, 1)]
-
-    class Clock(module.datetime.datetime):  # type: ignore[misc]
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return now[0]
-
-    monkeypatch.setattr(module.datetime, "datetime", Clock)
-    in_pod = ApiServer.connect(None)
-    assert in_pod._configuration.host == f"https://{host}:{port}"
-    found: list[str] = []
-
-    def request(*_: object, headers: dict[str, str], **__: object) -> Any:
-        found.append(headers["authorization"])
-        raise OSError("nobody there")
-
-    monkeypatch.setattr(in_pod._pool, "request", request)
-
-    def ask() -> None:
-        with pytest.raises(ApiError, match="nobody there"):
-            in_pod.list(GROUPS, {})
-
-    ask()
-    token.write_text("second")
-    ask()
-    now[0] += module.datetime.timedelta(minutes=2)
-    ask()
-    assert found == ["bearer first", "bearer first", "bearer second"]
-
-
 def test_no_credentials_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(CredentialsError, match="outside a cluster give --kubeconfig or --file"):
-        ApiServer.connect(None)
+        connect("node1", None)
     with pytest.raises(CredentialsError, match="cannot use --kubeconfig"):
-        ApiServer.connect(tmp_path / "none")
-
-
-def test_silent_server_is_given_up(server: FakeApiServer, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "REQUEST_TIMEOUT", 0.05)
-    monkeypatch.setattr(api, "WATCH_SILENCE", 0.05)
-    connected = ApiServer.connect(kubeconfig)
-    with pytest.raises(ApiError, match="the watch broke"):
-        list(connected.watch(GROUPS, {}, "1", 60))
-    server.hanging.set()
-    with pytest.raises(ApiError) as caught:
-        connected.list(GROUPS, {})
-    assert caught.value.status == 0
+        connect("node1", tmp_path / "none")
 
 
 @pytest.mark.parametrize("fault", [None, 401, 503])
 def test_server_that_says_anything_at_all_answers(server: FakeApiServer, kubeconfig: Path, fault: int | None) -> None:
     server.faults["GET"] = [fault] if fault else []
-    assert ApiServer.connect(kubeconfig).answers()
+    assert connect("node1", kubeconfig).answers()
 
 
 def test_server_that_is_silent_does_not_answer_and_one_that_is_down_can_be_reached(
     server: FakeApiServer, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connected = ApiServer.connect(kubeconfig)
-    monkeypatch.setattr(api, "ANSWER_TIMEOUT", 0.2)
+    connected = connect("node1", kubeconfig)
+    monkeypatch.setattr(api_server, "ANSWER_TIMEOUT", 0.2)
     server.hanging.set()
     assert not connected.answers()
     server.close()
@@ -514,7 +489,7 @@ def test_server_that_is_silent_does_not_answer_and_one_that_is_down_can_be_reach
 
 
 def test_that_no_socket_is_to_be_had_is_not_taken_for_a_silent_server(server: FakeApiServer, kubeconfig: Path) -> None:
-    connected = ApiServer.connect(kubeconfig)
+    connected = connect("node1", kubeconfig)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         # No number is free below the limit, and none becomes free: standard input and output have them.
@@ -529,43 +504,11 @@ def test_that_no_socket_is_to_be_had_is_not_taken_for_a_silent_server(server: Fa
 def test_each_question_whether_the_server_answers_takes_a_connection_of_its_own(
     server: FakeApiServer, kubeconfig: Path
 ) -> None:
-    connected = ApiServer.connect(kubeconfig)
-    connected.list(GROUPS, {})
+    connected = connect("node1", kubeconfig)
+    connected.list_all(GROUPS, {})
     assert connected.answers()
     assert connected.answers()
     assert len(server.connections) == 3
-
-
-def test_long_list_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch, kubeconfig: Path) -> None:
-    pages = iter(
-        [
-            {"items": [{"n": 1}], "metadata": {"continue": "more", "resourceVersion": "7"}},
-            {"items": [{"n": 2}], "metadata": {"resourceVersion": "7"}},
-        ]
-    )
-    connected = ApiServer.connect(kubeconfig)
-    asked: list[dict[str, str]] = []
-
-    def answer(_method: str, _path: str, query: dict[str, str]) -> Any:
-        asked.append(dict(query))
-        return next(pages)
-
-    monkeypatch.setattr(connected, "_json", answer)
-    assert connected.list(GROUPS, {"fieldSelector": "x"}) == ([{"n": 1}, {"n": 2}], "7")
-    assert asked[1]["continue"] == "more"
-    assert asked[1]["fieldSelector"] == "x"
-
-
-def test_waits_grow_to_a_limit_start_anew_and_obey_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backoff, "MINIMUM", 0.5)
-    monkeypatch.setattr(backoff, "MAXIMUM", 30.0)
-    waiting = Backoff()
-    waits = [waiting.failure() for _ in range(100)]
-    for wait, longest in zip(waits, [0.5, 1, 2, 4, 8, 16, *[30] * 94], strict=True):
-        assert longest / 2 <= wait <= longest
-    waiting.success()
-    assert waiting.failure() <= 0.5
-    assert waiting.failure(asked=60.0) == 60.0
 
 
 def test_fault_in_the_report_itself_does_not_end_it(

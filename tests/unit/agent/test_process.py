@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import io
-import json
+import argparse
 import logging
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prometheus_client.registry import CollectorRegistry
 
 from ipmp_agent.commands import ipmp_agent as cli
 from ipmp_agent.dataplane.withdrawal import withdraw
 from ipmp_agent.disk import state
 from ipmp_agent.disk.directories import Directory, InUseError, holder
 from ipmp_agent.disk.state import SavedGroup, State
-from ipmp_agent.health import STALE, HealthServer
-from ipmp_agent.logs import Log
-from ipmp_agent.process.agent import StartError, alive, raise_descriptor_limit, ready, require_capabilities
+from ipmp_agent.process.agent import STALE, StartError, alive, raise_descriptor_limit, ready, require_capabilities
 from ipmp_agent.process.hangup import Hangup
 from tests.fake_kernel import FakeKernel
 from tests.unit.agent.building import unprobed_group
 from tests.unit.views.pictures import interface, publication, view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from ipmp_agent.publication import Publication
@@ -113,118 +104,29 @@ entry.main()
 # --- log
 
 
-def logged(style: str, *records: tuple[str, dict[str, Any]]) -> list[str]:
+@pytest.mark.parametrize(
+    ("style", "end"),
+    [
+        ("text", "Z ERROR   lab nic0: failure of nic0 detected [LinkDown]"),
+        ("json", '"group": "lab", "interface": "nic0", "reason": "LinkDown", "logger": "ipmp_agent.test"}'),
+    ],
+)
+def test_log_names_group_interface_and_reason(style: str, end: str, capfd: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    out = Log(style, "info", stream=stream)
+    records = cli._log(argparse.Namespace(log_format=style, log_level="info"))
     try:
-        for message, extra in records:
-            logging.getLogger("ipmp_agent.test").error(message, extra=extra)
-        out.close(30)
+        extra = {"group": "lab", "interface": "nic0", "reason": "LinkDown"}
+        logging.getLogger("ipmp_agent.test").error("failure of nic0 detected", extra=extra)
+        records.close(30)
     finally:
         root.handlers = before
         root.setLevel(level)
         logging.raiseExceptions = True
-    return stream.getvalue().splitlines()
-
-
-FAILURE = ("failure of nic0 detected", {"group": "lab", "interface": "nic0", "reason": "LinkDown"})
-
-
-def test_text_log_names_group_interface_and_reason() -> None:
-    (line,) = logged("text", FAILURE)
-    assert line.endswith("Z ERROR   lab nic0: failure of nic0 detected [LinkDown]")
-
-
-def test_json_log_is_one_object_a_line() -> None:
-    line, plain = logged("json", FAILURE, ("two\nlines", {}))
-    entry = json.loads(line)
-    assert entry.pop("time").endswith("Z")
-    assert entry == {
-        "level": "error",
-        "message": "failure of nic0 detected",
-        "group": "lab",
-        "interface": "nic0",
-        "reason": "LinkDown",
-        "logger": "ipmp_agent.test",
-    }
-    assert json.loads(plain)["message"] == "two\nlines"
-
-
-def test_reader_that_stands_still_costs_records_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipmp_agent.logs.BACKLOG", 10)
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    release, dropped = threading.Event(), []
-
-    class Stuck(io.StringIO):
-        def write(self, text: str) -> int:
-            assert release.wait(30)
-            return super().write(text)
-
-    stream = Stuck()
-    out = Log("text", "info", lambda: dropped.append(1), stream)
-    try:
-        for number in range(100):
-            logging.getLogger("ipmp_agent.test").error("%d", number)
-        assert len(dropped) >= 85
-        release.set()
-        out.close(30)
-    finally:
-        root.handlers = before
-        root.setLevel(level)
-        logging.raiseExceptions = True
-    assert len(stream.getvalue().splitlines()) == 100 - len(dropped)
+    assert capfd.readouterr().err.endswith(end + "\n")
 
 
 # --- health
-
-
-class Empty:
-    def collect(self) -> Iterator[Any]:
-        return iter(())
-
-
-@pytest.fixture
-def server() -> Iterator[tuple[HealthServer, dict[str, tuple[bool, str]]]]:
-    answers = {"alive": (True, "ok"), "ready": (False, "no configuration yet")}
-    running = HealthServer("127.0.0.1", 0, Empty(), lambda: answers["alive"], lambda: answers["ready"])
-    yield running, answers
-    running.close()
-
-
-def fetch(server: HealthServer, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.address[1]}{path}", timeout=30) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-def test_health_pages(server: tuple[HealthServer, dict[str, tuple[bool, str]]]) -> None:
-    running, answers = server
-    assert fetch(running, "/healthz") == (200, "ok\n")
-    assert fetch(running, "/readyz") == (503, "no configuration yet\n")
-    answers["alive"] = (False, "the data plane has not turned for 31 s")
-    assert fetch(running, "/healthz?verbose") == (503, "the data plane has not turned for 31 s\n")
-    assert fetch(running, "/metrics")[0] == 200
-    assert fetch(running, "/")[0] == 404
-
-
-def test_client_that_says_nothing_does_not_keep_others_out(
-    server: tuple[HealthServer, dict[str, tuple[bool, str]]],
-) -> None:
-    running, _ = server
-    with socket.create_connection(running.address, timeout=30):
-        assert fetch(running, "/healthz") == (200, "ok\n")
-
-
-def test_address_in_use_is_an_error_of_the_start(server: tuple[HealthServer, dict[str, tuple[bool, str]]]) -> None:
-    running, _ = server
-    with pytest.raises(OSError, match="in use"):
-        HealthServer("127.0.0.1", running.address[1], CollectorRegistry(), lambda: (True, ""), lambda: (True, ""))
 
 
 class Plane:
@@ -279,14 +181,6 @@ def test_wrong_options_end_with_2_and_say_why(
         found = ended.code  # type: ignore[assignment]
     assert found == code
     assert words in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("127.0.0.1:9478", ("127.0.0.1", 9478)), ("[::1]:0", ("::1", 0)), (":9478", ("", 9478)), ("h:1", ("h", 1))],
-)
-def test_metrics_address_is_read(text: str, expected: tuple[str, int]) -> None:
-    assert cli._address(text) == expected
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["check", "--help"], ["withdraw", "--help"]])

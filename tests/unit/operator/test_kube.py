@@ -15,7 +15,6 @@ from ipmp_api.schema import validate
 from ipmp_api.status_fields import GROUP_STATUS
 from ipmp_operator.core.model import Holder
 from ipmp_operator.core.rollup import Findings, roll_up
-from ipmp_operator.kube.client import ApiError
 from ipmp_operator.kube.daemonset import TemplateError, digest, load_template, read_daemonset
 from ipmp_operator.kube.groups import GroupCache
 from ipmp_operator.kube.lease import LEASE_DURATION, Election
@@ -27,6 +26,7 @@ from ipmp_operator.kube.objects import (
     read_group,
     read_node_group,
 )
+from ipmp_service.api_server import ApiError
 from tests.unit.operator.build import World, api_group, nodes, pool, pools
 
 if TYPE_CHECKING:
@@ -67,6 +67,24 @@ def test_unreadable_node_group_still_holds_its_addresses() -> None:
     assert seen.spec is None
     assert seen.held == (ip_address("198.18.0.1"),)
     assert seen.deleting_since == NOW.timestamp()
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        None,
+        [],
+        "x",
+        {"conditions": "x", "interfaces": {}, "addresses": 7, "observedGeneration": "many"},
+        {"conditions": [None, 7], "interfaces": ["x", {"testAddresses": [7, None]}], "addresses": [[], {"address": 7}]},
+        {"interfaces": [{"testAddresses": "x"}], "addresses": [{"address": {}, "interface": "eth1"}]},
+    ],
+)
+def test_status_of_whatever_shape_lets_go_of_nothing(status: Any) -> None:
+    _, seen = read_node_group(node_group() | {"status": status})
+    assert seen.held == (ip_address("198.18.0.1"),)
+    assert seen.spec is not None
+    assert (seen.status.present, seen.status.withdrawn) == ((), False)
 
 
 def test_report_of_an_agent_is_read() -> None:
@@ -176,11 +194,18 @@ class Listing:
 class Refusing:
     """Stands where the API server does that answers a list with an error."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, *groups: str, resources: tuple[str, ...] = ()) -> None:
         self.status = status
+        self.says: dict[str, dict[str, Any]] = {
+            "/apis": {"kind": "APIGroupList", "groups": [{"name": name} for name in groups]},
+            "/apis/ipmp.dev/v1alpha1": {"kind": "APIResourceList", "resources": [{"name": r} for r in resources]},
+        }
 
     def list_all(self, path: str, query: dict[str, str]) -> Any:
         raise ApiError(self.status, "", "")
+
+    def get(self, path: str) -> Any:
+        return self.says[path]
 
 
 class TestGroupCache:
@@ -239,20 +264,39 @@ class TestGroupCache:
         assert self.names(cache) == {"data"}
         assert not cache.synced
 
-    def test_groups_go_with_their_kind(self) -> None:
+    @pytest.mark.parametrize(
+        "server",
+        [
+            Refusing(404, "apps"),
+            Refusing(404, "apps", "ipmp.dev"),
+            Refusing(404, "ipmp.dev", resources=("ipmpnodegroups",)),
+        ],
+    )
+    def test_groups_go_with_their_kind(self, server: Refusing) -> None:
         cache = GroupCache()
         cache.observe("ADDED", group_object(version=5))
-        assert cache.refresh(Refusing(404))  # type: ignore[arg-type]
+        assert cache.refresh(server)  # type: ignore[arg-type]
         assert self.names(cache) == set()
         assert cache.synced
 
+    def test_groups_stay_where_whoever_finds_none_knows_their_kind(self) -> None:
+        cache = GroupCache()
+        cache.observe("ADDED", group_object(version=5))
+        with pytest.raises(ApiError):
+            cache.refresh(Refusing(404, "ipmp.dev", resources=("ipmpgroups",)))  # type: ignore[arg-type]
+        assert self.names(cache) == {"data"}
 
-@pytest.mark.parametrize(
-    ("status", "away"), [(0, True), (429, True), (500, True), (503, True), (403, False), (404, False), (409, False)]
-)
-def test_server_that_answers_later_is_away_and_one_that_refuses_is_not(status: int, away: bool) -> None:
-    """An API server that has just started says 429 of custom resources: storage is (re)initializing."""
-    assert ApiError(status, "", "").away is away
+    @pytest.mark.parametrize(
+        "answer", [{}, {"kind": "APIGroupList"}, {"kind": "Status"}, {"kind": "APIGroupList", "groups": None}]
+    )
+    def test_groups_stay_where_nobody_can_say_whether_their_kind_is_there(self, answer: dict[str, Any]) -> None:
+        cache = GroupCache()
+        cache.observe("ADDED", group_object(version=5))
+        confused = Refusing(404)
+        confused.says["/apis"] = {"kind": ""} | answer
+        with pytest.raises(ApiError):
+            cache.refresh(confused)  # type: ignore[arg-type]
+        assert self.names(cache) == {"data"}
 
 
 class TestElection:

@@ -192,7 +192,7 @@ def test_no_two_samples_have_the_same_labels() -> None:
 
 def test_build_info_and_help_for_everything(measurements: Measurements) -> None:
     text = page(PICTURE, measurements)
-    assert 'ipmp_build_info{python="' in text
+    assert 'ipmp_build_info{component="agent",python="' in text
     for family in text_string_to_metric_families(text):
         assert family.documentation
         assert family.name.startswith("ipmp_")

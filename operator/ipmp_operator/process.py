@@ -8,23 +8,22 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kubernetes.config import ConfigException
-
-from ipmp_api.types import API_GROUP, GROUP_PLURAL
+import ipmp_operator
 from ipmp_operator.handlers import GroupWatch
-from ipmp_operator.health import HealthServer
-from ipmp_operator.kube.client import ApiError, ApiServer
 from ipmp_operator.kube.daemonset import TemplateError, load_template
+from ipmp_operator.kube.groups import groups_are_served
 from ipmp_operator.kube.lease import LeaderLease
-from ipmp_operator.kube.objects import API
+from ipmp_operator.kube.objects import FIELD_MANAGER
 from ipmp_operator.reconciler import Reconciler
+from ipmp_service.api_server import ApiError, ApiServer, CredentialsError, access_from_environment
+from ipmp_service.http import HealthServer
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from ipmp_operator.health import Check
-    from ipmp_operator.kube.client import Object
+    from ipmp_service.api_server import Object
+    from ipmp_service.http import Health
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +61,12 @@ class _Operator:
     def __init__(self, options: Options) -> None:
         try:
             template = load_template(options.template, options.namespace, options.agent_image)
-            self._api = ApiServer.from_environment()
+            access = access_from_environment()
         except TemplateError as error:
             raise StartError(str(error)) from error
-        except ConfigException as error:
+        except CredentialsError as error:
             raise StartError(f"no way to reach an API server: {error}; set KUBECONFIG") from error
+        self._api = ApiServer(access, f"{FIELD_MANAGER}/{ipmp_operator.__version__}", FIELD_MANAGER)
         self._options = options
         self._stop = threading.Event()
         self._failed = False
@@ -75,7 +75,7 @@ class _Operator:
             self._lease = LeaderLease(self._api, options.namespace, options.lease_name, options.identity, self._lost)
         self._reconciler = Reconciler(self._api, template, options.identity, self._may_write, options.withdraw_seconds)
         self._reconciler.metrics.leader.set_function(lambda: float(self._may_write()))
-        self._watch = GroupWatch(self._reconciler.group_event)
+        self._watch = GroupWatch(access, self._reconciler.group_event)
         self._leads = False
 
     def run(self) -> int:
@@ -100,7 +100,7 @@ class _Operator:
         except OSError as error:
             host, port = self._options.metrics_address
             raise StartError(f"cannot serve metrics at {host}:{port}: {error}") from error
-        log.info("metrics and health at port %d", server.port)
+        log.info("metrics and health at port %d", server.address[1])
         return server
 
     def _lead(self) -> None:
@@ -145,9 +145,7 @@ class _Operator:
 
     def _groups_are_served(self) -> bool:
         try:
-            if all(group["name"] != API_GROUP for group in self._api.get("/apis")["groups"]):
-                return False
-            return any(kind["name"] == GROUP_PLURAL for kind in self._api.get(f"/apis/{API}")["resources"])
+            return groups_are_served(self._api)
         except ApiError as error:
             log.warning("asking for the API of the groups: %s", error)
             return False
@@ -166,12 +164,12 @@ class _Operator:
         self._stop.set()
         self._watch.stop()
 
-    def _alive(self) -> Check:
+    def _alive(self) -> Health:
         if self._leads and self._reconciler.stalled:
             return False, "no reconcile step has ended for minutes"
         return True, "alive"
 
-    def _ready(self) -> Check:
+    def _ready(self) -> Health:
         if not self._leads:
             return True, "ready to lead"  # a standby that were not ready would hold up every rollout
         if not self._may_write():

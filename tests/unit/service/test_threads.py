@@ -1,4 +1,4 @@
-"""Work that may hang is done aside: it holds up neither the data plane nor its end."""
+"""Threads that outlive their faults, and calls that may hang."""
 
 from __future__ import annotations
 
@@ -7,7 +7,24 @@ import threading
 
 import pytest
 
-from ipmp_agent.process.agent import aside
+from ipmp_service import threads
+from ipmp_service.threads import aside, kept
+
+
+def test_work_is_begun_anew_until_it_returns(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(threads, "PAUSE", 0.001)
+    faults = [KeyError("a"), MemoryError(), RecursionError()]
+
+    def work() -> None:
+        if faults:
+            raise faults.pop()
+
+    thread = kept(work, "worker 7")
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert not faults
+    assert caplog.text.count("thread worker 7 met a fault and begins anew") == 3
 
 
 def test_what_is_done_aside_says_what_came_of_it() -> None:
@@ -16,7 +33,7 @@ def test_what_is_done_aside_says_what_came_of_it() -> None:
         asyncio.run(aside(lambda: 1 // 0))
 
 
-def test_agent_ends_while_a_question_still_hangs() -> None:
+def test_process_ends_while_a_question_still_hangs() -> None:
     released, entered = threading.Event(), threading.Event()
 
     def hang() -> None:

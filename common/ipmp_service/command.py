@@ -1,0 +1,48 @@
+"""What the command lines of our programs have in common."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from typing import NoReturn
+
+EXIT_FAULT = 1
+"""Something failed at run time: starting again may help."""
+EXIT_BAD_INPUT = 2
+"""Wrong options or files: starting again does not help."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with EXIT_BAD_INPUT."""
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT; an IPv6 host is in brackets, and no host means every IPv4 address. Raises ArgumentTypeError."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):([0-9]{1,5})", text)
+    if match is None or int(match[2]) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    return match[1].strip("[]"), int(match[2])
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds. Raises ArgumentTypeError."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
+    return number
+
+
+def add_log_options(parser: argparse.ArgumentParser) -> None:
+    """--log-format and --log-level, as `logs.Log` takes them."""
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="(default: %(default)s)")
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default: %(default)s)"
+    )

@@ -1,0 +1,146 @@
+"""A process's log: one line a record, text or JSON, on standard error.
+
+Records are written by a thread of their own: whoever reads the pipe may stand still, and nobody who logs waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import queue
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+BACKLOG = 4096
+"""Records that may wait for the reader; later ones are dropped and counted."""
+
+QUIET = {"kubernetes": logging.WARNING, "urllib3": logging.ERROR}
+"""Libraries that tell of every request; what comes of those is in our own log."""
+
+
+class TextFormatter(logging.Formatter):
+    """For people: time, level, the extra fields `before`, message, and those `after` in brackets."""
+
+    def __init__(self, before: Sequence[str] = (), after: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._before = before
+        self._after = after
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback if there is one."""
+        before, after = _fields(record, self._before), _fields(record, self._after)
+        line = f"{_timestamp(record)} {record.levelname:<7} "
+        line += f"{' '.join(map(str, before.values()))}: " if before else ""
+        line += record.getMessage()
+        line += f" [{' '.join(map(str, after.values()))}]" if after else ""
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JSONFormatter(logging.Formatter):
+    """For machines: one object a line, with these extra fields where a record has them."""
+
+    def __init__(self, fields: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._extra = fields
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object."""
+        entry = {"time": _timestamp(record), "level": record.levelname.lower(), "message": record.getMessage()}
+        entry |= _fields(record, self._extra)
+        entry["logger"] = record.name
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _fields(record: logging.LogRecord, names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(record, name, None)) is not None}
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class _DroppingHandler(logging.handlers.QueueHandler):
+    """Queues records as they are; formatting is the writer's work. A full queue costs a record, never time."""
+
+    def __init__(self, records: queue.SimpleQueue[Any], dropped: Callable[[], None]) -> None:
+        super().__init__(records)
+        self._records = records
+        self._dropped = dropped
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        record.message = record.getMessage()  # arguments may change before the writer comes to them
+        record.args = None
+        record.msg = record.message
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        if self._records.qsize() < BACKLOG:
+            self._records.put(record)
+        else:
+            self._dropped()
+
+
+class Log:
+    """The log of one process, from its making to `close`.
+
+    Args:
+        style: `text` or `json`.
+        level: the least level that is written, such as `info`.
+        before: extra fields of records that text has before the message.
+        after: extra fields that text has after it, in brackets.
+        dropped: called for every record that was not written.
+        stream: where to write, in place of standard error.
+    """
+
+    def __init__(
+        self,
+        style: str,
+        level: str,
+        *,
+        before: Sequence[str] = (),
+        after: Sequence[str] = (),
+        dropped: Callable[[], None] = lambda: None,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._formatter = JSONFormatter((*before, *after)) if style == "json" else TextFormatter(before, after)
+        self._write: Callable[[str], object] = stream.write if stream else _write_to_standard_error
+        self._dropped = dropped
+        # A signal handler may log while its thread is in here: of the queues, this one alone bears that.
+        self._records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
+        self._handler = _DroppingHandler(self._records, dropped)
+        self._thread = threading.Thread(target=self._write_records, name="log", daemon=True)
+        root = logging.getLogger()
+        root.handlers = [self._handler]
+        root.setLevel(level.upper())
+        for name, quiet in QUIET.items():
+            logging.getLogger(name).setLevel(quiet)
+        logging.raiseExceptions = False  # a broken pipe must not print tracebacks into itself
+        self._thread.start()
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Write what waits, for at most `timeout` seconds."""
+        logging.getLogger().removeHandler(self._handler)
+        self._records.put(None)
+        self._thread.join(timeout)
+
+    def _write_records(self) -> None:
+        while (record := self._records.get()) is not None:
+            try:
+                self._write(f"{self._formatter.format(record)}\n")
+            except Exception:  # noqa: BLE001 - a reader that went, a record that cannot be formatted: where to tell?
+                self._dropped()
+
+
+def _write_to_standard_error(text: str) -> None:
+    # Past sys.stderr: a process ends by taking its lock, which a writer has whom the reader of the pipe lets stand.
+    data = text.encode(errors="backslashreplace")
+    while data:
+        data = data[os.write(2, data) :]
