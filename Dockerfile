@@ -21,10 +21,8 @@ COPY common ./common
 COPY node-agent ./node-agent
 COPY operator ./operator
 # Wheels only, so nothing is compiled. Bytecode is written now: the pods' root file systems are read-only.
-# The kubernetes package brings itself twice; its asyncio half, 68 MB, is imported by nobody here.
 RUN /opt/pip/bin/pip --python /opt/ipmp/bin/python install --no-cache-dir --compile \
-      --only-binary :all: ".[agent,operator]" \
- && rm -r /opt/ipmp/lib/python3*/site-packages/kubernetes/aio
+      --only-binary :all: ".[agent,operator]"
 
 FROM python
 LABEL org.opencontainers.image.title="ipmp" \
