@@ -4,6 +4,9 @@ The agent watches four members: first without probes, then with five targets eac
 detection time of 700 ms), in one family and in both. bfdd holds twenty sessions that send every 100 ms. Both count by
 what the kernel charges the process; the packets are counted, too, since the two do not send equally many.
 
+Then the agent runs as in a pod, with an API server, beside the agent of another commit (--beside) if one is named: both
+start in turn, and start-up is from the beginning of the program until its group is in the kernel.
+
 Needs root, nftables and frr (apt-get install nftables frr). Run: python benchmarks/footprint.py
 """
 
@@ -17,14 +20,16 @@ import re
 import shutil
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
-from benchmarks.peers import bfdd
+from benchmarks.peers import bfdd, pod
 from tests.lab import Agent, Lab, group_manifest
 from tests.lab.scene import link_local
 
@@ -39,14 +44,8 @@ DETECTION_TIME = 7 * INTERVAL
 WARM_UP = 6.0  # seconds: targets found, memory settled, garbage frozen
 ADDRESSES = ["198.18.0.100/24", "198.18.0.101/24"]
 TEST_POOL = {"name": "tests", "ranges": ["198.18.0.41-198.18.0.60"], "prefixLength": 24}
-KUBECONFIG = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "current-context": "nowhere",
-    "clusters": [{"name": "nowhere", "cluster": {"server": "https://127.0.0.1:1"}}],
-    "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere", "user": "nobody"}}],
-    "users": [{"name": "nobody", "user": {"token": "none"}}],
-}
+SETTLED = 8.0
+"""Seconds after which an agent in a pod has frozen what lives, watches its node group and has told its status."""
 
 
 @dataclass(frozen=True)
@@ -106,33 +105,50 @@ def agents(seconds: float) -> list[Cost]:
             )
             with Agent(lab, manifest) as agent:
                 costs.append(watch(name, agent.running.pid, seconds, partial(probes_sent, agent)))
-        costs.append(with_api_client(lab, manifest, seconds))
     return costs
 
 
-class ClusterAgent(Agent):
-    """An agent that obeys a cluster which does not answer: it goes on with what it knew, and keeps asking."""
+@dataclass(frozen=True)
+class Start:
+    """An agent in a pod: seconds until its group was in the kernel, and MiB when it had settled."""
 
-    cluster = False
-
-    @property
-    def argv(self) -> list[str]:
-        """The command line, with a kubeconfig in place of the manifest."""
-        words = super().argv
-        if self.cluster:
-            words[words.index("--file")] = "--kubeconfig"
-        return words
+    seconds: float
+    resident: float
 
 
-def with_api_client(lab: Lab, manifest: dict[str, Any], seconds: float) -> Cost:
-    """The last of these once more, with the API client in memory as in a cluster."""
-    with ClusterAgent(lab, manifest) as agent:
-        agent.stop()
-        agent.cluster = True
-        agent.manifest.write_text(json.dumps(KUBECONFIG), encoding="utf-8")
-        agent.start()
-        name = "the same with the API client"
-        return watch(name, agent.running.pid, seconds, partial(probes_sent, agent))
+def pods(commit: str | None, starts: int) -> dict[str, list[Start]]:
+    """Start the agent as in a pod, in turn with that of another commit."""
+    names = {"this tree": None} | ({commit: commit} if commit else {})
+    found: dict[str, list[Start]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        roots = {name: stack.enter_context(pod.sources(source)) for name, source in names.items()}
+        lab = stack.enter_context(Lab(MEMBERS, peers=TARGETS))
+        targets = [lab.peer(i).ipv4 for i in range(TARGETS)]
+        spec: dict[str, Any] = {"testAddresses": {"ipv4": {"pool": TEST_POOL}}, "milliseconds": DETECTION_TIME}
+        manifest = group_manifest(interfaces=MEMBERS, addresses=ADDRESSES, targets=targets, **spec)
+        url, account = stack.enter_context(pod.api_server(lab, manifest))
+        for _ in range(starts + 1):
+            for name, root in roots.items():
+                with pod.PodAgent(lab, root, url, account) as agent:
+                    seconds = agent.start_up()
+                    time.sleep(SETTLED)
+                    found[name].append(Start(seconds, resident(agent.running.pid)))
+                    agent.stop()
+                    agent.withdraw()
+    return {name: measured[1:] for name, measured in found.items()}  # the first ones fill the caches
+
+
+def show_pods(found: dict[str, list[Start]]) -> None:
+    """Print medians, and ratios to the other commit."""
+    print(f"\n{'in a pod, medians':<36} {'start, s':>10} {'ratio':>9} {'MiB':>10} {'ratio':>9}")
+    seconds, sizes = (
+        {name: median(getattr(one, field) for one in measured) for name, measured in found.items()}
+        for field in ("seconds", "resident")
+    )
+    last = list(found)[-1]
+    for name in found:
+        ratios = seconds[name] / seconds[last], sizes[name] / sizes[last]
+        print(f"{name:<36} {seconds[name]:>10.3f} {ratios[0]:>9.2f} {sizes[name]:>10.1f} {ratios[1]:>9.2f}")
 
 
 def sessions(seconds: float) -> Cost:
@@ -165,6 +181,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30.0, help="how long to watch each (default %(default)g)")
     parser.add_argument("--short", action="store_true", help="5 seconds each: does it work, not how well")
+    parser.add_argument("--beside", metavar="COMMIT", help="another commit, to run as in a pod in turn with this one")
+    parser.add_argument("--starts", type=int, default=10, help="starts of each in a pod (default %(default)d)")
+    parser.add_argument("--pod", action="store_true", help="only as in a pod")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to this file")
     arguments = parser.parse_args()
     missing = [name for name in ("ip", "nft", str(bfdd.PROGRAM)) if not shutil.which(name)]
@@ -176,12 +195,16 @@ def main() -> int:
         f" load {os.getloadavg()[0]:.2f}; {seconds:g} s each",
         flush=True,
     )
+    if arguments.pod:
+        show_pods(pods(arguments.beside, arguments.starts))
+        return 0
     peer = sessions(seconds)
     costs = [*agents(seconds), peer]
     print(f"\n{'':<36} {'% of a core':>10} {'ratio':>9} {'packets/s':>10} {'us/packet':>11} {'MiB':>10}")
     for cost in costs:
         print(row(cost, peer))
     print("ratio: processor time against bfdd; us/packet: processor time for each packet sent, its answer included")
+    show_pods(pods(arguments.beside, 1 if arguments.short else arguments.starts))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(cost) for cost in costs]), encoding="utf-8")
     return 0

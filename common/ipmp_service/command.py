@@ -5,12 +5,23 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EXIT_FAULT = 1
 """Something failed at run time: starting again may help."""
 EXIT_BAD_INPUT = 2
 """Wrong options or files: starting again does not help."""
+
+
+class BadInputError(Exception):
+    """Options or files that cannot be used; `problems` has a line for every one."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
 
 
 class Parser(argparse.ArgumentParser):

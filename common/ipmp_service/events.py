@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -72,7 +72,7 @@ class _Poster:
 
     def _create(self, event: Event) -> str:
         """Post an event; returns its name. Raises ApiError."""
-        note, name = event.note, f"{event.regarding.name[:200]}.{uuid.uuid4().hex[:16]}"
+        note, name = event.note, f"{event.regarding.name[:200]}.{os.urandom(8).hex()}"
         manifest = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",

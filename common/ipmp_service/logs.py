@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import os
 import queue
 import threading
@@ -67,25 +66,27 @@ def _timestamp(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-class _DroppingHandler(logging.handlers.QueueHandler):
+class _DroppingHandler(logging.Handler):
     """Queues records as they are; formatting is the writer's work. A full queue costs a record, never time."""
 
+    # QueueHandler brings pickle and socket servers, half a MiB, and waits where its queue is full.
+
     def __init__(self, records: queue.SimpleQueue[Any], dropped: Callable[[], None]) -> None:
-        super().__init__(records)
+        super().__init__()
         self._records = records
         self._dropped = dropped
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        record.message = record.getMessage()  # arguments may change before the writer comes to them
-        record.args = None
-        record.msg = record.message
-        return record
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        if self._records.qsize() < BACKLOG:
-            self._records.put(record)
-        else:
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._records.qsize() >= BACKLOG:
             self._dropped()
+            return
+        try:
+            record.msg = record.getMessage()  # arguments may change before the writer comes to them
+        except Exception:  # noqa: BLE001 - arguments that do not fit the message: where to tell?
+            self._dropped()
+            return
+        record.args = None
+        self._records.put(record)
 
 
 class Log:

@@ -14,12 +14,11 @@ import ipmp_agent
 from ipmp_agent.disk import state
 from ipmp_agent.disk.directories import Directory, InUseError, holder
 from ipmp_agent.measurements import Measurements
-from ipmp_agent.process import files
 from ipmp_agent.process.hangup import Hangup
 from ipmp_agent.views import status
 from ipmp_api.fields import NODE_NAME
 from ipmp_api.schema import validate
-from ipmp_service.command import EXIT_BAD_INPUT, EXIT_FAULT, Parser, add_log_options, address
+from ipmp_service.command import EXIT_BAD_INPUT, EXIT_FAULT, BadInputError, Parser, add_log_options, address
 from ipmp_service.logs import Log
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 STATE_DIRECTORY = Path("/var/lib/ipmp")
 RUNTIME_DIRECTORY = Path("/run/ipmp")
+
+STANDARD_INPUT = Path("-")
 
 NO_NODE = "node"
 """Manifests are checked for this one where none is named."""
@@ -179,7 +180,7 @@ def main(arguments: Sequence[str] | None = None, hangup: Hangup | None = None) -
     options = _parser().parse_args(arguments, argparse.Namespace(hangup=hangup or Hangup()))
     try:
         code: int = options.work(options)
-    except files.BadInputError as error:
+    except BadInputError as error:
         for problem in error.problems:
             print(f"ipmp-agent: {problem}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -194,6 +195,8 @@ def _check(options: argparse.Namespace) -> int:
         if options.node_name:
             print(f"ipmp-agent: {words}", file=sys.stderr)
 
+    from ipmp_agent.process import files  # noqa: PLC0415 - YAML, and a MiB, that an agent in a pod does not need
+
     for group in files.read(options.files, options.node_name or NO_NODE, warn):
         members, addresses = len(group.members), len(group.data_addresses)
         where = f"on {group.node_name}"
@@ -207,7 +210,7 @@ def _run(options: argparse.Namespace) -> int:
     if not options.node_name:
         print("ipmp-agent: name this node with --node-name or $NODE_NAME", file=sys.stderr)
         return EXIT_BAD_INPUT
-    if files.STANDARD_INPUT in (options.files or ()):
+    if STANDARD_INPUT in (options.files or ()):
         print(
             "ipmp-agent: run reads its files again at SIGHUP, which standard input is not: name a file", file=sys.stderr
         )
@@ -244,7 +247,9 @@ def _log(options: argparse.Namespace, dropped: Callable[[], None] = lambda: None
 
 def _source(options: argparse.Namespace) -> Source:
     if options.files:
-        return files.FileSource(options.files, options.node_name)
+        from ipmp_agent.process.files import FileSource  # noqa: PLC0415 - as in `check`
+
+        return FileSource(options.files, options.node_name)
     # An agent with files needs no API client.
     from ipmp_agent.kube.source import ClusterSource  # noqa: PLC0415
     from ipmp_service.api_server import CredentialsError  # noqa: PLC0415
@@ -252,7 +257,7 @@ def _source(options: argparse.Namespace) -> Source:
     try:
         return ClusterSource(options.node_name, options.kubeconfig, status)
     except CredentialsError as error:
-        raise files.BadInputError((str(error),)) from error
+        raise BadInputError((str(error),)) from error
 
 
 def _withdraw(options: argparse.Namespace) -> int:

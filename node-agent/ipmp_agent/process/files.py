@@ -14,6 +14,7 @@ from ipmp_api.errors import ManifestError, ValidationError
 from ipmp_api.manifest import load_manifest
 from ipmp_api.parse import parse_group, parse_node_group
 from ipmp_api.types import NODE_GROUP_KIND
+from ipmp_service.command import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +27,6 @@ SUFFIXES = (".yaml", ".yml", ".json")
 STANDARD_INPUT = Path("-")
 
 log = logging.getLogger(__name__)
-
-
-class BadInputError(Exception):
-    """Manifests that cannot be used; `problems` has a line for every one."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
 
 
 def read(paths: Sequence[Path], node_name: str, warn: Callable[[str], None] = log.warning) -> tuple[NodeGroup, ...]:

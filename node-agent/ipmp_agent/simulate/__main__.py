@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ipmp_agent.process.files import BadInputError
 from ipmp_agent.simulate.documents import load
 from ipmp_agent.simulate.replay import Replay
 from ipmp_agent.simulate.simulation import Simulation
 from ipmp_agent.simulate.summary import Summary
 from ipmp_agent.simulate.timeline import to_json, to_text
+from ipmp_service.command import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

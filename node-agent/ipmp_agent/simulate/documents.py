@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ipmp_agent.process.files import BadInputError
 from ipmp_agent.simulate import script
 from ipmp_api.compile import compile_for_file
 from ipmp_api.errors import ManifestError, ValidationError
 from ipmp_api.manifest import Shallow, load_manifest
 from ipmp_api.parse import parse_group, parse_node_group
 from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND
+from ipmp_service.command import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

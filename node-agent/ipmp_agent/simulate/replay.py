@@ -10,9 +10,9 @@ from ipmp_agent.core.events import KernelRead, ProbeAnswered, ProbeKind
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.disk import recording
 from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Started, Stopped, Ticked
-from ipmp_agent.process.files import BadInputError
 from ipmp_agent.simulate.summary import Summary
 from ipmp_agent.simulate.timeline import Witness, may_change_state
+from ipmp_service.command import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,13 +7,16 @@ import json
 import queue
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
 from tests.node_groups import node_group_manifest
 from tests.unit.agent.building import unprobed_group
+
+if TYPE_CHECKING:
+    import ssl
 
 Object = dict[str, Any]
 GROUPS = "/apis/ipmp.dev/v1alpha1/ipmpnodegroups"
@@ -48,9 +51,13 @@ def manifest(name: str = "lab", **changes: Any) -> Object:
 
 
 class FakeApiServer:
-    """Runs until closed. `faults` are statuses to answer with before anything else, in order, by method."""
+    """Runs until closed. `faults` are statuses to answer with before anything else, in order, by method.
 
-    def __init__(self) -> None:
+    Args:
+        tls: how it proves itself; without, it speaks plain HTTP.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.objects: dict[str, Object] = {}
         self.requests: list[tuple[str, str, dict[str, str], dict[str, str], Any]] = []
         self.connections: set[Any] = set()  # their far ends
@@ -80,9 +87,11 @@ class FakeApiServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
         self.released.set()

@@ -12,7 +12,8 @@ import pytest
 
 from ipmp_agent.commands.ipmp_agent import main
 from ipmp_agent.disk.state import State
-from ipmp_agent.process.files import BadInputError, FileSource, read
+from ipmp_agent.process.files import FileSource, read
+from ipmp_service.command import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,128 @@
+"""The agent as in a pod: a service account, an API server over TLS that has its node group, and no manifest.
+
+It is of these sources or, for a comparison, of any commit of this repository.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import tomllib
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ipmp_agent.process import files
+from tests.cluster.pki import CertificateAuthority
+from tests.lab import Agent
+from tests.lab.agent import NODE_NAME
+from tests.lab.waiting import wait_for
+from tests.node_groups import node_group_manifest
+from tests.unit.agent.api_server import FakeApiServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tests.lab import Lab
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("crds", "common", "node-agent", "operator")
+
+IN_POD = """
+account=/run/secrets/kubernetes.io/serviceaccount
+mount -t tmpfs pod /run && mkdir -p $account && cp "$1/ca.crt" "$1/token" $account && cd / && shift
+date +%s.%N >"$1" && shift && exec "$@"
+"""
+"""A mount namespace's own /run (/var/run is the same), and the moment at which the agent begins."""
+
+
+@contextmanager
+def sources(commit: str | None) -> Iterator[Path]:
+    """The directory of a commit's sources, for as long; of the sources as they are for None."""
+    if commit is None:
+        yield ROOT
+        return
+    directory = Path(tempfile.mkdtemp(prefix="ipmp-bench-"))
+    try:
+        archive = subprocess.run(["git", "-C", ROOT, "archive", commit], stdout=subprocess.PIPE, check=True)
+        subprocess.run(["tar", "-x", "-C", directory], input=archive.stdout, check=True)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def api_server(lab: Lab, manifest: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """An API server on the lab's host with the node group of this group; its URL, and a pod's account for it."""
+    account = Path(tempfile.mkdtemp(prefix=f"{lab.tag}-account-"))
+    try:
+        authority = CertificateAuthority(account)
+        authority.issue("server", "server", alternative_names=("127.0.0.1",))
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(account / "server.crt", account / "server.key")
+        (account / "token").write_text("secret", encoding="ascii")
+        (account / "group.json").write_text(json.dumps(manifest), encoding="utf-8")
+        server = lab.host.namespace.call(FakeApiServer, tls)
+        for group in files.read([account / "group.json"], NODE_NAME):
+            obj = node_group_manifest(group)
+            obj["metadata"] |= {"uid": "uid", "generation": 1}
+            server.put(obj)
+        try:
+            yield server.url, account
+        finally:
+            server.close()
+    finally:
+        shutil.rmtree(account)
+
+
+class PodAgent(Agent):
+    """`ipmp-agent run` as the chart has it, of the sources in `root`."""
+
+    def __init__(self, lab: Lab, root: Path, url: str, account: Path) -> None:
+        super().__init__(lab, {})
+        self._root = root
+        self._url = url
+        self._account = account
+        self._bytecode = account / "bytecode"
+        self._began = self.directory / "began"
+
+    @property
+    def argv(self) -> list[str]:
+        """The command line, in a pod's surroundings."""
+        options = super().argv[2:]
+        at = options.index("--file")
+        del options[at : at + 2]
+        module, _, function = self._command().partition(":")
+        server = urlsplit(self._url)
+        return [
+            *("unshare", "--mount", "--propagation", "private", "sh", "-ec", IN_POD, "sh"),
+            # An image has its bytecode; these have it from their second start.
+            *(str(self._account), str(self._began), "env", "--unset", "PYTHONDONTWRITEBYTECODE"),
+            f"PYTHONPYCACHEPREFIX={self._bytecode}",
+            f"PYTHONPATH={':'.join(str(self._root / name) for name in PACKAGES)}",
+            f"KUBERNETES_SERVICE_HOST={server.hostname}",
+            f"KUBERNETES_SERVICE_PORT={server.port}",
+            *(sys.executable, "-c", f"import sys; from {module} import {function}; sys.exit({function}())", "run"),
+            *options,
+        ]
+
+    def _command(self) -> str:
+        """Where the sources have the command."""
+        project = tomllib.loads((self._root / "pyproject.toml").read_text(encoding="utf-8"))
+        return str(project["project"]["scripts"]["ipmp-agent"])
+
+    def start_up(self) -> float:
+        """Seconds that it took from its beginning until its group was in the kernel."""
+        times = wait_for(self._running_since, deadline=60, what="the agent's group", interval=0.02)
+        return times[0] - float(self._began.read_text(encoding="ascii"))
+
+    def _running_since(self) -> list[float]:
+        """When the log says that the group runs, in seconds since the epoch."""
+        told = [entry["time"] for entry in self.log() if entry.get("message", "").startswith("running with")]
+        return [datetime.fromisoformat(text).timestamp() for text in told]
