@@ -165,7 +165,7 @@ def comparing(counts: Sequence[int]) -> list[Point]:
             try:
                 kernel.configure(kernel_group(addresses=address))
                 perform(kernel, [SetOutbound(("nic0",), ("nic0",))])
-                compare(kernel)  # lays the shadows
+                compare(kernel)  # lays the twins
                 took, peer = best(partial(compare, kernel)), best(partial(read_by_ip, lab))
                 failover = best(partial(fail_over, kernel, address))
             finally:

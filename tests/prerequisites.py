@@ -22,6 +22,8 @@ LADDERS = {
         "dbus": "both are spoken to on a bus of their own",
         "user-mode-linux": "another kernel than the running one, as a process",
         "kmod": "loads that kernel's modules",
+        "frr": "zebra and staticd, which lay routes",
+        "bird2": "another routing daemon",
         "prometheus": "scrapes the agent; its promtool tests the alerts",
         "prometheus-alertmanager": "sends the alerts to a receiver",
     },

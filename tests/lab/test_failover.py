@@ -232,7 +232,7 @@ def test_only_nic_left_fails_the_group_and_the_addresses_stay() -> None:
 
 @pytest.mark.parametrize("gateway", ["198.18.0.1", "2001:db8:0:1::1"], ids=["v4", "v6"])
 def test_traffic_of_the_host_itself_survives_through_the_router(gateway: str) -> None:
-    """The default route leaves by a member: its shadow must follow, the route itself stays as the host made it."""
+    """The default route leaves by a member: its twin must follow, the route itself stays as the host made it."""
     lab = Lab(router=True, nic_addresses={"nic0": ("198.18.0.11/24", "2001:db8:0:1::11/64")})
     remote = lab.hosts["remote"]
     with Scene(lab) as scene:

@@ -177,7 +177,7 @@ def test_drop_in_has_networkd_leave_alone_what_is_ours(lab: Lab) -> None:
 
 
 def test_networkd_that_starts_during_an_outage_lays_its_gateway(lab: Lab) -> None:
-    """The shadow of the gateway's prefix does not leave by nic0 then, where networkd lays the route."""
+    """The twin of the gateway's prefix does not leave by nic0 then, where networkd lays the route."""
     files = KEEPING | {"10-nic0.network": f"{NETWORK}Gateway=198.18.0.1\n"}
     with Networkd(lab.host, files) as networkd, Scene(lab=lab) as scene:
         whole(scene, ITS_OWN)

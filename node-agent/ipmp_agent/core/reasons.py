@@ -83,6 +83,8 @@ class Reason(StrEnum):
     PROGRAM_PINNED = "ProgramPinned"
     FIREWALL_PINNED = "FirewallPinned"
     OUTSIDER_ON_LINK = "OutsiderOnLink"
+    ROUTES_NOT_FOLLOWED = "RoutesNotFollowed"
+    INTERFACE_GROUP_TAKEN = "InterfaceGroupTaken"
     MULTIPATH_HASH_POLICY = "MultipathHashPolicy"
     MASQUERADED = "Masqueraded"
     EGRESS_ADDRESS_MISSING = "EgressAddressMissing"

@@ -10,11 +10,12 @@ from ipmp_agent.core import timers
 from ipmp_agent.linux.group import memory as memories
 from ipmp_agent.linux.group.group import Group
 from ipmp_agent.linux.group.reconcile import RETRY
-from ipmp_agent.linux.messages import addresses, links, netlink, routes
+from ipmp_agent.linux.messages import addresses, links, netlink, routes, rules
 from ipmp_agent.linux.messages.netlink import Dumper
 from ipmp_agent.linux.shared import reachability
 from ipmp_agent.linux.shared.carriers import CarrierPoll
 from ipmp_agent.linux.shared.host import Host
+from ipmp_agent.linux.shared.identifiers import FIRST_IDENTIFIER
 from ipmp_agent.linux.shared.members import Member, Members
 from ipmp_agent.linux.shared.monitor import Monitor
 from ipmp_agent.linux.shared.outsiders import Listener, may_hear
@@ -191,7 +192,7 @@ class Kernel:
 
     async def gateways(self) -> frozenset[Address]:
         """The gateways of the host's own routes: a few of them, where it has very many."""
-        return reachability.gateways(await self._host.main_table(routes.Table()))
+        return reachability.gateways(await self._host.routes(routes.Table()))
 
     async def answering(self, targets: Iterable[Address]) -> frozenset[Address]:
         """Who of these answers this host by its ordinary routes, within a second.
@@ -221,27 +222,38 @@ class Kernel:
             self._address_changed(message.kind, message.body)
         elif message.kind in (netlink.RTM_NEWROUTE, netlink.RTM_DELROUTE):
             self._route_changed(message)
-        elif message.kind == netlink.RTM_DELNEXTHOP and routes.decode_nexthop(message.body).owned:
-            # The comparison tells whether one of our groups deleted it, or somebody else.
-            for group in self._groups.values():
-                group.reconciler.changed()
+        elif message.kind in (netlink.RTM_NEWNEXTHOP, netlink.RTM_DELNEXTHOP):
+            self._nexthop_changed(message)
+        elif message.kind in (netlink.RTM_NEWRULE, netlink.RTM_DELRULE):
+            self._rule_changed(message)
 
     def _route_changed(self, message: Message) -> None:
         if message.port == self._host.channel.port:
             return  # by our own request, whoever's route it was
         route = routes.decode(message.body)
         if route is None:
-            self._byway_changed(message)
             return
         for group in self._groups.values():
-            if group.route_changed(message.kind, message.flags, route):
+            if group.route_changed(message.kind, message.flags, route, by_somebody=message.port != 0):
                 group.reconciler.changed()
 
-    def _byway_changed(self, message: Message) -> None:
-        byway = routes.decode(message.body, routes.RT_TABLE_DEFAULT) if message.kind == netlink.RTM_DELROUTE else None
-        owner = self._members.owner(byway.legs[0].index) if byway is not None and byway.owned else None
-        if owner is not None and owner.group in self._groups:
-            self._groups[owner.group].reconciler.changed()
+    def _nexthop_changed(self, message: Message) -> None:
+        nexthop = routes.decode_nexthop(message.body)
+        # Whoever deleted ours, and if it was one of us: the comparison tells. A routing daemon may take it over.
+        gone = nexthop.owned if message.kind == netlink.RTM_DELNEXTHOP else not nexthop.owned
+        if gone and nexthop.identifier >= FIRST_IDENTIFIER:
+            for group in self._groups.values():
+                group.reconciler.changed()
+
+    def _rule_changed(self, message: Message) -> None:
+        rule = rules.decode(message.body)
+        if rule is None or message.port == self._host.channel.port:
+            return
+        if rule.owned and message.kind == netlink.RTM_DELRULE:
+            self._host.deleted_rules.add(rule)
+        for group in self._groups.values():
+            if not group.observing:
+                (group.reconciler.changed if rule.owned else group.reconciler.heard)()
 
     def _address_changed(self, kind: int, body: bytes) -> None:
         self._host.addresses.heard()

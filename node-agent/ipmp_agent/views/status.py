@@ -41,13 +41,14 @@ OBSTACLES = (
     Reason.DEVICE_PINNED,
     Reason.PROGRAM_PINNED,
     Reason.FIREWALL_PINNED,
+    Reason.ROUTES_NOT_FOLLOWED,
     Reason.DHCP_MANAGED,
     Reason.PEER_ADDRESS,
     Reason.DUPLICATE_ADDRESS,
     Reason.MASQUERADED,
     Reason.EGRESS_ADDRESS_MISSING,
 )
-ADVICE = (Reason.MULTIPATH_HASH_POLICY, Reason.OUTSIDER_ON_LINK)
+ADVICE = (Reason.MULTIPATH_HASH_POLICY, Reason.OUTSIDER_ON_LINK, Reason.INTERFACE_GROUP_TAKEN)
 KERNEL = (Reason.ADDRESS_CONFLICT, Reason.FOREIGN_CHANGE, Reason.KERNEL_REFUSED, Reason.SETTINGS_OVERRIDDEN)
 """Which findings belong to which condition: InterfacesConsistent, ProbesEnabled, HostSuitable (obstacles and advice),
 Programmed. A finding in none of them would be in Programmed, and tests/unit/views/test_findings.py fails. Advice makes

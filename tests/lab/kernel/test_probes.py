@@ -64,7 +64,7 @@ def probing(lab: Lab, kernel: RunningKernel) -> RunningKernel:
             kernel.await_test_address(name, family)
     # Replies need a way back: without a route to the prefix the loose reverse path filter drops them.
     kernel.perform(SetOutbound(tuple(TEST_ADDRESSES), tuple(TEST_ADDRESSES)))
-    wait_for(lambda: lab.host.namespace.ip_json("route", "show", "198.18.0.0/24"))
+    wait_for(lambda: lab.host.namespace.ip_json("-4", "route", "show", "198.18.0.0/24", "table", "all"))
     return kernel
 
 

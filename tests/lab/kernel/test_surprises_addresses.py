@@ -181,7 +181,7 @@ def test_member_without_an_address_asks_with_that_of_another_and_neighbours_lear
 
 
 def test_route_of_the_link_that_names_no_source_takes_the_test_address_of_its_nic(lab: Lab) -> None:
-    """Scope link keeps an address from destinations behind a gateway only: a shadow must name its source."""
+    """Scope link keeps an address from destinations behind a gateway only: a twin must name its source."""
     host, peer = lab.host.namespace, lab.peer(1)
     test_address = addresses.add(
         lab.host.nic("nic1").index, ip_interface("198.18.0.101/32"), scope=netlink.RT_SCOPE_LINK

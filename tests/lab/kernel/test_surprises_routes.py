@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ipmp_agent.linux.messages import addresses, netlink, routes
+from ipmp_agent.linux.messages import addresses, netlink, routes, rules
 from ipmp_agent.linux.messages.routes import Leg
+from ipmp_agent.linux.messages.rules import Rule
 from tests.lab import CommandFailedError, wait_for
 from tests.lab.carrier import Carrier
 from tests.lab.kernel.bare import Notifications, send
@@ -22,16 +23,17 @@ if TYPE_CHECKING:
     from tests.lab import Lab, Namespace
 
 GATEWAY, OTHER_GATEWAY = "198.18.0.201", "198.18.0.202"
-DEFAULT = routes.prefix_of(ip_network("0.0.0.0/0"))
+GATEWAY6 = "2001:db8:0:1::201"
+DEFAULT, DEFAULT6 = (routes.prefix_of(ip_network(net)) for net in ("0.0.0.0/0", "::/0"))
 PREFIX, PREFIX6 = "198.18.0.0/24", "2001:db8:0:1::/64"
-OURS = "73"  # 0x49 as `ip` prints a protocol without a name
+OURS = "73"  # our table, and our tag as `ip` prints a protocol without a name
 LEGS, GROUP = (1, 2), 10
-ON_LINK_LEGS, ON_LINK_GROUP = (3, 4), 11
+BOTH = ("nic0", "nic1")
 
 
 @pytest.fixture
 def host(lab: Lab) -> Namespace:
-    """A host as an installer leaves it, with metrics 0, and the nexthops of a shadow of its default route."""
+    """A host as an installer leaves it, with metrics 0."""
     lab.host.namespace.batch(
         [
             "address add 198.18.0.50/24 dev nic0",
@@ -40,79 +42,138 @@ def host(lab: Lab) -> Namespace:
             f"route add default via {GATEWAY} dev nic0",
         ]
     )
-    gateway = ip_address(GATEWAY).packed
-    legs = [routes.add_leg(n, Leg(lab.host.nic(f"nic{i}").index, gateway), 4) for i, n in enumerate(LEGS)]
-    assert send(lab.host.namespace, *legs, routes.set_group(GROUP, LEGS)) == []
     return lab.host.namespace
 
 
-def shadow(host: Namespace, metric: int = 0) -> None:
-    assert send(host, routes.add_shadow(DEFAULT, metric, GROUP, None, gateway=True)) == []
+def legs(lab: Lab, gateway: str | None, nics: tuple[str, ...] = BOTH) -> list[Leg]:
+    packed = ip_address(gateway).packed if gateway is not None else None
+    return [Leg(lab.host.nic(nic).index, packed) for nic in nics]
 
 
-def listed(host: Namespace, destination: str = "default", family: str = "-4") -> list[dict[str, Any]]:
-    return host.ip_json(family, "route", "show", destination, "table", "main")
+def twin(lab: Lab, net: str, gateway: str | None, nics: tuple[str, ...] = BOTH) -> list[str]:
+    """Lay a route of ours by these members with its legs in it; returns what the kernel says."""
+    network = ip_network(net)
+    way = routes.pack_legs(network.version, legs(lab, gateway, nics))
+    has_gateway = gateway is not None
+    request = routes.lay_twin(routes.TWINS, routes.prefix_of(network), 0, way, None, gateway=has_gateway)
+    return send(lab.host.namespace, request)
 
 
-def protocols(host: Namespace) -> list[str]:
-    """Who laid the default routes, in the order in which the kernel takes them."""
-    return [route["protocol"] for route in listed(host)]
+def objects(lab: Lab) -> None:
+    """Nexthop objects of an IPv6 prefix on the link, and a route of ours by them."""
+    each = [routes.add_leg(n, leg, 6) for n, leg in zip(LEGS, legs(lab, None), strict=True)]
+    route = routes.lay_twin(
+        routes.TWINS, routes.prefix_of(ip_network(PREFIX6)), 256, routes.by_nexthop(GROUP), None, gateway=False
+    )
+    assert send(lab.host.namespace, *each, routes.set_group(GROUP, LEGS), route) == []
+
+
+def our_rules(host: Namespace) -> None:
+    """The four rules before the host's own, and the members in our interface group."""
+    host.batch(f"link set {nic} group {rules.MEMBER_GROUP}" for nic in BOTH)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        requests = [rules.add(rule) for rule in rules.block(Rule(family, 32766, routes.RT_TABLE_MAIN), routes.TWINS)]
+        assert send(host, *requests) == []
+
+
+def listed(host: Namespace, destination: str = "default", family: str = "-4", table: str = "main") -> list[Any]:
+    try:
+        return host.ip_json(family, "route", "show", destination, "table", table)
+    except CommandFailedError:
+        return []  # the kernel makes a table with its first route
+
+
+def members(host: Namespace, destination: str, family: str) -> dict[str, list[str]]:
+    """The interfaces that our route leaves by, with the flags of each leg."""
+    found = listed(host, destination, family, OURS)
+    return {hop["dev"]: hop["flags"] for route in found for hop in route.get("nexthops", [route])}
+
+
+def chosen(host: Namespace, target: str, *words: str) -> tuple[str, str]:
+    """The interface and the table that a packet takes."""
+    (found,) = host.ip_json("route", "get", target, *words)
+    return found["dev"], found.get("table", "main")
 
 
 def nexthops(host: Namespace) -> set[int]:
     return {nexthop["id"] for nexthop in host.ip_json("nexthop", "show")}
 
 
-# -- equal routes -----------------------------------------------------------------------------------------------------
+# -- rules ------------------------------------------------------------------------------------------------------------
 
 
-def test_ipv4_route_made_without_append_or_exclusive_stands_in_front_of_the_equal_one(host: Namespace) -> None:
-    shadow(host)
-    assert protocols(host) == [OURS, "boot"]
-    host.ip("route", "append", "default", "via", OTHER_GATEWAY, "dev", "nic0", "proto", "static")
-    assert protocols(host) == [OURS, "boot", "static"]
-    with pytest.raises(CommandFailedError, match="File exists"):
-        host.ip("route", "add", "default", "via", OTHER_GATEWAY, "dev", "nic0", "proto", "bird")
+def test_a_route_by_a_member_is_passed_over_and_every_other_is_taken_as_it_is(lab: Lab, host: Namespace) -> None:
+    our_rules(host)
+    assert twin(lab, PREFIX, None, ("nic1",)) == []
+    assert twin(lab, "0.0.0.0/0", GATEWAY, ("nic1",)) == []
+    assert chosen(host, "198.18.0.9") == ("nic1", OURS)
+    assert chosen(host, "203.0.113.9") == ("nic1", OURS)
+    host.batch(
+        [
+            "link add name pod type veth peer name pod-far",
+            "link set pod up",
+            "link set pod-far up",
+            "route add 198.18.0.9 dev pod",
+            "route add 203.0.113.0/26 dev nic0",
+        ]
+    )
+    assert chosen(host, "198.18.0.9")[0] == "pod", "the longest prefix decides as ever"
+    assert chosen(host, "203.0.113.9") == ("nic0", "main"), "what has no twin leaves as the host laid it"
 
 
-def test_ipv6_has_no_metric_0_and_prefers_the_smaller_one(host: Namespace) -> None:
-    host.batch(["route add 2001:db8:9::/48 dev nic0", "route add 2001:db8:8::/48 dev nic0 metric 0"])
-    assert [listed(host, net, "-6")[0]["metric"] for net in ("2001:db8:9::/48", "2001:db8:8::/48")] == [1024, 1024]
-    host.ip("-6", "route", "add", "2001:db8:9::/48", "dev", "nic1", "metric", "1023")
-    assert host.ip_json("route", "get", "2001:db8:9::9")[0]["dev"] == "nic1"
-
-
-def test_replacing_a_route_by_itself_is_refused_while_another_stands_in_front(host: Namespace) -> None:
-    words = ("default", "via", GATEWAY, "dev", "nic0")
-    host.ip("route", "replace", *words)
-    shadow(host)
-    with pytest.raises(CommandFailedError, match="File exists"):
-        host.ip("route", "replace", *words)
-    assert protocols(host) == [OURS, "boot"]
-
-
-def test_replacement_overwrites_the_route_in_front_and_tells_no_deletion(host: Namespace) -> None:
-    shadow(host)
-    with Notifications(host) as notifications:
-        host.ip("route", "replace", "default", "via", OTHER_GATEWAY, "dev", "nic0")
-        (told,) = notifications.pending()
-    assert (told.kind, told.flags & netlink.NLM_F_REPLACE) == (netlink.RTM_NEWROUTE, netlink.NLM_F_REPLACE)
-    assert [(r["protocol"], r["gateway"]) for r in listed(host)] == [("boot", OTHER_GATEWAY), ("boot", GATEWAY)]
-
-
-@pytest.mark.parametrize(
-    ("words", "left"),
-    [("", "boot"), (f"via {GATEWAY}", OURS), ("dev nic0", OURS), ("proto boot", OURS)],
-)
-@pytest.mark.parametrize("metric", [0, 100])
-def test_deletion_without_more_takes_the_first_route_and_with_more_the_one_that_is_meant(
-    host: Namespace, words: str, left: str, metric: int
+def test_a_prefix_that_main_lost_is_found_beside_a_default_route_by_another_interface(
+    lab: Lab, host: Namespace
 ) -> None:
-    if metric:
-        host.batch(["route del default", f"route add default via {GATEWAY} dev nic0 metric {metric}"])
-    shadow(host, max(metric - 1, 0))
-    host.ip("route", "del", "default", *words.split())
-    assert protocols(host) == [left]
+    our_rules(host)
+    assert twin(lab, PREFIX, None, ("nic1",)) == []
+    host.batch(
+        [
+            "link add name mgmt type veth peer name mgmt-far",
+            "link set mgmt up",
+            "link set mgmt-far up",
+            "route replace default dev mgmt",
+            f"route del {PREFIX}",
+        ]
+    )
+    assert chosen(host, "198.18.0.9") == ("nic1", OURS)
+    assert chosen(host, "203.0.113.9")[0] == "mgmt"
+
+
+def test_a_lookup_bound_to_a_member_that_a_twin_leaves_out_is_answered_by_main(lab: Lab, host: Namespace) -> None:
+    our_rules(host)
+    assert twin(lab, "0.0.0.0/0", GATEWAY, ("nic1",)) == []
+    assert chosen(host, "203.0.113.9", "oif", "nic0") == ("nic0", "main")
+    assert chosen(host, "203.0.113.9", "oif", "nic1") == ("nic1", OURS)
+
+
+def test_only_the_first_leg_of_a_route_says_by_which_group_it_leaves(host: Namespace) -> None:
+    our_rules(host)
+    host.batch(
+        [
+            "link add name mgmt type veth peer name mgmt-far",
+            "link set mgmt up",
+            "link set mgmt-far up",
+            "route add 203.0.113.0/26 nexthop dev nic0 nexthop dev mgmt",
+            "route add 203.0.113.64/26 nexthop dev mgmt nexthop dev nic0",
+        ]
+    )
+    first = rules.block(Rule(socket.AF_INET, 32766, routes.RT_TABLE_MAIN), routes.TWINS)[0]
+    assert send(host, *(rules.delete(first) for _ in range(1))) == []
+    assert send(host, rules.add(Rule(socket.AF_INET, 9, 254, suppressed_group=73))) == []
+    host.ip("rule", "add", "pref", "10", "blackhole")
+    assert chosen(host, "203.0.113.70")[1] == "main"
+    with pytest.raises(CommandFailedError):
+        chosen(host, "203.0.113.9")
+
+
+def test_deletion_of_a_rule_takes_the_first_that_it_does_not_rule_out(host: Namespace) -> None:
+    # Suppressors that a deletion does not name are not compared, and neither is who laid the rule: in order, front to
+    # back, each deletion of ours takes the rule that is meant.
+    our_rules(host)
+    block = rules.block(Rule(socket.AF_INET, 32766, routes.RT_TABLE_MAIN), routes.TWINS)
+    assert send(host, rules.delete(block[3])) == []
+    left = [rule for rule in host.ip_json("-4", "rule", "show") if rule.get("protocol") == OURS]
+    assert [rule["table"] for rule in left] == ["main", "main", OURS], "it was the second"
 
 
 # -- routes that go along ---------------------------------------------------------------------------------------------
@@ -168,176 +229,106 @@ def test_bound_socket_needs_a_route_by_its_interface_for_ipv6_and_none_for_ipv4(
     assert send_by(socket.AF_INET6, "2001:db8:0:1::201") == errno.ENETUNREACH
 
 
-# -- nexthops ---------------------------------------------------------------------------------------------------------
+# -- legs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "net", "gateway"), [("-4", "0.0.0.0/0", GATEWAY), ("-4", PREFIX, None), ("-6", "::/0", "fe80::201")]
+)
+def test_legs_in_a_route_stay_with_a_dead_carrier_and_live_again_with_it(
+    lab: Lab, host: Namespace, family: str, net: str, gateway: str | None
+) -> None:
+    assert twin(lab, net, gateway) == []
+    lab.host.nic("nic0").unplug()
+    wait_for(lambda: members(host, net, family)["nic0"], lambda flags: "linkdown" in flags)
+    lab.host.nic("nic0").plug()
+    wait_for(lambda: members(host, net, family), lambda found: all("linkdown" not in f for f in found.values()))
+    host.ip("link", "set", "nic0", "down")
+    wait_for(lambda: members(host, net, family)["nic0"], lambda flags: "dead" in flags)
+    host.ip("link", "set", "nic0", "up")
+    wait_for(lambda: members(host, net, family), lambda found: all("dead" not in f for f in found.values()))
+
+
+def test_ipv4_route_by_several_interfaces_goes_with_any_of_them_and_nothing_is_told(lab: Lab, host: Namespace) -> None:
+    assert twin(lab, "0.0.0.0/0", GATEWAY) == []
+    assert twin(lab, "::/0", "fe80::201") == []
+    with Notifications(host) as notifications:
+        lab.host.nic("nic0").remove()
+        told = [routes.decode(m.body) for m in notifications.pending() if m.kind == netlink.RTM_DELROUTE]
+    assert members(host, "default", "-4") == {}
+    assert [route for route in told if route is not None and route.version == 4 and route.owned] == []
+    assert set(members(host, "default", "-6")) == {"nic1"}
+
+
+def test_ipv6_takes_no_route_on_the_link_by_several_interfaces_but_by_a_nexthop_group(
+    lab: Lab, host: Namespace
+) -> None:
+    (refusal,) = twin(lab, PREFIX6, None)
+    assert "Device only routes can not be added for IPv6 using the multipath API" in refusal
+    objects(lab)
+    assert set(members(host, PREFIX6, "-6")) == set(BOTH)
+
+
+def test_a_replacement_gives_a_route_other_legs_in_one_step(lab: Lab, host: Namespace) -> None:
+    for net, gateway, family in (("0.0.0.0/0", GATEWAY, "-4"), ("::/0", "fe80::201", "-6")):
+        for nics in (BOTH, ("nic1",), BOTH, ("nic0",)):
+            assert twin(lab, net, gateway, nics) == []
+            assert len(listed(host, "default", family, OURS)) == 1
+            assert set(members(host, "default", family)) == set(nics)
 
 
 def test_nexthop_of_a_dead_carrier_goes_unannounced_and_does_not_come_back(lab: Lab, host: Namespace) -> None:
-    shadow(host)
+    objects(lab)
     carrier = Carrier(host)
     with Notifications(host) as notifications:
         lab.host.nic("nic0").unplug()
         wait_for(lambda: carrier.present("nic0"), lambda there: not there)
         assert nexthops(host) == {LEGS[1], GROUP}
-        assert listed(host)[0]["dev"] == "nic1", "outbound healed by itself"
+        assert set(members(host, PREFIX6, "-6")) == {"nic1"}, "outbound healed by itself"
         told = {found.kind for found in notifications.pending()}
     assert netlink.RTM_NEWLINK in told
     assert netlink.RTM_DELNEXTHOP not in told
     lab.host.nic("nic0").plug()
     wait_for(lambda: carrier.present("nic0"))
     assert nexthops(host) == {LEGS[1], GROUP}
-    assert {route["dev"] for route in listed(host) if route["protocol"] == OURS} == {"nic1"}
+    assert set(members(host, PREFIX6, "-6")) == {"nic1"}
     carrier.close()
 
 
 def test_group_goes_with_its_last_nexthop_and_takes_its_routes_along(lab: Lab, host: Namespace) -> None:
-    shadow(host)
+    objects(lab)
     assert send(host, routes.delete_nexthop(LEGS[0])) == []
-    assert (nexthops(host), protocols(host)) == ({LEGS[1], GROUP}, [OURS, "boot"])
+    assert (nexthops(host), set(members(host, PREFIX6, "-6"))) == ({LEGS[1], GROUP}, {"nic1"})
     assert send(host, routes.delete_nexthop(LEGS[1])) == []
-    assert (nexthops(host), protocols(host)) == (set(), ["boot"])
+    assert (nexthops(host), members(host, PREFIX6, "-6")) == (set(), {})
 
 
-def test_group_may_not_be_emptied(host: Namespace) -> None:
-    shadow(host)
+def test_group_may_not_be_emptied(lab: Lab, host: Namespace) -> None:
+    objects(lab)
     assert len(send(host, routes.set_group(GROUP, ()))) == 1
     assert nexthops(host) == {*LEGS, GROUP}
 
 
-def on_link(lab: Lab, prefix: str, nics: tuple[str, ...]) -> None:
-    """A shadow of a connected prefix, over these members."""
-    network = ip_network(prefix)
-    legs = [
-        routes.add_leg(n, Leg(lab.host.nic(nic).index), network.version)
-        for nic, n in zip(nics, ON_LINK_LEGS, strict=False)
-    ]
-    metric = {4: 0, 6: 255}[network.version]
-    way = routes.set_group(ON_LINK_GROUP, ON_LINK_LEGS[: len(nics)])
-    route = routes.add_shadow(routes.prefix_of(network), metric, ON_LINK_GROUP, None, gateway=False)
-    assert send(lab.host.namespace, *legs, way, route) == []
-
-
-def test_ipv6_gateway_is_taken_without_onlink_once_its_prefix_is_known_by_that_member(
+def test_ipv6_gateway_is_taken_without_onlink_once_its_own_table_has_its_prefix_by_that_member(
     lab: Lab, host: Namespace
 ) -> None:
-    gateway = "2001:db8:0:1::201"
-    without = routes.add_leg(31, Leg(lab.host.nic("nic1").index, ip_address(gateway).packed), 6)
-
-    def onlink() -> None:
-        with pytest.raises(CommandFailedError, match="Nexthop has invalid gateway or device mismatch"):
-            host.ip("-6", "nexthop", "add", "id", "32", "via", gateway, "dev", "nic1", "onlink")
-
-    onlink()
-    assert len(send(host, without)) == 1
-    on_link(lab, PREFIX6, ("nic0", "nic1"))
-    onlink()
-    assert send(host, without) == []
-    assert 31 in nexthops(host)
-
-
-@pytest.mark.parametrize(
-    ("words", "left"),
-    [
-        ("", "boot"),
-        ("via 2001:db8:0:1::201 dev nic0", "boot"),
-        ("via 2001:db8:0:1::201 dev nic0 metric 1024", OURS),
-        ("proto boot", OURS),
-    ],
-)
-def test_ipv6_deletion_takes_a_route_by_nexthops_whatever_gateway_and_device_it_names(
-    lab: Lab, host: Namespace, words: str, left: str
-) -> None:
-    host.ip("-6", "route", "add", "default", "via", "2001:db8:0:1::201", "dev", "nic0")
-    on_link(lab, PREFIX6, ("nic0",))
-    gateway = Leg(lab.host.nic("nic0").index, ip_address("2001:db8:0:1::201").packed)
-    default = routes.prefix_of(ip_network("::/0"))
-    way = (routes.add_leg(41, gateway, 6), routes.set_group(40, (41,)))
-    assert send(host, *way, routes.add_shadow(default, 1023, 40, None, gateway=True)) == []
-    host.ip("-6", "route", "del", "default", *words.split())
-    assert [route["protocol"] for route in listed(host, "default", "-6")] == [left]
+    assert len(twin(lab, "::/0", GATEWAY6)) == 1
+    objects(lab)
+    assert twin(lab, "::/0", GATEWAY6) == []
+    with pytest.raises(CommandFailedError, match="Nexthop has invalid gateway or device mismatch"):
+        host.ip("-6", "route", "add", "2001:db8:9::/48", "via", GATEWAY6, "dev", "nic1", "onlink")
 
 
 def test_link_local_gateway_is_always_taken(lab: Lab, host: Namespace) -> None:
-    gateway = ip_address("fe80::201").packed
-    assert send(host, routes.add_leg(33, Leg(lab.host.nic("nic1").index, gateway), 6)) == []
+    assert twin(lab, "::/0", "fe80::201") == []
 
 
 def test_ipv4_gateway_is_taken_onlink_and_refused_without(lab: Lab, host: Namespace) -> None:
     with pytest.raises(CommandFailedError, match="invalid gateway"):
-        host.ip("nexthop", "add", "id", "34", "via", GATEWAY, "dev", "nic1")
-    host.ip("nexthop", "add", "id", "34", "via", GATEWAY, "dev", "nic1", "onlink")
+        host.ip("route", "add", "198.19.5.0/24", "via", GATEWAY, "dev", "nic1")
+    assert twin(lab, "198.19.5.0/24", GATEWAY, ("nic1",)) == []
 
 
-def test_shadow_of_a_prefix_hides_it_from_a_gateway_on_a_member_that_it_leaves_out(lab: Lab, host: Namespace) -> None:
-    on_link(lab, PREFIX, ("nic1",))
-    route = ("198.19.5.0/24", "via", OTHER_GATEWAY, "dev", "nic0")
-    with pytest.raises(CommandFailedError, match="Nexthop has invalid gateway"):
-        host.ip("route", "add", *route)
-    host.ip("route", "add", *route, "onlink")
-    assert listed(host)[0]["dev"] == "nic0", "and what was laid before stays"
-
-
-# -- other ways to lay an IPv6 shadow ---------------------------------------------------------------------------------
-
-
-GATEWAYS6 = ("2001:db8:0:1::201", "2001:db8:0:1::202")
-REMOTE6 = "2001:db8:9::1"
-
-
-@pytest.fixture
-def equal(lab: Lab, host: Namespace) -> Namespace:
-    """A host whose IPv6 default route has a shadow of the same metric behind it, with the better router preference."""
-    on_link(lab, PREFIX6, ("nic0",))
-    host.ip("-6", "route", "add", "default", "via", GATEWAYS6[0], "dev", "nic0", "proto", "static")
-    host.ip("nexthop", "add", "id", "41", "via", GATEWAYS6[0], "dev", "nic0")
-    host.ip("nexthop", "add", "id", "40", "group", "41")
-    host.ip("-6", "route", "append", "default", "nhid", "40", "proto", OURS, "metric", "1024", "pref", "high")
-    return host
-
-
-def chosen(host: Namespace) -> str:
-    """Who laid the IPv6 route that a packet takes."""
-    return str(host.ip_json("-6", "route", "get", REMOTE6)[0]["protocol"])
-
-
-def test_ipv6_shadow_of_the_same_metric_is_chosen_by_its_preference_and_found_last(equal: Namespace) -> None:
-    assert [route["protocol"] for route in listed(equal, "default", "-6")] == ["static", OURS]
-    assert chosen(equal) == OURS
-    equal.ip("-6", "route", "del", "default", "via", GATEWAYS6[0], "dev", "nic0")
-    assert [route["protocol"] for route in listed(equal, "default", "-6")] == [OURS]
-
-
-def test_second_ipv6_gateway_hides_a_shadow_of_the_same_metric_from_dumps_and_its_deletion_hits_it(
-    equal: Namespace,
-) -> None:
-    equal.ip("-6", "route", "append", "default", "via", GATEWAYS6[1], "dev", "nic0", "proto", "static")
-    assert [route["protocol"] for route in listed(equal, "default", "-6")] == ["static"]
-    assert chosen(equal) == OURS, "it is there all the same"
-    equal.ip("-6", "route", "del", "default", "via", GATEWAYS6[1], "dev", "nic0", "metric", "1024")
-    (route,) = listed(equal, "default", "-6")
-    assert [leg["gateway"] for leg in route["nexthops"]] == list(GATEWAYS6), "what was meant is still there"
-    assert chosen(equal) == "static", "and the shadow is not"
-
-
-def test_ipv6_shadow_of_the_same_metric_keeps_its_owner_from_laying_the_route_again(equal: Namespace) -> None:
-    owners = ("default", "via", GATEWAYS6[0], "dev", "nic0")
-    equal.ip("-6", "route", "del", *owners)
-    with pytest.raises(CommandFailedError, match="File exists"):
-        equal.ip("-6", "route", "add", *owners)
-
-
-def test_ipv6_shadow_of_the_same_metric_loses_to_a_route_of_high_preference(equal: Namespace) -> None:
-    equal.ip("-6", "route", "replace", "default", "via", GATEWAYS6[0], "dev", "nic0", "proto", "ra", "pref", "high")
-    assert chosen(equal) == "ra"
-
-
-def test_ipv6_route_by_nexthops_cannot_be_kept_apart_by_a_source(equal: Namespace) -> None:
-    with pytest.raises(CommandFailedError, match="can not be used with source routing"):
-        equal.ip("-6", "route", "add", "default", "from", "::/1", "nhid", "40", "proto", OURS)
-
-
-def test_halves_of_a_prefix_beat_a_route_to_the_whole_whatever_its_metric(equal: Namespace) -> None:
-    equal.ip("-6", "route", "add", "default", "dev", "nic1", "metric", "5", "proto", "bird")
-    assert chosen(equal) == "bird"
-    for half in ("::/1", "8000::/1"):
-        equal.ip("-6", "route", "add", half, "nhid", "40", "proto", OURS, "metric", "2000")
-    assert chosen(equal) == OURS
+def test_ipv6_has_no_metric_0(host: Namespace) -> None:
+    host.batch(["route add 2001:db8:9::/48 dev nic0", "route add 2001:db8:8::/48 dev nic0 metric 0"])
+    assert [listed(host, net, "-6")[0]["metric"] for net in ("2001:db8:9::/48", "2001:db8:8::/48")] == [1024, 1024]

@@ -1,4 +1,4 @@
-"""Routes and nexthops as bytes, legs and shadows as decisions."""
+"""Routes and nexthops as bytes, and what a twin is to be."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
+from ipmp_agent.linux.group.device_legs import DeviceLegs
 from ipmp_agent.linux.group.foreign_routes import _foreign, _out_of_order
-from ipmp_agent.linux.group.legs import Legs, Way
-from ipmp_agent.linux.group.shadows import _preferred
 from ipmp_agent.linux.messages import netlink, routes
 from ipmp_agent.linux.messages.routes import Leg, Nexthop, Route
 from ipmp_agent.linux.shared.identifiers import FIRST_IDENTIFIER, Identifiers
@@ -33,21 +32,66 @@ def kind(request: bytes) -> int:
 # -- bytes ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("net", ["0.0.0.0/0", "198.18.0.0/24", "2001:db8::/48", "::/0"])
-@pytest.mark.parametrize("gateway", [True, False])
-def test_a_shadow_reads_back(net: str, *, gateway: bool) -> None:
-    destination = routes.prefix_of(ip_network(net))
-    source = (ip_network(net).network_address + 5).packed
-    read = routes.decode(body(routes.add_shadow(destination, 99, 1234, source, gateway=gateway)))
+LEGS = {
+    "on the link": (4, (Leg(3), Leg(4))),
+    "IPv4 gateway": (4, (Leg(3, GATEWAY), Leg(4, GATEWAY))),
+    "weights": (4, (Leg(3, GATEWAY, 3), Leg(4, OTHER_GATEWAY, 200))),
+    "IPv6 gateway of IPv4": (4, (Leg(3, LINK_LOCAL), Leg(4, LINK_LOCAL))),
+    "IPv6 gateway": (6, (Leg(3, LINK_LOCAL), Leg(4, LINK_LOCAL))),
+    "encapsulation": (4, (Leg(3, GATEWAY, details=netlink.attribute(routes.RTA_ENCAP_TYPE, b"\4\0")), Leg(4))),
+}
+
+
+@pytest.mark.parametrize(("version", "legs"), LEGS.values(), ids=LEGS)
+@pytest.mark.parametrize("table", [73, routes.OTHER_TWINS + 100])
+def test_a_twin_reads_back(version: int, legs: tuple[Leg, ...], table: int) -> None:
+    network = ip_network({4: "198.18.0.0/24", 6: "2001:db8::/48"}[version])
+    destination = routes.prefix_of(network)
+    source = (network.network_address + 5).packed
+    details = netlink.attribute(routes.RTA_METRICS, netlink.u32(2, 1400))
+    request = routes.lay_twin(
+        table, destination, 99, routes.pack_legs(version, legs), source, gateway=True, details=details
+    )
+    read = routes.decode(body(request))
     assert read is not None
-    assert (read.destination, read.metric, read.nexthop_id, read.source) == (destination, 99, 1234, source)
-    assert read.owned
-    assert routes.version_of(destination) == ip_network(net).version
+    assert (read.destination, read.metric, read.legs, read.source) == (destination, 99, legs, source)
+    assert (read.table, read.details, read.owned, read.version) == (table, details, True, version)
 
 
-def test_the_deletion_of_a_shadow_names_exactly_what_was_added() -> None:
-    args = (routes.prefix_of(ip_network("198.18.0.0/24")), 0, 77, GATEWAY)
-    assert body(routes.add_shadow(*args, gateway=False)) == body(routes.delete_shadow(*args, gateway=False))
+def test_a_twin_by_a_nexthop_object_reads_back() -> None:
+    destination = routes.prefix_of(ip_network("2001:db8::/64"))
+    read = routes.decode(body(routes.lay_twin(73, destination, 256, routes.by_nexthop(77), None, gateway=False)))
+    assert read is not None
+    assert (read.destination, read.metric, read.nexthop_id, read.source) == (destination, 256, 77, None)
+
+
+def test_the_deletion_of_a_twin_names_table_destination_metric_and_owner() -> None:
+    destination = routes.prefix_of(ip_network("198.18.0.0/24"))
+    message = body(routes.delete_twin(routes.OTHER_TWINS + 5, destination, 9))
+    found = netlink.attributes(message, 12)
+    assert {kind: netlink.number(found[kind]) for kind in (routes.RTA_PRIORITY, routes.RTA_TABLE)} == {
+        routes.RTA_PRIORITY: 9,
+        routes.RTA_TABLE: routes.OTHER_TWINS + 5,
+    }
+    assert (message[1], message[5], found[routes.RTA_DST]) == (24, netlink.OWNER, destination[:-1])
+
+
+@pytest.mark.parametrize("table", [1, 100, 254, 52, 99_999_999])
+def test_each_table_has_one_for_its_twins(table: int) -> None:
+    assert routes.is_table_of_twins(routes.table_of_twins(table))
+    assert not routes.is_table_of_twins(table)
+
+
+def test_lifetime_and_preference_are_read_and_a_restored_route_lives_no_longer() -> None:
+    lifetime = netlink.attribute(routes.RTA_CACHEINFO, struct.pack("=IIiIIII", 0, 0, 179900, 0, 0, 0, 0))
+    pref = netlink.attribute(routes.RTA_PREF, b"\1")
+    read = routes.decode(raw(OUT, lifetime, pref, family=10, length=0))
+    assert read is not None
+    assert (read.expires, read.preference) == (1799.0, 2)
+    found = netlink.attributes(body(routes.restore(read.body, {}, 12.7)), 12)
+    assert routes.RTA_CACHEINFO not in found
+    assert netlink.number(found[routes.RTA_EXPIRES]) == 12
+    assert routes.RTA_EXPIRES not in netlink.attributes(body(routes.restore(read.body, {})), 12)
 
 
 def raw(*attributes: bytes, flags: int = 0, **head: int) -> bytes:
@@ -72,16 +116,14 @@ OUT = netlink.u32(routes.RTA_OIF, 3)
     "message",
     [
         raw(DESTINATION, OUT, type=2),
-        raw(DESTINATION, OUT, table=255),
-        raw(DESTINATION, OUT, netlink.u32(routes.RTA_TABLE, 1000)),
         raw(DESTINATION, OUT, tos=4),
         raw(DESTINATION, OUT, source=8),
         raw(DESTINATION, OUT, flags=routes.RTM_F_CLONED),
         raw(OUT, family=7),
     ],
-    ids=["local", "other table", "table beyond 255", "tos", "source routing", "cached", "bridge"],
+    ids=["local", "tos", "source routing", "cached", "bridge"],
 )
-def test_what_a_shadow_cannot_stand_for_is_not_read(message: bytes) -> None:
+def test_what_a_twin_cannot_stand_for_is_not_read(message: bytes) -> None:
     assert routes.decode(message) is None
 
 
@@ -157,89 +199,91 @@ async def test_a_table_is_read_again_without_decoding_what_did_not_change() -> N
 # -- legs -------------------------------------------------------------------------------------------------------------
 
 
-ON_LINK, BY_GATEWAY = Way(4, frozenset({None})), Way(4, frozenset({GATEWAY}))
-
-
 class Carriers:
     def __init__(self) -> None:
         self.indexes = [3, 4]
-        self.legs = Legs(Identifiers(), lambda _: self.indexes)
+        self.legs = DeviceLegs(Identifiers(), lambda _: self.indexes)
 
-    def send(self, *ways: Way) -> tuple[list[Leg], list[tuple[int, ...]]]:
-        """What the requests make: legs, and the members of groups."""
-        read = [routes.decode_nexthop(body(request)) for request in self.legs.differences(ways)]
+    def send(self) -> tuple[list[Leg], list[tuple[int, ...]]]:
+        """What the requests make: legs, and the members of the group."""
+        read = [routes.decode_nexthop(body(request)) for request in self.legs.differences()]
         return [n.leg for n in read if n.leg], [n.members for n in read if n.members]
 
 
 def test_legs_are_made_before_the_group_and_once() -> None:
     carriers = Carriers()
-    legs, groups = carriers.send(ON_LINK)
+    legs, groups = carriers.send()
     assert legs == [Leg(3), Leg(4)]
     assert len(groups[0]) == 2
-    assert carriers.send(ON_LINK) == ([], [])
+    assert carriers.send() == ([], [])
 
 
-def test_an_interface_is_used_until_no_group_has_its_leg_and_then_its_legs_go_once() -> None:
+def test_an_interface_is_used_until_the_group_has_not_its_leg_and_then_that_goes_once() -> None:
     carriers = Carriers()
-    carriers.send(ON_LINK, BY_GATEWAY)
+    carriers.send()
+    assert carriers.legs.uses(3)
     carriers.indexes = [4]
-    carriers.send(ON_LINK)
-    assert carriers.legs.uses(3), "routes by a gateway still leave by it"
-    carriers.send(BY_GATEWAY)
+    carriers.send()
     assert (carriers.legs.uses(3), carriers.legs.uses(4)) == (False, True)
-    assert len(carriers.legs.leave(3)) == 2
+    assert len(carriers.legs.leave(3)) == 1
     assert carriers.legs.leave(3) == []
-    assert carriers.send(ON_LINK, BY_GATEWAY) == ([], [])
-
-
-def test_on_link_comes_before_gateways_however_they_are_asked_for() -> None:
-    legs, _ = Carriers().send(BY_GATEWAY, ON_LINK)
-    assert [leg.gateway for leg in legs] == [None, None, GATEWAY, GATEWAY]
+    assert carriers.send() == ([], [])
 
 
 def test_a_failover_replaces_the_group_and_makes_no_leg() -> None:
     carriers = Carriers()
-    carriers.send(ON_LINK)
+    carriers.send()
     carriers.indexes = [4]
-    legs, groups = carriers.send(ON_LINK)
+    legs, groups = carriers.send()
     assert (legs, len(groups[0])) == ([], 1)
 
 
-def test_a_group_is_never_emptied() -> None:
+def test_the_group_is_never_emptied() -> None:
     carriers = Carriers()
-    carriers.send(ON_LINK)
+    carriers.send()
     carriers.indexes = []
-    assert carriers.send(ON_LINK) == ([], [])
-    assert carriers.legs.is_installed(ON_LINK)
+    assert carriers.send() == ([], [])
+    assert carriers.legs.group is not None
 
 
 def test_a_leg_that_lost_its_carrier_is_made_again_under_its_identifier() -> None:
     carriers = Carriers()
-    _, before = carriers.send(ON_LINK)
+    _, before = carriers.send()
     carriers.legs.lost(3)
-    legs, after = carriers.send(ON_LINK)
-    assert (legs, after) == ([Leg(3)], before)
+    assert carriers.send() == ([Leg(3)], before)
 
 
 def test_a_group_that_lost_every_leg_is_known_to_be_gone() -> None:
     carriers = Carriers()
-    carriers.send(ON_LINK)
+    carriers.send()
     carriers.legs.lost(3)
-    assert carriers.legs.is_installed(ON_LINK)
+    assert carriers.legs.group is not None
     carriers.legs.lost(4)
-    assert not carriers.legs.is_installed(ON_LINK)
+    assert carriers.legs.group is None
 
 
-def test_objects_of_an_earlier_run_are_taken_over_and_doubles_deleted() -> None:
-    ours = [Nexthop(10, netlink.OWNER, Leg(3), 4), Nexthop(11, netlink.OWNER, Leg(4), 4)]
-    double = Nexthop(12, netlink.OWNER, Leg(3), 4)
-    group = Nexthop(20, netlink.OWNER, None, 0, (10, 11))
-    foreign = [Nexthop(30, 0, Leg(3), 4), Nexthop(31, netlink.OWNER, Leg(99), 4)]
+def test_objects_of_an_earlier_run_are_taken_over_and_what_is_not_needed_goes_groups_first() -> None:
+    ours = [Nexthop(10, netlink.OWNER, Leg(3), 6), Nexthop(11, netlink.OWNER, Leg(4), 6)]
+    unneeded = [Nexthop(12, netlink.OWNER, Leg(3), 6), Nexthop(13, netlink.OWNER, Leg(3, GATEWAY), 4)]
+    groups = [Nexthop(20, netlink.OWNER, None, 0, (10, 11)), Nexthop(21, netlink.OWNER, None, 0, (13,))]
+    foreign = [Nexthop(30, 0, Leg(3), 6), Nexthop(31, netlink.OWNER, Leg(99), 6)]
     carriers = Carriers()
-    present = {n.identifier: n for n in [*ours, double, group, *foreign]}
-    assert carriers.legs.read(present, {3, 4}) == [12]
-    assert carriers.legs.group(ON_LINK) == 20
-    assert carriers.send(ON_LINK) == ([], [])
+    present = {n.identifier: n for n in [*ours, *unneeded, *groups, *foreign]}
+    assert carriers.legs.read(present, {3, 4}) == [21, 12, 13]
+    assert carriers.legs.group == 20
+    assert carriers.send() == ([], [])
+
+
+def test_identifiers_that_somebody_took_over_are_not_used_again() -> None:
+    identifiers = Identifiers()
+    legs = DeviceLegs(identifiers, lambda _: [3, 4])
+    first = [routes.decode_nexthop(body(request)) for request in legs.differences()]
+    taken = {n.identifier: Nexthop(n.identifier, 11, n.leg, n.version, n.members) for n in first}
+    identifiers.note(taken.values())
+    assert legs.read(taken, {3, 4}) == []
+    again = [routes.decode_nexthop(body(request)) for request in legs.differences()]
+    assert len(again) == 3
+    assert {n.identifier for n in again}.isdisjoint(taken)
 
 
 def test_identifiers_keep_clear_of_those_in_use() -> None:
@@ -248,39 +292,12 @@ def test_identifiers_keep_clear_of_those_in_use() -> None:
     assert [identifiers.take(), identifiers.take()] == [FIRST_IDENTIFIER + 1, FIRST_IDENTIFIER + 2]
 
 
-def test_what_no_route_needs_any_more_is_deleted_groups_first() -> None:
-    carriers = Carriers()
-    carriers.send(ON_LINK, BY_GATEWAY)
-    group = carriers.legs.group(BY_GATEWAY)
-    unused = carriers.legs.unused([ON_LINK])
-    assert unused[0] == group
-    assert len(unused) == 3
-    assert carriers.send(ON_LINK) == ([], [])
-
-
-# -- shadows ----------------------------------------------------------------------------------------------------------
+# -- the routes of others ---------------------------------------------------------------------------------------------
 
 
 def route(metric: int, net: str = "198.18.0.0/24", **changes: Any) -> Route:
     values = {"legs": (Leg(3),), "source": None, "protocol": 3, "nexthop_id": 0, "body": b""} | changes
     return Route(routes.prefix_of(ip_network(net)), metric, **values)
-
-
-@pytest.mark.parametrize(
-    ("net", "metric", "elsewhere", "preferred"),
-    [
-        ("198.18.0.0/24", 0, set(), 0),  # in front of the equal one
-        ("198.18.0.0/24", 100, set(), 99),
-        ("198.18.0.0/24", 100, {99}, 100),  # not before somebody else's way
-        ("2001:db8::/64", 256, set(), 255),
-        ("2001:db8::/64", 256, {255}, None),
-        ("2001:db8::/64", 1, set(), None),
-    ],
-)
-def test_a_shadow_is_better_than_its_route_and_than_no_other(
-    net: str, metric: int, elsewhere: set[int], preferred: int | None
-) -> None:
-    assert _preferred(route(metric, net), elsewhere) == preferred
 
 
 @pytest.mark.parametrize(

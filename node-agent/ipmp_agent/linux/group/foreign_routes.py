@@ -1,4 +1,4 @@
-"""The routes of others that leave by the members of one group: those that are there, and those to be put back.
+"""The routes of others in one table that leave by the members of one group: those there, and those to be put back.
 
 A host may have ten thousand routes, and the table is read again and again: what did not change since costs next to
 nothing.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ipmp_agent.linux.messages import netlink, routes
-from ipmp_agent.linux.messages.routes import RTPROT_KERNEL
+from ipmp_agent.linux.messages.routes import RTPROT_BOOT, RTPROT_DHCP, RTPROT_KERNEL, RTPROT_RA, RTPROT_STATIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,8 +22,21 @@ if TYPE_CHECKING:
     from ipmp_api.types import Address
 
 
+CONFIGURED = frozenset({RTPROT_KERNEL, RTPROT_BOOT, RTPROT_STATIC, RTPROT_RA, RTPROT_DHCP})
+"""Who lays a route with its interface and does not look after it. All others compute routes anew from what they see."""
+
+PATIENCE = 1800.0
+"""Seconds at most that the route of a router that was not heard is followed after its member is back."""
+
+OWNERS_PATIENCE = 5.0
+"""Seconds that a routing daemon has to lay a route anew after its member is back; then it does not want it any more."""
+
+
 class Surroundings(Protocol):
     """What routes need to know of the rest of the group."""
+
+    def carries(self, key: str, version: int) -> bool:
+        """Whether a member carries outbound traffic of this IP version."""
 
     def member(self, key: str) -> Member | None:
         """A member of the group."""
@@ -63,21 +77,31 @@ class _Foreign:
     key: _Key
     missing: bool = False  # gone with its member or its source address, and to be put back with them
     rank: int = 0  # order of appearance: of equal routes the kernel takes the first
+    until: float | None = None  # monotonic seconds: when it expires, if nobody renews it
+    awaited: bool = False  # missing, and its owner's or its router's to bring back: never put back by us
+    patience: float | None = None  # monotonic seconds: what is awaited is given up then
+
+    def lives(self) -> bool:
+        """Whether its lifetime, if it has one, is not over."""
+        return self.until is None or monotonic() < self.until
 
 
 def _foreign(route: Route, members: dict[int, str], *, missing: bool = False) -> _Foreign:
     legs = tuple((members[leg.index], leg.gateway) for leg in route.legs)
     key = _Key(route.destination, route.metric, legs, route.source, route.protocol)
-    return _Foreign(route, members, key, missing)
+    until = monotonic() + route.expires if route.expires is not None else None
+    return _Foreign(route, members, key, missing, until=until)
 
 
 class ForeignRoutes:
-    """Follows the main table."""
+    """Follows one table."""
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._by_members: dict[Prefix, list[_Foreign]] = {}  # equal ones in the order of the kernel
-        self._elsewhere: dict[Prefix, set[int]] = {}  # metrics of routes that leave otherwise
+        self._elsewhere: dict[
+            Prefix, dict[int, int]
+        ] = {}  # of routes that leave otherwise: rank of the first by metric
         self._known: dict[bytes, _Foreign] = {}  # what was there when the table was read last, by its message
         self._gateways: dict[bytes, int] = {}  # how many legs use each, in table order
         self._returned: set[Prefix] = set()  # destinations of routes that were missing and are back
@@ -97,6 +121,7 @@ class ForeignRoutes:
         texts = {number: {str(i): key for i, key in members.items()} for number, members in mappings.items()}
         return [
             {"members": texts[id(each.members)], "message": each.route.body.hex(), "missing": each.missing}
+            | ({"until": each.until} if each.until is not None else {})
             for each in at_stake
         ]
 
@@ -112,6 +137,8 @@ class ForeignRoutes:
             kind = id(each.members), version
             if kind not in from_home:
                 from_home[kind] = any(self._around.is_home(key, version) for key in each.members.values())
+            if not _comes_back(each.route):
+                continue
             # IPv6 routes stay when an address goes; one that names it loses it.
             if each.missing or (from_home[kind] and (version == 4 or each.route.source is not None)):
                 found.append(each)
@@ -122,8 +149,10 @@ class ForeignRoutes:
         for each in memory:
             route = routes.decode(bytes.fromhex(each["message"]))
             members = {int(index): str(key) for index, key in each["members"].items()}
-            if route is not None and {leg.index for leg in route.legs} <= set(members):
-                self._add(_foreign(route, members, missing=bool(each.get("missing", True))))
+            if route is not None and _comes_back(route) and {leg.index for leg in route.legs} <= set(members):
+                known = _foreign(route, members, missing=bool(each.get("missing", True)))
+                known.until = each.get("until", known.until)
+                self._add(known)
 
     def _all(self) -> Iterator[_Foreign]:
         return (each for known in self._by_members.values() for each in known)
@@ -169,17 +198,17 @@ class ForeignRoutes:
     # -- what the kernel has ------------------------------------------------------------------------------------------
 
     def read(self, found: Iterable[Route]) -> set[Prefix]:
-        """Take all foreign routes of the main table as the whole truth; returns the destinations that changed."""
+        """Take all foreign routes of the table as the whole truth; returns the destinations that changed."""
         changed = self._forget_interfaces()
         before, known = self._by_members, self._known
-        elsewhere: dict[Prefix, set[int]] = {}
+        elsewhere: dict[Prefix, dict[int, int]] = {}
         self._by_members, self._known = {}, {}
         for route in found:
             each = known.get(route.body)
             if each is None or each.missing:
                 members = self._members(route)
                 if members is None:
-                    elsewhere.setdefault(route.destination, set()).add(route.metric)
+                    self._note_elsewhere(elsewhere, route)
                     continue
                 each = self._take(_foreign(route, members), before.get(route.destination, ()))
                 changed.add(route.destination)
@@ -198,6 +227,12 @@ class ForeignRoutes:
             for each in self._all():
                 self._count(each, 1)
         return changed
+
+    def _note_elsewhere(self, elsewhere: dict[Prefix, dict[int, int]], route: Route) -> None:
+        ranks = elsewhere.setdefault(route.destination, {})
+        if route.metric not in ranks:
+            known = self._elsewhere.get(route.destination, {})
+            ranks[route.metric] = known[route.metric] if route.metric in known else next(self._rank)
 
     def _take(self, each: _Foreign, before: Iterable[_Foreign]) -> _Foreign:
         """Give a route that is new, or back, its place in the order."""
@@ -219,15 +254,37 @@ class ForeignRoutes:
             if len(now) == len(known) and all(old is new for old, new in zip(known, now, strict=True)):
                 continue
             keys = {each.key for each in now}
+            were = {each.key for each in known}
+            fresh = [each for each in now if each.key not in were]
             for gone in known:
                 if gone.key in keys:
                     continue
-                if not gone.missing:
+                was_missing = gone.missing
+                went = was_missing or (went_along(gone) and not self._is_disowned(gone))
+                gone.missing = went and not _is_replaced(gone, fresh)
+                if was_missing and gone.missing:
+                    gone.missing = self._is_followed(gone)
+                if not (was_missing and gone.missing):
                     changed.add(destination)
-                    gone.missing = went_along(gone) and not self._is_disowned(gone)
                 if gone.missing:
                     self._by_members.setdefault(destination, []).append(gone)
         return changed
+
+    def _is_followed(self, gone: _Foreign) -> bool:
+        """Whether a route that is missing is still to be followed: what others bring back for a while only."""
+        if gone.lives() and not gone.awaited:
+            return True
+        if all(self._around.carries(key, gone.route.version) for key in gone.members.values()):
+            wait = OWNERS_PATIENCE if gone.awaited else min(PATIENCE, gone.route.expires or 0.0)
+            gone.patience = gone.patience or monotonic() + wait
+        else:
+            gone.patience = None
+        return gone.patience is None or monotonic() < gone.patience
+
+    @property
+    def awaits(self) -> bool:
+        """Whether the owner of a route has a while to bring it back."""
+        return any(each.awaited and each.patience is not None for each in self._all())
 
     def _members(self, route: Route) -> dict[int, str] | None:
         """The members that a route leaves by; None if it is none of our business."""
@@ -251,72 +308,90 @@ class ForeignRoutes:
         self._members_of = known
         return set()
 
-    def heard(self, kind: int, route: Route) -> None:
-        """Take one change that somebody made."""
+    def heard(self, kind: int, flags: int, route: Route, *, by_somebody: bool) -> bool:
+        """Take one change; returns whether only a comparison tells what it was.
+
+        Args:
+            kind: RTM_NEWROUTE or RTM_DELROUTE.
+            flags: of the message.
+            route: as the message tells it.
+            by_somebody: whether a process asked for it, and not the kernel by itself.
+        """
         self._forget_interfaces()
+        replaces = bool(flags & netlink.NLM_F_REPLACE)
         members = self._members(route)
         if members is None:
-            metrics = self._elsewhere.setdefault(route.destination, set())
-            (metrics.add if kind == netlink.RTM_NEWROUTE else metrics.discard)(route.metric)
-            return
+            if kind == netlink.RTM_NEWROUTE:
+                self._note_elsewhere(self._elsewhere, route)
+            else:
+                self._elsewhere.get(route.destination, {}).pop(route.metric, None)
+            beside = bool(self._by_members.get(route.destination))
+            return beside and (replaces or (kind == netlink.RTM_DELROUTE and route.destination[-1] == 0))
         each = _foreign(route, members)
         known = self._by_members.setdefault(route.destination, [])
         same = next((old for old in known if old.key == each.key), None)
         if kind == netlink.RTM_NEWROUTE:
             self._take(each, known)
-            if same is not None:
-                known.remove(same)
-                self._count(same, -1)
+            out = [same] if same is not None else [old for old in known if old.missing and _is_replaced(old, [each])]
+            if replaces and same is None:
+                # It replaced the first of its metric, and no deletion is told.
+                out += [old for old in known if old.route.metric == route.metric and not old.missing][:1]
+            for old in out:
+                self._remove(known, old)
             known.append(each)
             self._count(each, 1)
         elif same is not None:
-            if self._went_along()(same):
+            if self._went_along(by_somebody=by_somebody)(same):
                 same.missing = True
             else:
-                known.remove(same)
-                self._count(same, -1)
+                self._remove(known, same)
+        # IPv6 tells of one leg of several that was taken away, and of all that are there after one was added.
+        return replaces or (route.version == 6 and (same is None or len(route.legs) > 1))
 
-    def _went_along(self) -> Callable[[_Foreign], bool]:
+    def _remove(self, known: list[_Foreign], each: _Foreign) -> None:
+        known.remove(each)
+        self._count(each, -1)
+
+    def _went_along(self, *, by_somebody: bool = False) -> Callable[[_Foreign], bool]:
         """Whether a route that is gone went with its member or its address, and not by the will of its owner.
 
-        The notification of a route may come before that of its link, so links are asked now, each once.
+        A network manager that takes away what it laid on an interface without a carrier means the interface; a person
+        and a routing daemon mean the route. What a daemon laid and a link or a nexthop object took along the daemon
+        lays anew: it is awaited, and not put back. The notification of a route may come before that of its link, so
+        links are asked now, each once.
         """
-        gone: dict[tuple[str, int], bool] = {}
+        links: dict[str, bool] = {}
 
-        def member_went(key: str, version: int) -> bool:
-            if (key, version) not in gone:
+        def link_went(key: str) -> bool:
+            if key not in links:
                 member = self._around.member(key)
-                gone[key, version] = (
-                    member is None
-                    or member.index is None
-                    or member.carrier is None
-                    or member.carrier.is_lost()
-                    # With its last IPv4 address an interface loses all its IPv4 routes.
-                    or (version == 4 and (key in self._left or not self._around.has_address(key, 4)))
+                links[key] = (
+                    member is None or member.index is None or member.carrier is None or member.carrier.is_lost()
                 )
-            return gone[key, version]
+            return links[key]
+
+        def address_went(key: str, version: int, source: bytes | None) -> bool:
+            # With its last IPv4 address an interface loses all its IPv4 routes.
+            last = version == 4 and (key in self._left or not self._around.has_address(key, 4))
+            return last or (source is not None and (source in self._moved or self._was_moved(key, source)))
 
         def went(each: _Foreign) -> bool:
-            version, source = each.route.version, each.route.source
-            return any(
-                member_went(key, version)
-                or (source is not None and (source in self._moved or self._was_moved(key, source)))
-                for key in each.members.values()
-            )
+            route = each.route
+            computed = route.protocol not in CONFIGURED
+            if by_somebody and (computed or route.protocol == RTPROT_BOOT):
+                return False
+            keys = set(each.members.values())
+            if not route.nexthop_id and any(address_went(key, route.version, route.source) for key in keys):
+                return True
+            # No router is heard on a member that does not work, and nobody renews what it told.
+            expired = not each.lives() and any(not self._around.carries(key, route.version) for key in keys)
+            each.awaited = bool(computed or route.nexthop_id)
+            return expired or any(link_went(key) for key in keys)
 
         return went
 
     def _was_moved(self, key: str, source: bytes) -> bool:
         return self._around.was_moved(key, routes.address_of(source))
-
-    def replaced(self, route: Route) -> list[Route]:
-        """The routes of the same owner that a replacement of the first of its key was meant to replace."""
-        known = self._by_members.get(route.destination, [])
-        old = [e for e in known if (e.key.metric, e.key.protocol) == (route.metric, route.protocol) and not e.missing]
-        for each in old:
-            known.remove(each)
-            self._count(each, -1)
-        return [each.route for each in old]
 
     # -- what follows from it -----------------------------------------------------------------------------------------
 
@@ -324,16 +399,21 @@ class ForeignRoutes:
         """Where routes by members lead."""
         return [destination for destination, known in self._by_members.items() if known]
 
-    def best(self, destination: Prefix) -> Route | None:
-        """The preferred route by members to a destination."""
-        known = self._by_members.get(destination)
-        if not known:
-            return None
-        return known[0].route if len(known) == 1 else min(known, key=lambda each: each.route.metric).route
+    def to(self, destination: Prefix) -> list[Route]:
+        """The routes by members to a destination, the preferred ones first."""
+        known = self._by_members.get(destination, ())
+        if len(known) == 1:
+            return [known[0].route]
+        ordered = sorted(known, key=lambda each: (each.route.metric, -each.route.preference, each.missing))
+        return [each.route for each in ordered]
 
-    def metrics_elsewhere(self, destination: Prefix) -> set[int]:
-        """Metrics of the routes to a destination that do not leave by members."""
-        return self._elsewhere.get(destination, set())
+    def is_better_elsewhere(self, destination: Prefix) -> bool:
+        """Whether the host prefers a way to this destination that does not leave by members."""
+        elsewhere = self._elsewhere.get(destination)
+        known = self._by_members.get(destination)
+        if not elsewhere or not known:
+            return bool(elsewhere)
+        return min(elsewhere.items()) < min((each.route.metric, each.rank) for each in known)
 
     def routers(self) -> tuple[Address, ...]:
         """The gateways on the link, in table order."""
@@ -368,7 +448,7 @@ class ForeignRoutes:
         ready: dict[tuple[str, int], bool] = {}
         for each in self._all() if among is None else among:
             # Connected routes come back with their address, by the kernel's own hand.
-            if not each.missing or each.route.protocol == RTPROT_KERNEL:
+            if not each.missing or each.awaited or each.route.protocol == RTPROT_KERNEL or not each.lives():
                 continue
             if refuges is None and not self.undecided.isdisjoint(each.members.values()):
                 continue
@@ -376,8 +456,9 @@ class ForeignRoutes:
             members = {index: self._around.member(key) for index, key in keys.items()}
             now = {index: m.index for index, m in members.items() if m is not None and m.index is not None}
             if len(now) == len(members) and (refuges is not None or self._is_back(each, ready)):
+                lifetime = each.until - monotonic() if each.until is not None else None
                 requests += [routes.delete(twin.route.body) for twin in self._without_source(each)]
-                requests.append(routes.restore(each.route.body, now))
+                requests.append(routes.restore(each.route.body, now, lifetime))
         return requests
 
     def _without_source(self, each: _Foreign) -> list[_Foreign]:
@@ -398,23 +479,35 @@ class ForeignRoutes:
                 return False
         return True
 
-    def reorder(self) -> tuple[list[bytes], set[Prefix]]:
-        """Requests that put what came back where it was among equals, and the destinations they are about.
+    def reorder(self) -> list[bytes]:
+        """Requests that put what came back where it was among equals.
 
         The kernel appends a connected route when its address returns, and takes the first of equal routes. Only IPv4
         has an order among them.
         """
         requests: list[bytes] = []
-        destinations = set()
         for destination in self._returned:
             present = [each for each in self._by_members.get(destination, ()) if not each.missing]
             for metric in {each.route.metric for each in present} if routes.version_of(destination) == 4 else ():
                 moved = _out_of_order([each for each in present if each.route.metric == metric])
                 for each in moved:
                     requests += [routes.delete(each.route.body), routes.prepend(each.route.body)]
-                    destinations.add(destination)
         self._returned.clear()
-        return requests, destinations
+        return requests
+
+
+def _comes_back(route: Route) -> bool:
+    """Whether a route is put back that went along with something; with its nexthop object it goes for good."""
+    return not route.nexthop_id
+
+
+def _is_replaced(gone: _Foreign, by: Iterable[_Foreign]) -> bool:
+    """Whether the owner of a route that is missing has laid another instead. The kernel's own come by themselves."""
+    mine = gone.key.metric, gone.key.protocol
+    bare = gone.key._replace(source=None)  # what the kernel leaves of an IPv6 route whose source address goes
+    return mine[1] != RTPROT_KERNEL and any(
+        (each.key.metric, each.key.protocol) == mine and each.key != bare for each in by
+    )
 
 
 def _out_of_order(present: list[_Foreign]) -> list[_Foreign]:

@@ -15,9 +15,11 @@ from ipmp_agent.core.actions import Announce, MoveAddresses, SendProbe, SetNomin
 from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeAnswered, ProbeNotSent
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.group import byways, settings
+from ipmp_agent.linux.group import settings
 from ipmp_agent.linux.group.data_addresses import DataAddresses
 from ipmp_agent.linux.group.departures import Departures
+from ipmp_agent.linux.group.foreign_routes import OWNERS_PATIENCE
+from ipmp_agent.linux.group.membership import Membership
 from ipmp_agent.linux.group.memory import VERSION as MEMORY_VERSION
 from ipmp_agent.linux.group.multicast import Multicast
 from ipmp_agent.linux.group.neighbourhood import Neighbourhood
@@ -26,13 +28,13 @@ from ipmp_agent.linux.group.pinned import Pinned
 from ipmp_agent.linux.group.pod_egress import PodEgress
 from ipmp_agent.linux.group.reconcile import Reconciler
 from ipmp_agent.linux.group.settings import InterfaceSettings
-from ipmp_agent.linux.group.shadows import TRANSIENT, Shadows
 from ipmp_agent.linux.group.surroundings import GroupSurroundings
 from ipmp_agent.linux.group.testaddresses import TestAddresses
 from ipmp_agent.linux.group.tunnels import GroupTunnels
-from ipmp_agent.linux.messages import addresses, netlink, routes
+from ipmp_agent.linux.group.twins import TRANSIENT, Twins, others_in_use
+from ipmp_agent.linux.messages import addresses, netlink, routes, rules
 from ipmp_agent.linux.messages.routes import Table
-from ipmp_agent.linux.shared.host import Port
+from ipmp_agent.linux.shared.host import TRICKLE, Port
 from ipmp_api.types import DeletionPolicy, Mode, Tunnels
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ if TYPE_CHECKING:
     from ipmp_agent.core.findings import NotAdopted
     from ipmp_agent.linux.messages.addresses import InstalledAddress
     from ipmp_agent.linux.messages.links import Link
-    from ipmp_agent.linux.messages.routes import Nexthop, Route
+    from ipmp_agent.linux.messages.routes import Nexthop, Prefix, Route
+    from ipmp_agent.linux.messages.rules import Rule
     from ipmp_agent.linux.shared.host import Host
     from ipmp_agent.linux.shared.members import Member, Members
     from ipmp_api.types import Address, NodeGroup
@@ -63,8 +66,8 @@ class Found(NamedTuple):
 
     installed: dict[str, list[InstalledAddress]]  # on the members that are present, by key
     nexthops: list[Nexthop]
-    table: list[Route]  # main
-    beside: list[Route]  # the table `default`
+    table: list[Route]  # all of them
+    policy: list[Rule]
     heard_of: int  # changes of routes before that moment
 
 
@@ -114,7 +117,9 @@ class Group:
         self._tunnels = GroupTunnels(host.tunnels, self._surroundings, self._data)
         self._pod_egress = PodEgress(self.name, host.nftables, self._surroundings, self.reconciler)
         self._table = Table()
-        self._shadows = Shadows(host, self._surroundings, self._sink)
+        self._twins = Twins(host, self._surroundings, self._sink)
+        self._membership = Membership()
+        self._following: asyncio.Task[None] | None = None
 
     @property
     def observing(self) -> bool:
@@ -141,7 +146,8 @@ class Group:
             if not self._configured and memory is not None:
                 self._data.remember(memory["addresses"])
                 self._settings.remember(memory["settings"])
-                self._shadows.remember(memory["routes"])
+                self._twins.remember(memory["routes"])
+                self._membership.remember(memory["interfaceGroups"])
                 self._tunnels.remember(memory["tunnels"])
                 self._outsiders.remember(memory["outsiders"])
             obsolete = self._tests.configure(configuration)
@@ -152,15 +158,20 @@ class Group:
             found = await self._read()
             self._tests.read(found.installed)
             self._data.find(found.installed)
-            self._shadows.read(found.table)
+            self._twins.read(found.table, found.policy)
             self._configured = True
             if not self.observing:
                 # All that follows can be undone by another agent, should this one be killed.
-                self._settings.note(self._links())
+                self._note()
                 self._tunnels.note()
                 await self._keep_memory()
         await self.reconcile()
         self._sink(KernelRead())
+
+    def _note(self) -> bool:
+        """Note what members are before anything of them is changed; returns whether any of it is new."""
+        present = self._links()
+        return any([self._settings.note(present), self._membership.note(present)])
 
     async def _rest(self) -> None:
         """End what an agent that ends would end: the group may have managed until now."""
@@ -176,7 +187,8 @@ class Group:
             "members": [asdict(member.match) for member in self._members.of(self.name).values()],
             "addresses": self._data.memory(),
             "settings": self._settings.memory(),
-            "routes": self._shadows.memory(),
+            "interfaceGroups": self._membership.memory(),
+            "routes": self._twins.memory(),
             "tunnels": self._tunnels.memory(),
             "outsiders": self._outsiders.memory(),
         }
@@ -194,7 +206,7 @@ class Group:
 
     async def _keep_memory(self) -> None:
         untold, self._untold, self._unkept = self._untold, [], False
-        self._kept = self._shadows.at_stake()
+        self._kept = self._twins.at_stake()
         await self._secure()
         for event in untold:
             if self._data.adopts(event.address):
@@ -207,7 +219,7 @@ class Group:
             self._keeping.add_done_callback(self._kept_memory)
 
     async def _keep_memory_while_it_changes(self) -> None:
-        while self._untold or self._unkept or self._kept != self._shadows.at_stake():
+        while self._untold or self._unkept or self._kept != self._twins.at_stake():
             await self._keep_memory()
             await asyncio.sleep(MEMORY_PAUSE)
 
@@ -221,14 +233,14 @@ class Group:
         async with self._turn:
             if not self._configured:
                 return 0
-            if not self.observing and self._settings.note(self._links()):
+            if not self.observing and self._note():
                 await self._keep_memory()  # of members that came late
             await self._look_outside()
-            installed, nexthops, table, beside, heard_of = await self._read()
+            installed, nexthops, table, policy, heard_of = await self._read()
             orders = self._orders
             self._tests.read(installed)
             self._data.find(installed)
-            self._shadows.read(table)
+            self._twins.read(table, policy)
             if self.observing:
                 for member in self._leaving():
                     if member.key not in self._settings.noted:  # it never managed it
@@ -239,18 +251,21 @@ class Group:
                 return 0
             self._keep_memory_soon()
             requests = self._settings.differences(self._links()) + self._outsiders.differences()
+            requests += self._membership.differences(self._links())
             requests += self._tests.differences()
             self._notice_missing(installed)
             requests += self._data.differences(installed)
             requests += self._tunnels_differences()
             members = self._surroundings.indexes()
-            shadows = self._shadows.differences(table, nexthops, members)
-            shadows += byways.differences(beside, self._shadows.prefixes(), members, self._surroundings.up())
+            twins, after = self._twins.differences(table, nexthops, members)
+            twins += self._policy(policy, others_in_use(table, members) | self._twins.tables()) + after
             self._host.send(requests, expected=TRANSIENT)
-            up_to_date = await self._host.trickle(shadows, lambda: self._orders == orders, expected=TRANSIENT)
-            requests += shadows
-            if not up_to_date or self._shadows.heard_of != heard_of:
+            up_to_date = await self._host.trickle(twins, lambda: self._orders == orders, expected=TRANSIENT)
+            requests += twins
+            if not up_to_date or self._twins.heard_of != heard_of:
                 self.reconciler.soon()
+            if self._twins.awaits:
+                self.reconciler.later(OWNERS_PATIENCE)
             self._follow_multicast()
             await self._neighbourhood.read(members)
             await self._dismiss()
@@ -285,19 +300,23 @@ class Group:
             if self.observing or not restoring:
                 return
             await self._pod_egress.withdraw()
-            self._shadows.read(await self._routes())
+            policy = await self._host.rules()
+            self._twins.read(await self._routes(), policy)
             self._host.send(self._data.withdraw(await self._installed()), expected=TRANSIENT)
-            self._shadows.endanger(*self._data.origins())
-            self._shadows.read(await self._routes())
-            requests = self._shadows.withdraw(self._data.refuges())
+            self._twins.endanger(*self._data.origins())
+            table, members = await self._routes(), self._surroundings.indexes()
+            self._twins.read(table, policy)
+            requests = self._twins.restore(self._data.refuges())
+            requests += self._policy(policy, others_in_use(table, members))
+            requests += self._twins.withdraw(table, await self._nexthops(), members)
             requests += self._tests.withdraw(await self._installed())
-            requests += byways.differences(await self._byways(), (), self._surroundings.indexes(), frozenset())
+            requests += self._membership.restore(self._links())
             requests += self._settings.restore(self._links())
             requests += self._outsiders.restore() + self._tunnels.withdraw()
             self._host.send(requests, expected=TRANSIENT)
             for member in self._leaving():
                 await self._put_back(member)
-            self._host.send(self._shadows.settle(await self._routes()), expected=TRANSIENT)
+            self._host.send(self._twins.settle(await self._routes()), expected=TRANSIENT)
 
     async def _close(self) -> None:
         if self._judging is not None:
@@ -305,6 +324,9 @@ class Group:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         await self.reconciler.close()
         await self._pod_egress.close()
 
@@ -321,7 +343,7 @@ class Group:
     async def _dismiss(self) -> None:
         """Let former members go, once the core has emptied them and nothing leaves by them."""
         for member in self._leaving():
-            in_use = member.index is not None and self._shadows.uses(member.index)
+            in_use = member.index is not None and self._twins.uses(member.index)
             if in_use or member.key in self._data.placement.values():
                 continue
             await self._put_back(member)
@@ -337,12 +359,13 @@ class Group:
         """Make the interface of a former member what it was, unless it is wanted again; a gone one may have an heir."""
         heir = self._data.heirs.pop(member.key, None)
         if member.index is None and heir is not None:
-            self._host.send(self._shadows.inherit(member.key, heir), expected=TRANSIENT)
+            self._host.send(self._twins.inherit(member.key, heir), expected=TRANSIENT)
         found = await self._on_interface(member.index) if member.index is not None else []
         if member.index is not None and member.leaving:
             requests = [addresses.delete(each.index, each.address) for each in found if each.owned]
+            requests += self._twins.leave(member.key, member.index)
+            requests += self._membership.restore({member.key: self._link(member)})
             requests += self._settings.restore({member.key: self._link(member)})
-            requests += self._shadows.leave(member.key, member.index)
             self._host.send(requests, expected=TRANSIENT)
 
     # -- what the kernel has -----------------------------------------------------------------------------------------
@@ -350,9 +373,13 @@ class Group:
     async def _read(self) -> Found:
         """Read everything, again if an order or news makes what was read first untrue."""
         for reading in itertools.count(1):
-            orders, news, heard_of = self._orders, self._news, self._shadows.heard_of
+            orders, news, heard_of = self._orders, self._news, self._twins.heard_of
             found = Found(
-                await self._installed(), await self._nexthops(), await self._routes(), await self._byways(), heard_of
+                await self._installed(),
+                await self._nexthops(),
+                await self._routes(),
+                await self._host.rules(),
+                heard_of,
             )
             if orders == self._orders and (news == self._news or reading >= READINGS):
                 break
@@ -373,17 +400,18 @@ class Group:
         return [found for body in bodies if (found := addresses.decode(body)) is not None]
 
     async def _routes(self) -> list[Route]:
-        return await self._host.main_table(self._table)
+        return await self._host.routes(self._table)
 
-    async def _byways(self) -> list[Route]:
-        request = routes.get_request(socket.AF_INET, routes.RT_TABLE_DEFAULT)
-        try:
-            bodies = await self._host.dumper.dump(netlink.RTM_GETROUTE, request)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            return []  # the kernel makes the table with its first route
-        return [found for body in bodies if (found := routes.decode(body, routes.RT_TABLE_DEFAULT)) is not None]
+    def _policy(self, found: list[Rule], tables: dict[int, int]) -> list[bytes]:
+        """Requests that lay the rules that lead to these tables of twins, by those of the host, and no others."""
+        deleted, self._host.deleted_rules = self._host.deleted_rules, set()
+        if deleted:
+            self.reconciler.soon()  # what the rules of the host lead to may be less now
+        return [
+            request
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for request in rules.differences([rule for rule in found if rule.family == family], tables, deleted)
+        ]
 
     async def _nexthops(self) -> list[Nexthop]:
         bodies = await self._host.dumper.dump(netlink.RTM_GETNEXTHOP, routes.get_nexthops_request())
@@ -451,18 +479,18 @@ class Group:
         self._news += 1
         self._surroundings.link_changed(member.key, up=member.up is not False)
         if member.up is False and member.link is not None:
-            self._shadows.link_lost(member.link.index)
+            self._twins.link_lost(member.link.index)
 
-    def route_changed(self, kind: int, flags: int, route: Route) -> bool:
-        """A route came or went; returns whether the kernel is not as it should be."""
+    def route_changed(self, kind: int, flags: int, route: Route, *, by_somebody: bool) -> bool:
+        """A route came or went, by somebody or by the kernel itself; returns whether ours are not as they should be."""
         if self.observing:
             return False
         self._news += 1
-        changed = self._shadows.heard(kind, flags, route)
+        changed, unclear = self._twins.heard(kind, flags, route, by_somebody=by_somebody)
         if not route.owned:
             self._keep_memory_soon()
-            if route.version == 4 and any(leg.gateway is None for leg in route.legs):
-                self.reconciler.heard()  # a prefix that came or went has, or had, its byways
+        if unclear:
+            self.reconciler.heard()
         return changed
 
     def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:
@@ -478,7 +506,7 @@ class Group:
             self._departed(member.key, each.address.ip, stood, ours=missing)
         if taken and kind == netlink.RTM_DELADDR:
             # It is put back, and the routes that went with it.
-            self._shadows.endanger({member.key}, {each.address.ip})
+            self._twins.endanger({member.key}, {each.address.ip})
         if not self._data.is_data(each.address.ip):
             # A member carries outbound traffic only while it has an address, and may have lost routes with it.
             self.reconciler.heard()
@@ -496,7 +524,7 @@ class Group:
             return
         adopted = self._data.is_adopted(address)
         if adopted:
-            self._shadows.endanger({key}, {address})
+            self._twins.endanger({key}, {address})
         ours = ours or address.is_link_local
         self._departures.deleted(key, address, stood, self._loop.time(), ours=ours, adopted=adopted)
         self._judge()
@@ -520,11 +548,11 @@ class Group:
             for address in gone:
                 log.info("%s: %s was taken off %s by its owner", self.name, address, verdict.member)
                 self._data.give_up(address)
-                self._shadows.disown(verdict.member, address)
+                self._twins.disown(verdict.member, address)
             self._keep_memory_soon(changed=True)
             self.reconciler.soon()
         self._data.doubted = self._departures.waiting
-        self._shadows.wait_for_verdict(self._departures.members)
+        self._twins.wait_for_verdict(self._departures.members)
         if self._judging is not None:
             self._judging.cancel()
         due = self._departures.due
@@ -539,7 +567,7 @@ class Group:
         return link is not None and link.carrier and not member.carrier.is_lost()
 
     def _addresses_changed(self, left: set[str], addresses: set[Address]) -> None:
-        self._shadows.endanger(left, addresses)
+        self._twins.endanger(left, addresses)
         if left or addresses:
             self.reconciler.soon()
         else:
@@ -562,7 +590,10 @@ class Group:
         elif isinstance(order, SetOutbound):
             self._orders += 1
             self._surroundings.outbound = {4: order.ipv4, 6: order.ipv6}
-            if self._shadows.set_outbound() or self._leaving():
+            refused, later = self._twins.set_outbound()
+            if later:
+                self._follow_with(later)
+            if refused or self._leaving():
                 self.reconciler.soon()
         elif isinstance(order, SetNominee):
             self._surroundings.nominees = {4: order.ipv4, 6: order.ipv6}
@@ -570,6 +601,17 @@ class Group:
             self._follow_multicast()
         else:
             assert_never(order)
+
+    def _follow_with(self, later: list[tuple[int, Prefix]]) -> None:
+        """Lay very many twins anew, and let the loop do other things in between."""
+        if self._following is not None:
+            self._following.cancel()
+        self._following = asyncio.get_running_loop().create_task(self._lay_later(later))
+
+    async def _lay_later(self, later: list[tuple[int, Prefix]]) -> None:
+        for start in range(0, len(later), TRICKLE):
+            self._host.send(self._twins.requests(later[start : start + TRICKLE]), expected=TRANSIENT)
+            await asyncio.sleep(0)
 
     def _follow_multicast(self) -> None:
         if self.observing:
@@ -626,4 +668,6 @@ class Group:
         found += self._host.masquerades.findings(self._surroundings.names(), covered, versions)
         found += self._pinned.findings() + self._outsiders.findings(observing=self.observing)
         found += self._neighbourhood.findings()
+        if not self.observing:
+            found += [*self._twins.findings(), *self._membership.findings(self._links())]
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]

@@ -47,6 +47,7 @@ def read(memory: Any) -> tuple[dict[str, Any] | None, list[str]]:
             "looked_at": found.entries("looked_at", located.get("looked_at"), _text),
         },
         "settings": found.mapping("settings", memory.get("settings"), _settings),
+        "interfaceGroups": found.mapping("interfaceGroups", memory.get("interfaceGroups"), _interface_group),
         "routes": found.entries("routes", memory.get("routes"), _route),
         "tunnels": found.entries("tunnels", memory.get("tunnels"), _tunnel),
         "outsiders": found.entries("outsiders", memory.get("outsiders"), _outsider),
@@ -107,6 +108,12 @@ def _number(value: Any, bits: int = 31) -> int:
     return value
 
 
+def _moment(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        raise ValueError(f"{_shown(value)} is no moment since the host was started")
+    return value
+
+
 def _match(entry: Any) -> dict[str, str | None]:
     given = {name: _text(entry[name]) for name in _MATCHERS if entry.get(name) is not None}
     if len(given) != 1:
@@ -134,10 +141,15 @@ def _settings(_: str, entry: Any) -> dict[str, Any]:
     }
 
 
+def _interface_group(_: str, entry: Any) -> dict[str, int]:
+    return {"index": _number(entry["index"]), "group": _number(entry["group"], 32)}
+
+
 def _route(entry: Any) -> dict[str, Any]:
     routes.decode(bytes.fromhex(entry["message"]))
     members = {str(_number(int(index))): _text(member) for index, member in entry["members"].items()}
-    return {"members": members, "message": entry["message"], "missing": bool(entry.get("missing", True))}
+    until = {"until": _moment(entry["until"])} if "until" in entry else {}
+    return {"members": members, "message": entry["message"], "missing": bool(entry.get("missing", True)), **until}
 
 
 def _tunnel(entry: Any) -> dict[str, Any]:

@@ -60,6 +60,10 @@ class Reconciler:
         """Compare at the next opportunity: by our own doing, or a link's, something is to be done that cannot wait."""
         self._schedule(0.0)
 
+    def later(self, wait: float) -> None:
+        """Compare in so many seconds at the latest."""
+        self._schedule(wait)
+
     def heard(self) -> None:
         """Somebody changed what may concern us: compare at once, and in a fight not before the next repair."""
         over = self._recent() - REPAIRS_AT_ONCE

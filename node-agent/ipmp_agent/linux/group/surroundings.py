@@ -95,6 +95,20 @@ class GroupSurroundings:
         asking = [index for key, index in able.items() if version == 6 and self._tests.has_link_local(key)]
         return asking or list(able.values())
 
+    def carries(self, key: str, version: int) -> bool:
+        """Whether a member is to carry outbound traffic of this IP version."""
+        return key in self.outbound[version]
+
+    def is_ours(self, address: Address) -> bool:
+        """Whether this is an address of the group on this host."""
+        members = self._members.of(self._group)
+        return self._data.holder(address) is not None or any(address in self._tests.present(key) for key in members)
+
+    def is_of_another_group(self, index: int) -> bool:
+        """Whether an interface is a member of another group."""
+        member = self._members.owner(index)
+        return member is not None and member.group != self._group
+
     def link_changed(self, key: str, *, up: bool) -> None:
         """Take note of a link: one that came back carries what is sent to it before anybody has judged it."""
         if up:

@@ -25,6 +25,7 @@ IFF_NOARP, IFF_MULTICAST, IFF_LOWER_UP = 0x80, 0x1000, 0x10000
 ARPHRD_ETHER = 1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_LINK_NETNSID = 37
+IFLA_GROUP = 27
 IFLA_PROP_LIST, IFLA_ALT_IFNAME, IFLA_PERM_ADDRESS, IFLA_PARENT_DEV_NAME = 52, 53, 54, 56
 IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND = 1, 4
 IFLA_INET6_CONF = 2
@@ -65,6 +66,7 @@ class Link:
     mtu: int
     settings: tuple[tuple[str, int], ...]  # net.ipv4.conf.<name> of those we set
     forwards_ipv6: bool
+    group: int = 0  # a number that rules, firewalls and tools may know interfaces by
 
     @property
     def up(self) -> bool:
@@ -96,6 +98,12 @@ class Link:
 def get_request(index: int = 0) -> bytes:
     """Body of RTM_GETLINK: one interface by index, or all; without statistics, which are most of the message."""
     return _INTERFACE_MESSAGE.pack(0, 0, index, 0, 0) + netlink.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+
+
+def set_group(index: int, group: int) -> bytes:
+    """Request that puts an interface into a group."""
+    head = _INTERFACE_MESSAGE.pack(0, 0, index, 0, 0)
+    return netlink.message(netlink.RTM_SETLINK, 0, head, netlink.u32(IFLA_GROUP, group))
 
 
 def index_of(body: bytes) -> int:
@@ -155,6 +163,7 @@ def decode(body: bytes) -> Link:
         mtu=netlink.number(found.get(IFLA_MTU, b"")),
         settings=_settings(specific.get(socket.AF_INET, b"")),
         forwards_ipv6=_forwards_ipv6(specific.get(socket.AF_INET6, b"")),
+        group=netlink.number(found.get(IFLA_GROUP, b"")),
     )
 
 

@@ -18,25 +18,39 @@ if TYPE_CHECKING:
 
     from ipmp_api.types import Address, Network
 
-RT_TABLE_DEFAULT, RT_TABLE_MAIN = 253, 254
-RTPROT_KERNEL = 2
+RT_TABLE_DEFAULT, RT_TABLE_MAIN, RT_TABLE_LOCAL = 253, 254, 255
+RTPROT_KERNEL, RTPROT_BOOT, RTPROT_STATIC, RTPROT_RA, RTPROT_DHCP = 2, 3, 4, 9, 16
 RTN_UNICAST, RTN_LOCAL = 1, 2
+RT_SCOPE_NOWHERE = 255
 RTM_F_CLONED = 0x200
 RTNH_F_ONLINK = 4
 
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_MULTIPATH = 1, 4, 5, 6, 7, 9
-RTA_TABLE, RTA_VIA, RTA_NH_ID = 15, 18, 30
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH = 1, 4, 5, 6, 7, 8, 9
+RTA_FLOW, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_PREF = 11, 12, 15, 18, 20
+RTA_ENCAP_TYPE, RTA_ENCAP, RTA_EXPIRES, RTA_NH_ID = 21, 22, 23, 30
 NHA_ID, NHA_GROUP, NHA_GROUP_TYPE, NHA_OIF, NHA_GATEWAY = 1, 2, 3, 5, 6
+
+TWINS = netlink.OWNER
+"""Our table beside `main`; one beside another table of the host is OTHER_TWINS more than that."""
+OTHER_TWINS = 730_000_000
+TABLES_MAXIMUM = 100_000_000
+"""Tables of the host from this number on get no twins."""
 
 _ROUTE_MESSAGE = struct.Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
 _NEXTHOP_MESSAGE = struct.Struct("=BBBxI")  # family, scope, protocol, flags
 _NEXTHOP_OF_ROUTE = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, interface index
 _GROUP_ENTRY = struct.Struct("=IBBH")  # struct nexthop_grp: id, weight - 1, and reserved
+_CACHE_INFORMATION = struct.Struct("=IIi")  # struct rta_cacheinfo begins: references, last use, expires
+_TICKS = 100
+"""Kernel ticks of a lifetime in a second: USER_HZ."""
 ROUTES_PER_TURN = 256
 """Routes worked on before the loop may do something else: about a millisecond."""
 
 _SAME: Mapping[int, int] = MappingProxyType({})
 _ADDRESS_BYTES = {socket.AF_INET: 4, socket.AF_INET6: 16}
+_OF_THE_ROUTE = (RTA_METRICS, RTA_PREF)  # what a twin has from its route, whichever way it leaves
+_OF_THE_LEG = (RTA_FLOW, RTA_ENCAP_TYPE, RTA_ENCAP)
+_PREFERENCES = {1: 2, 0: 1, 3: 0}  # RTA_PREF of RFC 4191: high, medium, low
 
 
 Prefix = bytes
@@ -49,11 +63,13 @@ class Leg:
 
     index: int
     gateway: bytes | None = None
+    weight: int = 1
+    details: bytes = b""  # attributes of this leg alone, packed: encapsulation, realm
 
 
 @dataclass(slots=True, eq=False)
 class Route:
-    """One unicast route of the main table; `body` restores it bit for bit."""
+    """One unicast route; `body` restores it bit for bit, but for a lifetime."""
 
     destination: Prefix
     metric: int
@@ -62,6 +78,10 @@ class Route:
     protocol: int
     nexthop_id: int
     body: bytes
+    table: int = RT_TABLE_MAIN
+    details: bytes = b""  # attributes that a twin has, too, packed: metrics such as the MTU, router preference
+    preference: int = 1  # among IPv6 routes of one metric the greatest is taken
+    expires: float | None = None  # seconds it still lives; None: for ever
 
     @property
     def owned(self) -> bool:
@@ -115,10 +135,20 @@ class Nexthop:
 # -- routes ----------------------------------------------------------------------------------------------------------
 
 
-def get_request(family: int, table: int = RT_TABLE_MAIN) -> bytes:
-    """Body of RTM_GETROUTE: one table."""
-    head = _ROUTE_MESSAGE.pack(family, 0, 0, 0, table, 0, 0, 0, 0)
-    return head + netlink.u32(RTA_TABLE, table)
+def get_request(family: int, table: int = 0) -> bytes:
+    """Body of RTM_GETROUTE: one table, or all."""
+    head = _ROUTE_MESSAGE.pack(family, 0, 0, 0, min(table, 255), 0, 0, 0, 0)
+    return head + netlink.u32(RTA_TABLE, table) if table else head
+
+
+def table_of_twins(table: int) -> int:
+    """Our table beside one of the host."""
+    return TWINS if table == RT_TABLE_MAIN else OTHER_TWINS + table
+
+
+def is_table_of_twins(table: int) -> bool:
+    """Whether a table is one of ours."""
+    return table == TWINS or OTHER_TWINS <= table < OTHER_TWINS + TABLES_MAXIMUM
 
 
 def lookup_request(address: Address) -> bytes:
@@ -132,20 +162,19 @@ def is_local(answer: bytes) -> bool:
     return bool(_ROUTE_MESSAGE.unpack_from(answer)[7] == RTN_LOCAL)
 
 
-def decode(body: bytes, wanted: int = RT_TABLE_MAIN) -> Route | None:
-    """Read the body of an RTM_NEWROUTE or RTM_DELROUTE message; None unless unicast and of the table wanted.
+def decode(body: bytes) -> Route | None:
+    """Read the body of an RTM_NEWROUTE or RTM_DELROUTE message; None unless unicast, of any table.
 
-    None as well for what a shadow cannot stand for: source routing, types of service, cached copies.
+    None as well for what a twin cannot stand for: source routing, types of service, cached copies.
     """
     family, length, source_length, tos, table, protocol, _, kind, flags = _ROUTE_MESSAGE.unpack_from(body)
     if kind != RTN_UNICAST or source_length or tos or flags & RTM_F_CLONED:
         return None
     size = _ADDRESS_BYTES.get(family)
-    found = netlink.attributes(body, _ROUTE_MESSAGE.size)
-    if RTA_TABLE in found:
-        table = netlink.number(found[RTA_TABLE])
-    if table != wanted or size is None:
+    if size is None:
         return None
+    found = netlink.attributes(body, _ROUTE_MESSAGE.size)
+    lifetime = _CACHE_INFORMATION.unpack_from(found[RTA_CACHEINFO])[2] if RTA_CACHEINFO in found else 0
     return Route(
         destination=found.get(RTA_DST, bytes(size)) + bytes((length,)),
         metric=netlink.number(found.get(RTA_PRIORITY, b"")),
@@ -154,11 +183,15 @@ def decode(body: bytes, wanted: int = RT_TABLE_MAIN) -> Route | None:
         protocol=protocol,
         nexthop_id=netlink.number(found.get(RTA_NH_ID, b"")),
         body=body,
+        table=netlink.number(found[RTA_TABLE]) if RTA_TABLE in found else table,
+        details=_pack(found, _OF_THE_ROUTE),
+        preference=_PREFERENCES.get(netlink.number(found.get(RTA_PREF, b"")), 1),
+        expires=lifetime / _TICKS if lifetime else None,
     )
 
 
 class Table:
-    """Reads the main table again and again: what did not change since costs next to nothing."""
+    """Reads routes again and again: what did not change since costs next to nothing."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, Route | None] = {}
@@ -174,18 +207,22 @@ class Table:
         return [route for route in now.values() if route is not None]
 
 
+def _pack(found: dict[int, bytes], kinds: Iterable[int]) -> bytes:
+    return b"".join(netlink.attribute(kind, found[kind]) for kind in kinds if kind in found)
+
+
 def _legs(found: dict[int, bytes]) -> tuple[Leg, ...]:
     if RTA_MULTIPATH not in found:
-        return (Leg(netlink.number(found.get(RTA_OIF, b"")), _gateway(found)),)
+        return (Leg(netlink.number(found.get(RTA_OIF, b"")), _gateway(found), details=_pack(found, _OF_THE_LEG)),)
     data = found[RTA_MULTIPATH]
     legs = []
     offset = 0
     while offset + _NEXTHOP_OF_ROUTE.size <= len(data):
-        length, _, _, index = _NEXTHOP_OF_ROUTE.unpack_from(data, offset)
+        length, _, hops, index = _NEXTHOP_OF_ROUTE.unpack_from(data, offset)
         if length < _NEXTHOP_OF_ROUTE.size:
             break
         inner = netlink.attributes(data[offset : offset + length], _NEXTHOP_OF_ROUTE.size)
-        legs.append(Leg(index, _gateway(inner)))
+        legs.append(Leg(index, _gateway(inner), hops + 1, _pack(inner, _OF_THE_LEG)))
         offset += (length + 3) & ~3
     return tuple(legs)
 
@@ -196,57 +233,79 @@ def _gateway(found: dict[int, bytes]) -> bytes | None:
     return via[2:] if via is not None else found.get(RTA_GATEWAY)
 
 
-def _shadow(
-    destination: Prefix, metric: int, nexthop_id: int, source: bytes | None, *, gateway: bool
-) -> tuple[bytes, ...]:
+def pack_legs(version: int, legs: Sequence[Leg]) -> bytes:
+    """The attribute that makes a route leave by these legs; IPv6 takes none here without a gateway.
+
+    An IPv4 gateway is taken to be on the link. An IPv6 gateway must be known to be: after the route to its prefix.
+    """
+    return netlink.attribute(RTA_MULTIPATH, b"".join(_leg(version, leg) for leg in legs))
+
+
+def _leg(version: int, leg: Leg) -> bytes:
+    inner = leg.details
+    flags = 0
+    if leg.gateway is not None and len(leg.gateway) == (4 if version == 4 else 16):
+        inner = netlink.attribute(RTA_GATEWAY, leg.gateway) + inner
+        flags = RTNH_F_ONLINK if version == 4 else 0
+    elif leg.gateway is not None:
+        family = netlink.FAMILIES[4 if len(leg.gateway) == 4 else 6]
+        inner = netlink.attribute(RTA_VIA, family.to_bytes(2, sys.byteorder) + leg.gateway) + inner
+    return _NEXTHOP_OF_ROUTE.pack(_NEXTHOP_OF_ROUTE.size + len(inner), flags, leg.weight - 1, leg.index) + inner
+
+
+def lay_twin(
+    table: int,
+    destination: Prefix,
+    metric: int,
+    way: bytes,
+    source: bytes | None,
+    *,
+    gateway: bool = True,
+    details: bytes = b"",
+) -> bytes:
+    """Request that lays a route of ours, or gives the one of this destination and metric another way, in one step.
+
+    Args:
+        table: one of ours.
+        destination: where it leads.
+        metric: its preference; the kernel turns 0 of an IPv6 route into 1024.
+        way: packed by `pack_legs`, or by `by_nexthop`.
+        source: preferred source address.
+        gateway: whether its legs have gateways.
+        details: as its route has them.
+    """
     family = socket.AF_INET if len(destination) == 5 else socket.AF_INET6
     # An IPv4 route by a gateway must have a wider scope than the gateway itself.
     scope = netlink.RT_SCOPE_LINK if family == socket.AF_INET and not gateway else netlink.RT_SCOPE_UNIVERSE
-    head = _ROUTE_MESSAGE.pack(family, destination[-1], 0, 0, RT_TABLE_MAIN, netlink.OWNER, scope, RTN_UNICAST, 0)
-    return (
-        head,
+    return netlink.message(
+        netlink.RTM_NEWROUTE,
+        netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE,
+        _ROUTE_MESSAGE.pack(family, destination[-1], 0, 0, min(table, 252), netlink.OWNER, scope, RTN_UNICAST, 0),
         netlink.attribute(RTA_DST, destination[:-1]),
         netlink.u32(RTA_PRIORITY, metric),
-        netlink.u32(RTA_NH_ID, nexthop_id),
+        netlink.u32(RTA_TABLE, table),
         netlink.attribute(RTA_PREFSRC, source) if source is not None else b"",
+        details,
+        way,
     )
 
 
-def add_shadow(
-    destination: Prefix, metric: int, nexthop_id: int, source: bytes | None, *, gateway: bool, replace: bool = False
-) -> bytes:
-    """Request that adds a route of ours by a nexthop group; before an IPv4 route of the same metric, if there is one.
-
-    Args:
-        destination: where it leads.
-        metric: its preference; the kernel turns 0 of an IPv6 route into 1024.
-        nexthop_id: of the group.
-        source: preferred source address.
-        gateway: whether the group's legs have gateways.
-        replace: take the place of the first route with this destination and metric.
-    """
-    flags = netlink.NLM_F_CREATE | (netlink.NLM_F_REPLACE if replace else 0)
-    parts = _shadow(destination, metric, nexthop_id, source, gateway=gateway)
-    return netlink.message(netlink.RTM_NEWROUTE, flags, *parts)
-
-
-def delete_shadow(destination: Prefix, metric: int, nexthop_id: int, source: bytes | None, *, gateway: bool) -> bytes:
-    """Request that deletes exactly the route that `add_shadow` adds."""
-    parts = _shadow(destination, metric, nexthop_id, source, gateway=gateway)
-    return netlink.message(netlink.RTM_DELROUTE, 0, *parts)
-
-
-def add_byway(destination: Prefix, index: int) -> bytes:
-    """Request that lays an IPv4 prefix on the link by one interface, in the table `default`.
-
-    The metric is the index: each interface has a route of its own.
-    """
-    head = _ROUTE_MESSAGE.pack(
-        socket.AF_INET, destination[-1], 0, 0, RT_TABLE_DEFAULT, netlink.OWNER, netlink.RT_SCOPE_LINK, RTN_UNICAST, 0
+def delete_twin(table: int, destination: Prefix, metric: int) -> bytes:
+    """Request that deletes the route of ours with this destination and metric."""
+    family = socket.AF_INET if len(destination) == 5 else socket.AF_INET6
+    return netlink.message(
+        netlink.RTM_DELROUTE,
+        0,
+        _ROUTE_MESSAGE.pack(family, destination[-1], 0, 0, min(table, 252), netlink.OWNER, RT_SCOPE_NOWHERE, 0, 0),
+        netlink.attribute(RTA_DST, destination[:-1]),
+        netlink.u32(RTA_PRIORITY, metric),
+        netlink.u32(RTA_TABLE, table),
     )
-    target = netlink.attribute(RTA_DST, destination[:-1])
-    way = netlink.u32(RTA_OIF, index), netlink.u32(RTA_PRIORITY, index)
-    return netlink.message(netlink.RTM_NEWROUTE, netlink.NLM_F_CREATE, head, target, *way)
+
+
+def by_nexthop(identifier: int) -> bytes:
+    """The attribute that makes a route leave by a nexthop object."""
+    return netlink.u32(RTA_NH_ID, identifier)
 
 
 def delete(body: bytes) -> bytes:
@@ -254,15 +313,17 @@ def delete(body: bytes) -> bytes:
     return netlink.message(netlink.RTM_DELROUTE, 0, _clean(body))
 
 
-def restore(body: bytes, indexes: Mapping[int, int]) -> bytes:
-    """Request that puts back a foreign route exactly as it was read, behind ours of the same metric.
+def restore(body: bytes, indexes: Mapping[int, int], lifetime: float | None = None) -> bytes:
+    """Request that puts back a foreign route exactly as it was read, behind those of the same metric.
 
     Args:
         body: what was read.
         indexes: interface indexes of now, by those of then.
+        lifetime: seconds that it still lives; None: for ever.
     """
     flags = netlink.NLM_F_CREATE | netlink.NLM_F_APPEND
-    return netlink.message(netlink.RTM_NEWROUTE, flags, _clean(body, indexes))
+    expires = netlink.u32(RTA_EXPIRES, max(1, int(lifetime))) if lifetime is not None else b""
+    return netlink.message(netlink.RTM_NEWROUTE, flags, _clean(body, indexes), expires)
 
 
 def prepend(body: bytes) -> bytes:
@@ -274,6 +335,7 @@ def _clean(body: bytes, indexes: Mapping[int, int] = _SAME) -> bytes:
     """A route as a request: without the flags that tell its state, which the kernel refuses to be told."""
     *head, flags = _ROUTE_MESSAGE.unpack_from(body)
     found = netlink.attributes(body, _ROUTE_MESSAGE.size)
+    found.pop(RTA_CACHEINFO, None)
     if RTA_NH_ID in found:
         # The nexthop object says how; the kernel tells both and takes only one.
         for kind in (RTA_OIF, RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH):

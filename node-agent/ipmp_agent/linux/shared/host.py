@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import Family
-from ipmp_agent.linux.messages import frames, links, netlink, routes
+from ipmp_agent.linux.messages import frames, links, netlink, routes, rules
 from ipmp_agent.linux.messages.netlink import Channel, Dumper
 from ipmp_agent.linux.messages.nftables import Nftables
 from ipmp_agent.linux.messages.tunnel_devices import TunnelTable
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.messages.links import Link
     from ipmp_agent.linux.messages.netlink import Failure
     from ipmp_agent.linux.messages.routes import Route, Table
+    from ipmp_agent.linux.messages.rules import Rule
     from ipmp_agent.linux.shared.members import Member
     from ipmp_agent.linux.shared.neighbors import Neighbor
     from ipmp_api.types import Address, InterfaceAddress
@@ -135,6 +136,7 @@ class Host:
         self.guarded = Guarded()
         self.heard_on: dict[int, set[bytes]] = {}  # MAC addresses of members, by index of an interface that is none
         self.ports: dict[tuple[str, str], Port] = {}  # by group and member
+        self.deleted_rules: set[Rule] = set()  # of ours, by somebody, since rules were compared last
 
     def close(self) -> None:
         """Give every socket back; the kernel stays as it is."""
@@ -167,8 +169,17 @@ class Host:
         answer = self.channel.ask(netlink.message(netlink.RTM_GETLINK, 0, links.get_request(index)))
         return links.decode(answer) if answer is not None else None
 
-    async def main_table(self, table: Table) -> list[Route]:
-        """The unicast routes of the main table, both families. Raises OSError where it never holds still."""
+    async def rules(self) -> list[Rule]:
+        """The policy rules of both families, in the order of the kernel. Raises OSError where they never hold still."""
+        bodies = [
+            body
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for body in await self.dumper.dump(netlink.RTM_GETRULE, rules.get_request(family))
+        ]
+        return [found for body in bodies if (found := rules.decode(body)) is not None]
+
+    async def routes(self, table: Table) -> list[Route]:
+        """The unicast routes of all tables, both families. Raises OSError where they never hold still."""
         bodies = [
             body
             for family in (socket.AF_INET, socket.AF_INET6)

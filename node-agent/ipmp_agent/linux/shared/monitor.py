@@ -1,4 +1,4 @@
-"""What the kernel tells unasked: links, addresses, routes and nexthops of this network namespace."""
+"""What the kernel tells unasked: links, addresses, routes, rules and nexthops of this network namespace."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE = 1, 5, 7
 RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_NEXTHOP = 9, 11, 32
+RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE = 8, 19
 GROUPS = (
     RTNLGRP_LINK,
     RTNLGRP_IPV4_IFADDR,
@@ -24,6 +25,8 @@ GROUPS = (
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV6_ROUTE,
     RTNLGRP_NEXTHOP,
+    RTNLGRP_IPV4_RULE,
+    RTNLGRP_IPV6_RULE,
 )
 
 DATAGRAMS_PER_WAKE = 256

@@ -29,7 +29,7 @@ def gateways(table: Iterable[routes.Route]) -> frozenset[Address]:
     """The gateways of other people's routes, without those that every link may have: they say nothing of routes."""
     found: dict[int, set[Address]] = {4: set(), 6: set()}
     for route in table:
-        for leg in () if route.owned else route.legs:
+        for leg in () if route.owned or route.table != routes.RT_TABLE_MAIN else route.legs:
             if leg.gateway is None or (address := routes.address_of(leg.gateway)).is_link_local:
                 continue
             if len(found[address.version]) < GATEWAYS_MAXIMUM:

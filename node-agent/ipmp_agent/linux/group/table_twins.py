@@ -1,0 +1,311 @@
+"""The twins of one group in one table: what each is to be, what is there, and the requests between the two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ipmp_agent.linux.group import foreign_routes
+from ipmp_agent.linux.group.foreign_routes import ForeignRoutes
+from ipmp_agent.linux.messages import netlink, routes
+from ipmp_agent.linux.messages.routes import RT_TABLE_MAIN, Leg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ipmp_agent.linux.group.device_legs import DeviceLegs
+    from ipmp_agent.linux.messages.routes import Prefix, Route
+    from ipmp_api.types import Address, Network
+
+CONNECTED_METRIC = {4: 0, 6: 256}
+"""Metric of a prefix on the link that only we know of: what the kernel gives its own."""
+
+_MEDIUM = netlink.attribute(routes.RTA_PREF, b"\0")  # what the kernel tells of an IPv6 route that says nothing
+
+
+class Surroundings(foreign_routes.Surroundings, Protocol):
+    """What twins need to know of the rest of the group."""
+
+    def carriers(self, version: int) -> list[int]:
+        """Interface indexes of the members that carry outbound traffic now."""
+
+    def prefixes(self) -> set[Network]:
+        """Prefixes that the group's own addresses make reachable on the link."""
+
+    def sources(self) -> tuple[dict[Network, Address], dict[int, Address]]:
+        """The data addresses that packets come from, if they may choose: by prefix, else by IP version."""
+
+    def is_here(self, address: Address) -> bool:
+        """Whether the host has this address, as far as the group knows."""
+
+    def is_ours(self, address: Address) -> bool:
+        """Whether this is an address of the group on this host."""
+
+    def is_of_another_group(self, index: int) -> bool:
+        """Whether an interface is a member of another group."""
+
+
+class Exit(NamedTuple):
+    """A way out, whichever member it is taken by."""
+
+    gateway: bytes | None  # packed
+    weight: int
+    details: bytes  # as in `Leg`
+
+
+class Plan(NamedTuple):
+    """What a twin is to be."""
+
+    exits: tuple[Exit, ...]
+    source: bytes | None
+    details: bytes
+
+    @property
+    def is_on_the_link(self) -> bool:
+        """Whether packets go to the destination itself."""
+        return any(each.gateway is None for each in self.exits)
+
+
+class _Way(NamedTuple):
+    """Exits over the members that carry now."""
+
+    legs: tuple[Leg, ...]  # none: by a nexthop object
+    nexthop_id: int
+    packed: bytes
+    has_gateway: bool
+
+
+class _Laid(NamedTuple):
+    """What the kernel has of a twin."""
+
+    legs: tuple[Leg, ...]
+    nexthop_id: int
+    source: bytes | None
+    details: bytes
+
+
+class Sources(NamedTuple):
+    """Where packets come from, if they may choose."""
+
+    by_prefix: dict[Prefix, bytes]
+    by_version: dict[int, bytes]
+
+
+Key = tuple["Prefix", int]
+"""Destination and metric: what makes one route among ours."""
+
+
+class TableTwins:
+    """Keeps the twins of one table of the host.
+
+    Args:
+        table: the host's.
+        around: the rest of the group.
+        legs: for prefixes on IPv6 links.
+        is_here: whether the host has a source address, packed.
+    """
+
+    def __init__(self, table: int, around: Surroundings, legs: DeviceLegs, is_here: Callable[[bytes], bool]) -> None:
+        self.ours = routes.table_of_twins(table)
+        self.foreign = ForeignRoutes(around)
+        self.wanted: dict[Prefix, dict[int, Plan]] = {}  # by metric
+        self.installed: dict[Prefix, dict[int, _Laid]] = {}
+        self.occupied: set[Key] = set()  # by twins of another group
+        self.doubtful: set[Prefix] = set()  # destinations to be decided on anew
+        self._is_main = table == RT_TABLE_MAIN
+        self._around = around
+        self._legs = legs
+        self._is_here = is_here
+        self._prefixes: frozenset[Prefix] = frozenset()
+        self._sources = Sources({}, {})
+
+    # -- what the kernel has -----------------------------------------------------------------------------------------
+
+    def read(self, found: Iterable[Route]) -> None:
+        """Take the routes of others in the table."""
+        self.doubtful |= self.foreign.read(found)
+
+    def forget(self) -> None:
+        """Believe nothing to be there, before all that is is taken."""
+        self.installed = {}
+        self.occupied = set()
+
+    def take(self, route: Route) -> None:
+        """Take one of ours that is there."""
+        legs = () if route.nexthop_id else _sorted(route.legs)
+        laid = _Laid(legs, route.nexthop_id, route.source, route.details)
+        self.installed.setdefault(route.destination, {})[route.metric] = laid
+
+    def clear(self) -> None:
+        """Want nothing, and believe nothing to be there."""
+        self.forget()
+        self.wanted = {}
+
+    def lost(self, kind: int, route: Route) -> bool:
+        """Somebody changed a route in our table; returns whether a twin is not as it was."""
+        laid = self.installed.get(route.destination, {})
+        if route.table != self.ours or route.metric not in laid:
+            return False
+        if kind == netlink.RTM_DELROUTE and route.owned:
+            # IPv6 tells of each leg that is taken out of a route.
+            del laid[route.metric]
+            return True
+        return kind == netlink.RTM_NEWROUTE and not route.owned
+
+    def link_lost(self, index: int) -> None:
+        """An interface lost its carrier, or is gone: a route by several may be gone with it, or have dead legs."""
+        for laid in self.installed.values():
+            for metric in [m for m, each in laid.items() if any(leg.index == index for leg in each.legs)]:
+                del laid[metric]
+        if self._legs.group is None:
+            for laid in self.installed.values():
+                for metric in [m for m, each in laid.items() if each.nexthop_id]:
+                    del laid[metric]
+
+    def uses(self, index: int) -> bool:
+        """Whether a twin leaves by an interface; those by a nexthop object aside."""
+        return any(
+            leg.index == index for laid in self.installed.values() for each in laid.values() for leg in each.legs
+        )
+
+    # -- what is wanted ----------------------------------------------------------------------------------------------
+
+    def plan_what_changed(self, sources: Sources, prefixes: frozenset[Prefix], *, anew: bool) -> None:
+        """Decide anew on what may have changed.
+
+        Args:
+            sources: the group's own addresses.
+            prefixes: what they make reachable on the link.
+            anew: everything may have changed.
+        """
+        if anew or (sources, prefixes) != (self._sources, self._prefixes):
+            self.doubtful.update(self.wanted, self.foreign.destinations(), prefixes)
+        self._sources, self._prefixes = sources, prefixes
+        doubtful, self.doubtful = self.doubtful, set()
+        self.plan(doubtful)
+
+    def plan(self, destinations: Iterable[Prefix]) -> None:
+        """Decide anew on these destinations."""
+        for destination in destinations:
+            plans = self._decide(destination)
+            if plans:
+                self.wanted[destination] = plans
+            else:
+                self.wanted.pop(destination, None)
+
+    def _decide(self, destination: Prefix) -> dict[int, Plan]:
+        found = self.foreign.to(destination)
+        version = routes.version_of(destination)
+        if not found:
+            if destination not in self._prefixes:
+                return {}
+            details = _MEDIUM if version == 6 else b""
+            return {CONNECTED_METRIC[version]: Plan((Exit(None, 1, b""),), self._source(destination), details)}
+        if destination[-1] == 0 and self._is_main and self.foreign.is_better_elsewhere(destination):
+            # Of what our rules ask, only the last looks at default routes: it takes what is in our table.
+            return {}
+        plans: dict[int, Plan] = {}
+        for route in found:
+            before = plans.get(route.metric)
+            if before is None:
+                usable = route.source is not None and self._is_here(route.source)
+                source = route.source if usable else self._source(destination)
+                plans[route.metric] = Plan(self._exits(route), source, route.details)
+            elif before.details == route.details:
+                # Several routers of one metric: all of them are ways.
+                more = tuple(each for each in self._exits(route) if each not in before.exits)
+                plans[route.metric] = before._replace(exits=before.exits + more)
+        return plans
+
+    def _exits(self, route: Route) -> tuple[Exit, ...]:
+        exits = (Exit(self._gateway(leg.gateway), leg.weight, leg.details) for leg in route.legs)
+        return tuple(dict.fromkeys(exits))
+
+    def _gateway(self, gateway: bytes | None) -> bytes | None:
+        """A gateway that is an address of this host means that the destination is on the link."""
+        own = gateway is not None and self._around.is_ours(routes.address_of(gateway))
+        return None if own else gateway
+
+    def _source(self, destination: Prefix) -> bytes | None:
+        by_version = self._sources.by_version.get(routes.version_of(destination))
+        return self._sources.by_prefix.get(destination, by_version)
+
+    def has_prefixes_on_ipv6_links(self) -> bool:
+        """Whether the nexthop objects are needed."""
+        return any(
+            routes.version_of(destination) == 6 and any(plan.is_on_the_link for plan in plans.values())
+            for destination, plans in self.wanted.items()
+        )
+
+    def is_complete(self) -> bool:
+        """Whether every twin that is wanted is there."""
+        return all(plans.keys() <= self.installed.get(d, {}).keys() for d, plans in self.wanted.items())
+
+    def by_urgency(self) -> tuple[list[Prefix], list[Prefix]]:
+        """What is wanted: prefixes on the link and default routes, and all else."""
+        urgent: list[Prefix] = []
+        others: list[Prefix] = []
+        for destination, plans in self.wanted.items():
+            first = destination[-1] == 0 or any(plan.is_on_the_link for plan in plans.values())
+            (urgent if first else others).append(destination)
+        return urgent, others
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def requests(self, destinations: Iterable[Prefix]) -> list[bytes]:
+        """Requests that bring these destinations from what is there to what is wanted, prefixes on the link first.
+
+        Without a member that carries, a twin stays as it is.
+        """
+        ways: dict[tuple[int, tuple[Exit, ...]], _Way | None] = {}
+        on_link: list[bytes] = []
+        others: list[bytes] = []
+        for destination in dict.fromkeys(destinations):
+            plans, laid = self.wanted.get(destination, {}), self.installed.get(destination, {})
+            version = routes.version_of(destination)
+            for metric, plan in plans.items():
+                kind = version, plan.exits
+                if kind not in ways:
+                    ways[kind] = self._way(*kind)
+                way = ways[kind]
+                if way is None or (destination, metric) in self.occupied:
+                    continue
+                new = _Laid(way.legs, way.nexthop_id, plan.source, plan.details)
+                if laid.get(metric) == new:
+                    continue
+                laid = self.installed.setdefault(destination, {})
+                laid[metric] = new
+                request = routes.lay_twin(
+                    self.ours,
+                    destination,
+                    metric,
+                    way.packed,
+                    plan.source,
+                    gateway=way.has_gateway,
+                    details=plan.details,
+                )
+                (others if way.has_gateway else on_link).append(request)
+            for metric in [metric for metric in laid if metric not in plans]:
+                del laid[metric]
+                others.append(routes.delete_twin(self.ours, destination, metric))
+            if not laid:
+                self.installed.pop(destination, None)
+        return on_link + others
+
+    def _way(self, version: int, exits: tuple[Exit, ...]) -> _Way | None:
+        """The way that leaves by these exits now; None: no member carries."""
+        if version == 6 and any(each.gateway is None for each in exits):
+            group = self._legs.group
+            return _Way((), group, routes.by_nexthop(group), has_gateway=False) if group is not None else None
+        indexes = self._around.carriers(version)
+        if not indexes:
+            return None
+        legs = _sorted([Leg(index, each.gateway, each.weight, each.details) for index in indexes for each in exits])
+        has_gateway = any(each.gateway is not None for each in exits)
+        return _Way(legs, 0, routes.pack_legs(version, legs), has_gateway)
+
+
+def _sorted(legs: Sequence[Leg]) -> tuple[Leg, ...]:
+    """Legs in an order of their own. The kernel does not tell the weight of a single one."""
+    if len(legs) == 1:
+        return (Leg(legs[0].index, legs[0].gateway, details=legs[0].details),)
+    return tuple(sorted(legs, key=lambda leg: (leg.index, leg.gateway or b"", leg.weight, leg.details)))

@@ -1,0 +1,355 @@
+"""Twins: for every route of others by a member, one of ours in a table of our own that leaves by all that carry.
+
+The host's own routes are never edited and nothing of ours stands among them. Policy rules right before those of the
+host take its own decision as it is, unless it leaves by a member. Take the rules away and its own routing is back.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ipmp_agent.core.events import RoutersChanged
+from ipmp_agent.core.findings import Finding
+from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux.group.device_legs import DeviceLegs
+from ipmp_agent.linux.group.table_twins import Sources, TableTwins
+from ipmp_agent.linux.messages import routes, rules
+from ipmp_agent.linux.messages.routes import RT_TABLE_DEFAULT, RT_TABLE_MAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.group.table_twins import Surroundings
+    from ipmp_agent.linux.messages.routes import Nexthop, Prefix, Route
+    from ipmp_agent.linux.messages.rules import Rule
+    from ipmp_agent.linux.shared.host import Host
+    from ipmp_api.types import Address
+
+# A carrier that goes in this moment takes a leg along; a route that is there already is what was wanted; a gateway is
+# unreachable until its address is back. What is missing in the end, the next comparison finds.
+TRANSIENT = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EEXIST})
+
+ROUTES_AT_ONCE = 64
+"""Routes laid anew before the first announcement: about a millisecond. More of them follow it."""
+
+
+class Differences(NamedTuple):
+    """Requests, in the order they need: before the rules and after them."""
+
+    before: list[bytes]
+    after: list[bytes]
+
+
+class Twins:
+    """Keeps the twins of one group."""
+
+    def __init__(self, host: Host, around: Surroundings, sink: Callable[[Event], None]) -> None:
+        self._host = host
+        self._around = around
+        self._sink = sink
+        self._legs = DeviceLegs(host.identifiers, around.carriers)
+        self._tables: dict[int, TableTwins] = {}  # by table of the host
+        self._main = self._table(RT_TABLE_MAIN)
+        self._led_to: frozenset[int] = frozenset({RT_TABLE_MAIN})  # the tables that rules of the host lead to
+        self._rules: tuple[Rule, ...] = ()
+        self._here: dict[bytes, bool] = {}  # whether the host has a preferred source of a route
+        self._routers: tuple[Address, ...] = ()
+        self._compared = False  # once: till then nobody knows what an earlier agent left
+        self._former = False  # what a former version left is still needed
+        self.heard_of = 0
+        """Changes of foreign routes that were worked in: requests from before one may be out of date."""
+
+    def _table(self, table: int) -> TableTwins:
+        if table not in self._tables:
+            self._tables[table] = TableTwins(table, self._around, self._legs, self._is_here)
+        return self._tables[table]
+
+    def memory(self) -> list[dict[str, Any]]:
+        """What a restarted agent must know: JSON."""
+        return [entry for twins in self._tables.values() for entry in twins.foreign.memory()]
+
+    def at_stake(self) -> list[bytes]:
+        """The routes that the memory holds, as messages."""
+        return [body for twins in self._tables.values() for body in twins.foreign.at_stake()]
+
+    def remember(self, memory: Iterable[Mapping[str, Any]]) -> None:
+        """Take over what an earlier run remembered."""
+        for entry in memory:
+            route = routes.decode(bytes.fromhex(entry["message"]))
+            if route is not None:
+                self._table(route.table).foreign.remember([entry])
+
+    def endanger(self, members: set[str], addresses: set[Address]) -> None:
+        """Addresses left these members: the kernel takes routes along without telling."""
+        for twins in self._tables.values():
+            twins.foreign.endanger(members, addresses)
+
+    def wait_for_verdict(self, members: set[str]) -> None:
+        """Of these members it is not known yet whether addresses were given up, and the routes with them."""
+        for twins in self._tables.values():
+            twins.foreign.undecided = members
+
+    def disown(self, member: str, address: Address) -> None:
+        """The owner of an address took it off a member: what went with it is not put back."""
+        for twins in self._tables.values():
+            twins.doubtful |= twins.foreign.disown(member, address)
+
+    # -- what the kernel has -----------------------------------------------------------------------------------------
+
+    def read(self, found: Sequence[Route], policy: Sequence[Rule]) -> None:
+        """Take the routes of others and the rules, and tell which gateways are used."""
+        self._rules = tuple(rule for rule in policy if not rule.owned)
+        self._led_to = frozenset(rule.table for rule in self._rules if _is_followed(rule.table)) | {RT_TABLE_MAIN}
+        by_table: dict[int, list[Route]] = {table: [] for table in self._led_to}
+        for route in found:
+            if not route.owned and route.table in by_table:
+                by_table[route.table].append(route)
+        for table, some in by_table.items():
+            if table in self._tables or any(self._is_by_members(route) for route in some):
+                self._table(table).read(some)
+        self._tables = {table: twins for table, twins in self._tables.items() if table in self._led_to}
+        self._tell_routers()
+
+    def _is_by_members(self, route: Route) -> bool:
+        return all(self._around.key_of(leg.index) is not None for leg in route.legs)
+
+    def _tell_routers(self) -> None:
+        routers = self._main.foreign.routers()
+        if routers != self._routers:
+            self._routers = routers
+            self._sink(RoutersChanged(routers))
+
+    def heard(self, kind: int, flags: int, route: Route, *, by_somebody: bool) -> tuple[bool, bool]:
+        """Somebody, perhaps we, changed a route.
+
+        Args:
+            kind: RTM_NEWROUTE or RTM_DELROUTE.
+            flags: of the message.
+            route: as it tells it.
+            by_somebody: whether a process asked for it, and not the kernel by itself.
+
+        Returns:
+            Whether one of ours is gone, and whether only a comparison tells what to do.
+        """
+        if routes.is_table_of_twins(route.table):
+            return any(twins.lost(kind, route) for twins in self._tables.values()), False
+        if route.owned or route.table not in self._led_to:
+            return False, False
+        twins = self._tables.get(route.table)
+        if twins is None:
+            return False, self._is_by_members(route)
+        self.heard_of += 1
+        unclear = twins.foreign.heard(kind, flags, route, by_somebody=by_somebody)
+        self._tell_routers()
+        if not self._compared:
+            twins.doubtful.add(route.destination)
+            return False, unclear
+        twins.plan([route.destination])
+        self._host.send(twins.requests([route.destination]), expected=TRANSIENT)
+        return False, unclear
+
+    @property
+    def awaits(self) -> bool:
+        """Whether others have a while to bring routes back: then a comparison must follow."""
+        return any(twins.foreign.awaits for twins in self._tables.values())
+
+    def link_lost(self, index: int) -> None:
+        """An interface lost its carrier, or is gone: the kernel may have taken legs and routes along."""
+        self._legs.lost(index)
+        for twins in self._tables.values():
+            twins.link_lost(index)
+
+    def uses(self, index: int) -> bool:
+        """Whether twins leave by an interface."""
+        return self._legs.uses(index) or any(twins.uses(index) for twins in self._tables.values())
+
+    def leave(self, member: str, index: int) -> list[bytes]:
+        """Requests that leave the routes by a member that is one no more to the host, as they were."""
+        requests = []
+        for twins in self._tables.values():
+            restored, destinations = twins.foreign.leave(member, {})
+            twins.plan(destinations)
+            requests += restored + twins.requests(destinations)
+        return requests + [routes.delete_nexthop(identifier) for identifier in self._legs.leave(index)]
+
+    def inherit(self, member: str, heir: str) -> list[bytes]:
+        """Requests that lay the routes by a member that is gone by another; the next reading finds them there."""
+        return [
+            request for twins in self._tables.values() for request in twins.foreign.leave(member, {member: heir})[0]
+        ]
+
+    # -- what is wanted ----------------------------------------------------------------------------------------------
+
+    def _is_here(self, source: bytes) -> bool:
+        if source not in self._here:
+            self._here[source] = self._around.is_here(routes.address_of(source))
+        return self._here[source]
+
+    def _plan_what_changed(self) -> None:
+        """Decide anew on what may have changed: everything, if our own addresses did."""
+        prefixes = frozenset(routes.prefix_of(network) for network in self._around.prefixes())
+        by_prefix, by_version = self._around.sources()
+        sources = Sources(
+            {routes.prefix_of(network): address.packed for network, address in by_prefix.items()},
+            {version: address.packed for version, address in by_version.items()},
+        )
+        here = {packed: self._around.is_here(routes.address_of(packed)) for packed in self._here}
+        anew = here != self._here
+        self._here = here
+        for twins in self._tables.values():
+            twins.plan_what_changed(sources, prefixes if twins is self._main else frozenset(), anew=anew)
+
+    def tables(self) -> dict[int, int]:
+        """Our tables that have, or are to have, twins of this group, by the host's."""
+        return {t: twins.ours for t, twins in self._tables.items() if twins.wanted or twins is self._main}
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def set_outbound(self) -> tuple[bool, list[tuple[int, Prefix]]]:
+        """Give twins their ways at once, the most important first.
+
+        Returns:
+            Whether a comparison must follow; and what is still to be laid anew, where there is very much.
+        """
+        requests = self._legs.differences() if self._needs_device_legs() else []
+        later: list[tuple[int, Prefix]] = []
+        for table, twins in self._tables.items():
+            urgent, others = twins.by_urgency()
+            if len(others) <= ROUTES_AT_ONCE:
+                urgent += others
+            else:
+                later += [(table, destination) for destination in others]
+            requests += twins.requests(urgent)
+        return bool(self._host.send(requests, expected=TRANSIENT)) or self._former, later
+
+    def requests(self, some: Iterable[tuple[int, Prefix]]) -> list[bytes]:
+        """Requests that lay these twins, by the table of their routes and destination, as they are to be now."""
+        return [
+            request
+            for table, destination in some
+            if table in self._tables
+            for request in self._tables[table].requests([destination])
+        ]
+
+    def _needs_device_legs(self) -> bool:
+        return any(twins.has_prefixes_on_ipv6_links() for twins in self._tables.values())
+
+    def differences(self, found: Sequence[Route], nexthops: Sequence[Nexthop], indexes: set[int]) -> Differences:
+        """Requests that turn our tables and nexthop objects into what is wanted, in the order they need.
+
+        Args:
+            found: all routes, as last given to `read`.
+            nexthops: all objects.
+            indexes: interface indexes of the members.
+        """
+        stale = self._legs.read({nexthop.identifier: nexthop for nexthop in nexthops}, indexes)
+        self._compared = True
+        self._plan_what_changed()
+        requests = []
+        for twins in self._tables.values():
+            requests += twins.foreign.reorder()
+        requests += self._take(found, indexes)
+        if self._needs_device_legs():
+            requests += self._legs.differences()
+        else:
+            stale += self._legs.drop()
+        for twins in self._tables.values():
+            requests += twins.requests([*twins.wanted, *twins.installed])
+        after = [request for twins in self._tables.values() for request in twins.foreign.restore()]
+        # Twins first, then what a former version of this agent had among the routes of the host. It has to wait until
+        # the core has said who carries.
+        former = [routes.delete(r.body) for r in found if self._is_of_former_version(r, indexes)]
+        self._former = bool(former) and not all(twins.is_complete() for twins in self._tables.values())
+        if not self._former:
+            after += former + [routes.delete_nexthop(identifier) for identifier in stale]
+        return Differences(requests, after)
+
+    def _take(self, found: Sequence[Route], indexes: set[int]) -> list[bytes]:
+        """Find out which twins are there; requests that delete those that nobody looks after."""
+        ours = {twins.ours: twins for twins in self._tables.values()}
+        for twins in ours.values():
+            twins.forget()
+        requests = []
+        for route in found:
+            if not route.owned or not routes.is_table_of_twins(route.table):
+                continue
+            if any(self._around.is_of_another_group(leg.index) for leg in route.legs):
+                if route.table in ours:
+                    ours[route.table].occupied.add((route.destination, route.metric))
+            elif route.table in ours:
+                ours[route.table].take(route)
+            elif all(leg.index in indexes for leg in route.legs):
+                requests.append(routes.delete_twin(route.table, route.destination, route.metric))
+        return requests
+
+    def _is_of_former_version(self, route: Route, indexes: set[int]) -> bool:
+        beside = route.owned and route.table in (RT_TABLE_MAIN, RT_TABLE_DEFAULT)
+        return beside and all(leg.index in indexes for leg in route.legs)
+
+    def restore(self, refuges: Mapping[str, str]) -> list[bytes]:
+        """At the withdrawal: requests that put back what is missing.
+
+        Args:
+            refuges: members that take the routes of others that are gone.
+        """
+        return [request for twins in self._tables.values() for request in twins.foreign.restore(refuges)]
+
+    def withdraw(self, found: Sequence[Route], nexthops: Sequence[Nexthop], indexes: set[int]) -> list[bytes]:
+        """Requests that remove everything of this group; the rules that lead to it are gone.
+
+        Args:
+            found: all routes.
+            nexthops: all objects.
+            indexes: interface indexes of the members.
+        """
+        requests = []
+        for route in found:
+            ours = route.owned and routes.is_table_of_twins(route.table)
+            if ours and all(leg.index in indexes for leg in route.legs):
+                requests.append(routes.delete_twin(route.table, route.destination, route.metric))
+        requests += [routes.delete(r.body) for r in found if self._is_of_former_version(r, indexes)]
+        stale = self._legs.read({nexthop.identifier: nexthop for nexthop in nexthops}, indexes)
+        requests += [routes.delete_nexthop(identifier) for identifier in stale + self._legs.drop()]
+        for twins in self._tables.values():
+            twins.clear()
+        return requests
+
+    def settle(self, found: Sequence[Route]) -> list[bytes]:
+        """After the withdrawal: requests that put the host's own routes back into their order."""
+        self.read(found, self._rules)
+        return [request for twins in self._tables.values() for request in twins.foreign.reorder()]
+
+    # -- findings ----------------------------------------------------------------------------------------------------
+
+    def findings(self) -> list[Finding]:
+        """What is on this host that leaves by members and cannot follow them."""
+        found = []
+        for rule in self._rules:
+            twins = self._tables.get(rule.table)
+            if rule.action != rules.FR_ACT_TO_TBL or twins is None or not twins.wanted:
+                continue
+            why = rules.obstacle(rule, [r for r in self._rules if r.family == rule.family])
+            if why is not None:
+                message = (
+                    f"{rule} leads to table {rule.table}, whose routes leave by members, and they do not follow the"
+                    f" members that work: {why}. Give the rule another priority, or take it away."
+                )
+                found.append(Finding(Reason.ROUTES_NOT_FOLLOWED, message))
+        return found
+
+
+def _is_followed(table: int) -> bool:
+    """Whether twins can be laid beside a table of the host."""
+    return 0 < table < routes.TABLES_MAXIMUM and table != routes.RT_TABLE_LOCAL and not routes.is_table_of_twins(table)
+
+
+def others_in_use(found: Iterable[Route], indexes: set[int]) -> dict[int, int]:
+    """The tables of twins that routes by other interfaces than these are in, by those of the host they stand beside."""
+    ours = {
+        route.table
+        for route in found
+        if route.owned and routes.is_table_of_twins(route.table) and any(leg.index not in indexes for leg in route.legs)
+    }
+    return {RT_TABLE_MAIN if table == routes.TWINS else table - routes.OTHER_TWINS: table for table in ours}

@@ -1,0 +1,101 @@
+"""Real routing daemons beside the agent: nobody fights, and their routes come and go as they say."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.lab import Lab, PingTrain, wait_for
+from tests.lab.routing import Bird, Frr, RouteNews
+from tests.lab.scene import V4, V6, Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NODE = "198.18.0.11"
+BEHIND, ROUTER = "198.19.0.0/24", "198.18.0.1"
+# zebra 8.4 keeps a prefix on an interface that lost two addresses of it, and the routes by it that the kernel dropped.
+HOSTS: dict[str, Any] = {"addresses": (f"{V4}/32", f"{V6}/128")}
+REST = 10.0
+"""Seconds in which nobody has anything to say."""
+OUTAGE = 4.0
+
+DAEMONS: dict[str, Callable[[Lab], Frr | Bird]] = {
+    "zebra": lambda lab: Frr(lab.host, f"ip route {BEHIND} {ROUTER}"),
+    "BIRD": lambda lab: Bird(lab.host, f"route {BEHIND} via {ROUTER};"),
+    "BIRD that learns": lambda lab: Bird(lab.host, f"route {BEHIND} via {ROUTER};", learn=True),
+}
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A host with an address and no default route; behind a router there is another network."""
+    with Lab(router=True, nic_addresses={"nic0": (f"{NODE}/24",)}) as running:
+        yield running
+
+
+def listed(lab: Lab, table: str) -> list[dict[str, Any]]:
+    return lab.host.namespace.ip_json("-4", "route", "show", BEHIND, "table", table)
+
+
+def twins(lab: Lab) -> set[str]:
+    return {hop["dev"] for route in listed(lab, "73") for hop in route.get("nexthops", [route])}
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_route_of_a_daemon_is_left_in_peace_and_followed_by_a_twin(lab: Lab, daemon: str) -> None:
+    with DAEMONS[daemon](lab), Scene(lab=lab, watched=(), changes=HOSTS) as scene:
+        wait_for(lambda: twins(lab), lambda members: members == {"nic0", "nic1"})
+        with RouteNews(lab.host) as news, PingTrain(lab.host.namespace, lab.hosts["remote"].ipv4, 0.01) as train:
+            train.wait_answered()
+            time.sleep(REST)
+            report = train.stop()
+            assert news.lines() == []
+        assert report.lost == 0
+        assert [route["dev"] for route in listed(lab, "main")] == ["nic0"]
+        scene.settle()
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_route_of_a_daemon_is_neither_revived_nor_held_back_after_an_outage(lab: Lab, daemon: str) -> None:
+    with DAEMONS[daemon](lab) as running, Scene(lab=lab, watched=(), changes=HOSTS) as scene:
+        wait_for(lambda: twins(lab), lambda members: members == {"nic0", "nic1"})
+        with PingTrain(lab.host.namespace, lab.hosts["remote"].ipv4, 0.01) as train:
+            train.wait_answered()
+            lab.host.nic("nic0").unplug()
+            scene.wait_state("degraded")
+            train.wait_answered()
+            time.sleep(OUTAGE)
+            lab.host.nic("nic0").plug()
+            scene.wait_state("ok")
+            train.wait_answered()
+            wait_for(lambda: twins(lab), lambda members: members == {"nic0", "nic1"})
+            time.sleep(5)  # two scans of BIRD's
+            report = train.stop()
+        print(f"{daemon}: {report}")
+        assert report.longest_outage < 1.0
+        assert len(listed(lab, "main")) == 1
+        running.end()
+        wait_for(lambda: listed(lab, "main"), lambda routes: not routes)
+        wait_for(lambda: twins(lab), lambda members: not members)
+        scene.settle()
+        assert listed(lab, "main") == []
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_daemon_that_ends_during_an_outage_leaves_nothing(lab: Lab, daemon: str) -> None:
+    with DAEMONS[daemon](lab) as running, Scene(lab=lab, watched=(), changes=HOSTS) as scene:
+        wait_for(lambda: twins(lab), lambda members: members == {"nic0", "nic1"})
+        lab.host.nic("nic0").unplug()
+        scene.wait_state("degraded")
+        time.sleep(OUTAGE)
+        running.end()
+        wait_for(lambda: listed(lab, "main"), lambda routes: not routes)
+        lab.host.nic("nic0").plug()
+        scene.wait_state("ok")
+        # A route that the kernel dropped with the link is followed until its owner had time to lay it again.
+        wait_for(lambda: twins(lab), lambda members: not members, deadline=15)
+        scene.settle()
+        assert (listed(lab, "main"), twins(lab)) == ([], set())
