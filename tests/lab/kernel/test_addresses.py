@@ -489,4 +489,8 @@ def test_a_member_dropped_from_the_configuration_is_left_as_it_was_found(lab: La
     kernel.run(lambda k: k.reconcile(GROUP))
     assert where(lab, V4) == ["nic0"]
     assert where(lab, ip_interface("198.18.0.102")) == []
+    # It is on the link still, so it goes on answering for its own addresses only until the group goes.
+    guarded = {name: before[name] for name in before if not name.startswith("arp_")}
+    assert {name: settings(lab, "nic1")[name] for name in guarded} == guarded
+    kernel.run(lambda k: k.withdraw(GROUP))
     assert settings(lab, "nic1") == before
