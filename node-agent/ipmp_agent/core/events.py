@@ -73,6 +73,7 @@ class LinksLost:
     """The carriers of several members went in the same instant: none of them is to take over from another."""
 
     interfaces: tuple[str, ...]
+    taken_down: tuple[str, ...] = ()  # those of them that somebody set down
 
 
 @dataclass(frozen=True, slots=True)

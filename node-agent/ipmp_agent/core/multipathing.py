@@ -506,7 +506,8 @@ class Multipathing:
         """Members in use come last, so that none of the others, which are as dead, is activated in their place."""
         lost = [self._interfaces[key] for key in event.interfaces if key in self._interfaces]
         for interface in sorted(lost, key=lambda each: each.active):
-            self._on_link(events.LinkChanged(interface.key, up=False), now)
+            taken_down = interface.key in event.taken_down
+            self._on_link(events.LinkChanged(interface.key, up=False, taken_down=taken_down), now)
 
     def _on_test_address(self, event: events.TestAddressChanged, now: float) -> None:
         if interface := self._interfaces.get(event.interface):

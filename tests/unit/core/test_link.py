@@ -295,6 +295,15 @@ def test_a_member_that_is_taken_down_is_not_said_to_have_lost_its_link() -> None
     assert said == ["failure of nic0 detected: its link is down"]
 
 
+def test_members_that_are_taken_down_together_are_said_to_be_so() -> None:
+    """As by who restarts the network of the host."""
+    node = unprobed()
+    actions = node.handle(events.LinksLost(("nic0", "nic1"), ("nic0", "nic1")))
+    said = [action.message for action in actions if isinstance(action, Notify) and action.reason is Reason.LINK_DOWN]
+    assert said
+    assert all("taken down on this host" in words for words in said)
+
+
 def test_a_member_that_comes_back_taken_down_is_said_to_be_so() -> None:
     """As a NIC does that is plugged in while the host runs."""
     node = unprobed()

@@ -310,8 +310,7 @@ class Members:
 
     def _set_up(self, member: Member, *, up: bool) -> None:
         """Note what became of a link, and tell it if the member has been told of."""
-        told = []
-        taken_down = False
+        told: dict[str, bool] = {}  # by key: whether somebody set it down
         for each in [member] if up else [member, *self._lost_with(member)]:
             each.up = up
             if each.told is not None:
@@ -319,11 +318,11 @@ class Members:
                 each.told = replace(each.told, link=up, taken_down=taken_down)
                 self._link_changed(each)
                 if not each.leaving:
-                    told.append(each.key)
+                    told[each.key] = taken_down
         if len(told) > 1:
-            self._sink(member.group, LinksLost(tuple(told)))
-        elif told:
-            self._sink(member.group, LinkChanged(told[0], up, taken_down))
+            self._sink(member.group, LinksLost(tuple(told), tuple(key for key in told if told[key])))
+        for key in told if len(told) == 1 else ():
+            self._sink(member.group, LinkChanged(key, up, told[key]))
         if up and member.told is not None:
             self._tell(member)  # its speed can be had again
 
