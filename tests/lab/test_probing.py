@@ -120,3 +120,24 @@ def test_gateway_of_the_host_is_a_target_without_being_named(address: str) -> No
             threading.Event().wait(3)
             assert lab.host.holders(address) == homes, "the only target is dead: the group failed, nothing moves"
             invariants.no_unhandled_exception(agent.log_path.read_text(encoding="utf-8"))
+
+
+def test_rate_limited_target_is_asked_less_often_and_the_group_stays_ok() -> None:
+    lab = Lab()
+    changes = {
+        "addresses": ONLY_V4,
+        "targets": [lab.peer(0).ipv4],
+        "testAddresses": {"ipv6": "Disabled", "ipv4": {"pool": TEST_POOL}},
+    }
+    with Scene(lab, changes=changes, watched=()) as scene:
+        limit = "add rule ip busy input icmp type echo-request limit rate over 5/second burst 5 packets drop"
+        rules = f"add table ip busy\nadd chain ip busy input {{ type filter hook input priority 0; }}\n{limit}\n"
+        lab.peer(0).namespace.run("nft", "-f", "-", text=rules)
+        scene.agent.wait_for(
+            lambda status: status["groups"][0]["snapshot"]["detection_time"] >= 2, deadline=60, what="a lower rate"
+        )
+        scene.wait_state("ok", deadline=30)
+        for _ in range(10):
+            threading.Event().wait(1)
+            assert scene.view().state == "ok"
+        scene.settle()

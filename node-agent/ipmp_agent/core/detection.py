@@ -388,6 +388,11 @@ class Detection:
                 return
             self._judge_targets(interface, now)
             condemning = failing_probers(interface, now, self.time.value)
+            looks_limited = bool(condemning) or self.time.limited(now)
+            if looks_limited and self._halve_the_rate(interface if condemning else None, now):
+                return
+            if condemning and adaptive.may_show_a_limit(self.time, interface, self._members):
+                return
             if condemning and interface.quiet(now):
                 self._distrust(interface, condemning, now)
             elif condemning:
@@ -400,6 +405,18 @@ class Detection:
             self._repair(interface, Reason.PROBES_ANSWERED, now)
         elif interface.unheard and not interface.quiet(now):
             self._judge_unheard(interface, now)
+
+    def _halve_the_rate(self, suspect: Interface | None, now: float) -> bool:
+        """Ask half as often if the targets limit the rate; what was lost until then blames nobody."""
+        adaptation = adaptive.fit_limit(self.time, suspect, self._members, now)
+        if adaptation is None:
+            return False
+        for interface in self._members:
+            for prober in interface.probers.values():
+                prober.forget()
+        self._reschedule(now)
+        self._group.tell(adaptation.reason, adaptation.message, severity=adaptation.severity)
+        return True
 
     def _is_to_blame(self, interface: Interface, condemning: Sequence[Prober]) -> bool:
         margin = timers.JITTER_MINIMUM * self.time.interval
@@ -528,7 +545,8 @@ class Detection:
                 return late
             for action in prober.send_next(now):
                 self._group.act(action)
-        probe = prober.send_rtt(now, self.time.configured_interval, raised=self.time.raised)
+        measuring = self.time.raised and not self.time.limited(now)
+        probe = prober.send_rtt(now, self.time.configured_interval, raised=measuring)
         if probe is not None:
             self._group.act(probe)
         return late

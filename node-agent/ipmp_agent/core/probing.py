@@ -345,6 +345,22 @@ class Prober:
         newest = self.newest_judged()
         return self._failing_since is not None or (newest is not None and newest.state is ProbeState.LOST)
 
+    def lost_by_turns(self, count: int) -> tuple[int, int]:
+        """How many of this many of its newest judged probes were lost though their target answered a later one.
+
+        A dead target, and a NIC that broke, answer no more. Returns also how many probes there are.
+        """
+        judged = (probe for probe in reversed(self._history) if probe.state is not ProbeState.PENDING)
+        lost = seen = 0
+        answering: list[Target] = []
+        for probe in islice(judged, count):
+            seen += 1
+            if probe.state is ProbeState.ANSWERED:
+                answering.append(probe.target)
+            elif probe.target in answering:
+                lost += 1
+        return lost, seen
+
     def failing(self, now: float, detection_time: float) -> bool:
         """Lost too many probes in a row, or could not send any for the whole detection time."""
         if self._failing_since is not None and now - self._failing_since >= detection_time:

@@ -55,7 +55,17 @@ class RoundTrip:
 class DetectionTime:
     """The failure detection time of a group: what was asked for, and what is in force. Seconds."""
 
-    __slots__ = ("_raised_at", "adaptive", "configured", "configured_interval", "interval", "value")
+    __slots__ = (
+        "_halvings",
+        "_limited_until",
+        "_raised_at",
+        "_within_limit",
+        "adaptive",
+        "configured",
+        "configured_interval",
+        "interval",
+        "value",
+    )
 
     def __init__(self, configured: float, *, adaptive: bool) -> None:
         self.configured = configured
@@ -64,6 +74,9 @@ class DetectionTime:
         self.value = configured
         self.interval = self.configured_interval
         self._raised_at = 0.0
+        self._halvings = 0  # of the rate of probes, for targets that limit it
+        self._within_limit = configured  # the shortest time that their limit leaves
+        self._limited_until = 0.0
 
     @property
     def raised(self) -> bool:
@@ -80,6 +93,23 @@ class DetectionTime:
         self.value = timers.PROBES_PER_DETECTION_TIME * self.interval
         self._raised_at = now
 
+    def may_halve_the_rate(self) -> bool:
+        """Whether fewer probes may help against a limit."""
+        return self.adaptive and self._halvings < timers.RATE_HALVINGS
+
+    def halve_the_rate(self, now: float) -> None:
+        """Make do with half as many probes, for a long while."""
+        self._halvings += 1
+        self.value *= 2
+        self.interval = timers.probe_interval(self.value)
+        self._raised_at = now
+        self._within_limit = self.value
+        self._limited_until = now + timers.RATE_LIMIT_MEMORY
+
+    def limited(self, now: float) -> bool:
+        """Whether every further probe may be one too many."""
+        return now < self._limited_until
+
     def restore(self, value: float | None, now: float) -> None:
         """Go on with the time that an earlier run had raised; None: it had not."""
         if self.adaptive and value is not None and value > self.configured:
@@ -92,10 +122,12 @@ class DetectionTime:
         return crtt <= self.interval / timers.DETECTION_TIME_LOWER
 
     def may_be_lowered(self, now: float) -> bool:
-        """Whether it is above what was configured, and has been for the settling time."""
-        return self.value > self.configured and now - self._raised_at > timers.DETECTION_TIME_SETTLING
+        """Whether it is above what was configured and what a limit leaves, and has been for the settling time."""
+        if not self.limited(now):
+            self._halvings, self._within_limit = 0, self.configured
+        return self.value > self._within_limit and now - self._raised_at > timers.DETECTION_TIME_SETTLING
 
     def lower(self) -> None:
-        """Halve it, not below what was configured."""
-        self.value = max(self.value / 2, self.configured)
+        """Halve it, not below what was configured and what a limit leaves."""
+        self.value = max(self.value / 2, self._within_limit)
         self.interval = self.configured_interval if self.value == self.configured else timers.probe_interval(self.value)

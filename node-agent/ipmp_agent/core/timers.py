@@ -67,6 +67,21 @@ DETECTION_TIME_RAISE = 2
 DETECTION_TIME_LOWER = 4
 """The FDT is lowered when every CRTT is below a quarter of the interval. in.mpathd LOWER_FDT_TRIGGER."""
 
+RATE_LIMIT_WINDOW = 2 * PROBES_PER_DETECTION_TIME
+RATE_LIMIT_SHARE = 0.2
+RATE_LIMIT_LOST = 2
+"""Targets limit their rate if, when a member is to be condemned, each other one has lost some of its newest probes and
+one was answered after that; and the condemned one was, too, or the others lost this share, and at least so many."""
+
+RATE_LIMIT_PATIENCE = 9
+"""So many losses in a row condemn a member while another one loses probes by turns: they may show a limit."""
+
+RATE_HALVINGS = 3
+"""The rate of probes is halved at most so often: where that does not help, it is loss and no limit."""
+
+RATE_LIMIT_MEMORY = 3600.0
+"""A rate that proved too high is not tried again sooner."""
+
 DETECTION_TIME_SETTLING = 60.0
 """The FDT is not lowered sooner than this after a raise. in.mpathd MIN_SETTLING_TIME."""
 
