@@ -191,7 +191,7 @@ def _flags(interface: Interface, *, nominee: bool) -> str:
 def _prober(prober: Prober) -> ProberSnapshot:
     return ProberSnapshot(
         family=prober.family,
-        mode=prober.targets.mode if prober.enabled else TargetMode.DISABLED,
+        mode=_mode(prober),
         protocol=prober.protocol,
         choice=prober.choice,
         test_address=prober.source,
@@ -204,3 +204,9 @@ def _prober(prober: Prober) -> ProberSnapshot:
         outstanding=prober.outstanding,
         discarded=prober.discarded_count,
     )
+
+
+def _mode(prober: Prober) -> TargetMode:
+    """Where its targets come from; disabled also where nobody is named and nobody is looked for."""
+    nobody = not prober.targets and not prober.want_hosts and prober.targets.mode is TargetMode.MULTICAST
+    return TargetMode.DISABLED if nobody or not prober.enabled else prober.targets.mode

@@ -292,3 +292,13 @@ def test_without_targets_members_are_taken_for_good_and_said_to_be_unknown() -> 
 
 def test_policies_hold_the_sources() -> None:
     assert Policies(targets=TargetSources(addresses=(ip_address(T[0]),))).targets.discovery is Switch.DISABLED
+
+
+@pytest.mark.parametrize(("discovery", "mode"), [(False, TargetMode.DISABLED), (True, TargetMode.MULTICAST)])
+def test_family_without_targets_is_called_multicast_only_while_hosts_are_looked_for(
+    discovery: bool, mode: TargetMode
+) -> None:
+    node = VirtualNode(numbered_group(2, discovery=discovery), link_local=True)
+    node.start()
+    ipv4, ipv6 = node.interface("nic0").probers
+    assert (ipv4.mode, ipv6.mode) == (TargetMode.ROUTES, mode)
