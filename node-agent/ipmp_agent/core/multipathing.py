@@ -544,6 +544,7 @@ _REFUSALS = {
     Reason.VRF_MEMBER: "it is in a VRF; groups outside a VRF cannot use it",
     Reason.POINT_TO_POINT: "it is point-to-point; IPMP needs a link with broadcast",
     Reason.LOOPBACK: "it is a loopback",
+    Reason.PEER_ADDRESS: "it has an address with a peer, for which no ARP request would be answered",
     Reason.UNSUITABLE_DEVICE: "it has no ARP or no multicast, or shares its MAC address with its parent",
     Reason.MEDIA_MISMATCH: "its media type differs from the other members'",
     Reason.INTERFACE_CONFLICT: "it is a member of another group",

@@ -48,7 +48,7 @@ def entry(lab: Lab, nic: str, address: Any) -> dict[str, Any]:
 
 def protocols(kernel: RunningKernel, index: int) -> dict[str, int]:
     async def read(facade: Any) -> dict[str, int]:
-        found = await facade._groups[GROUP]._on_interface(index)
+        found = await facade._host.addresses_of(index)
         return {str(each.address.ip): each.protocol for each in found}
 
     return kernel.run(read)

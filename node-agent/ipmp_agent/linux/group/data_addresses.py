@@ -243,6 +243,14 @@ class DataAddresses:
         self._foreign.pop(adopted, None)
         self._sink(AddressReleased(adopted, given_up=True))
 
+    def abandon(self, key: str) -> None:
+        """Its interface is there and no member any more: what the host has on it is the host's alone again."""
+        for address in [a for a in self._adopted if self._foreign[a][0] == key]:
+            if self.placement.get(address, self._remembered.get(address, key)) == key:
+                self._let_go(address)
+                self._foreign.pop(address, None)
+                self._sink(AddressReleased(address))
+
     # -- the fast path -----------------------------------------------------------------------------------------------
 
     def move(self, moves: Sequence[Move]) -> None:

@@ -18,6 +18,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group import settings
 from ipmp_agent.linux.group.data_addresses import DataAddresses
 from ipmp_agent.linux.group.departures import Departures
+from ipmp_agent.linux.group.fitness import Fitness
 from ipmp_agent.linux.group.foreign_routes import OWNERS_PATIENCE
 from ipmp_agent.linux.group.membership import Membership
 from ipmp_agent.linux.group.memory import VERSION as MEMORY_VERSION
@@ -112,6 +113,7 @@ class Group:
         self._settings = InterfaceSettings(host.counters, host.guarded.before)
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
         self._multicast = Multicast()
+        self._fitness = Fitness(self.name, host, members, self._data, self._settings)
         self._outsiders = GroupOutsiders(self.name, host, members, self._surroundings)
         self._pinned = Pinned(host, members, self._surroundings)
         self._tunnels = GroupTunnels(host.tunnels, self._surroundings, self._data)
@@ -155,6 +157,10 @@ class Group:
                 await self._rest()
             else:
                 self._host.send(obsolete)
+            if not self.observing:
+                await self._leave_abandoned()
+                self._note()  # before another group lets go of what it guarded until now
+            await self._fitness.look()
             found = await self._read()
             self._tests.read(found.installed)
             self._data.find(found.installed)
@@ -233,8 +239,11 @@ class Group:
         async with self._turn:
             if not self._configured:
                 return 0
+            if not self.observing:
+                await self._leave_abandoned()
             if not self.observing and self._note():
                 await self._keep_memory()  # of members that came late
+            await self._fitness.look()
             await self._look_outside()
             installed, nexthops, table, policy, heard_of = await self._read()
             orders = self._orders
@@ -299,6 +308,7 @@ class Group:
             self._multicast.close()
             if self.observing or not restoring:
                 return
+            await self._leave_abandoned()
             await self._pod_egress.withdraw()
             policy = await self._host.rules()
             self._twins.read(await self._routes(), policy)
@@ -360,7 +370,7 @@ class Group:
         heir = self._data.heirs.pop(member.key, None)
         if member.index is None and heir is not None:
             self._host.send(self._twins.inherit(member.key, heir), expected=TRANSIENT)
-        found = await self._on_interface(member.index) if member.index is not None else []
+        found = await self._host.addresses_of(member.index) if member.index is not None else []
         if member.index is not None and member.leaving:
             requests = [addresses.delete(each.index, each.address) for each in found if each.owned]
             requests += self._twins.leave(member.key, member.index)
@@ -388,16 +398,7 @@ class Group:
     async def _installed(self) -> dict[str, list[InstalledAddress]]:
         """The addresses of every member that is present, by key."""
         present = {m.key: m.index for m in self._members.of(self.name).values() if m.index is not None}
-        return {key: await self._on_interface(index) for key, index in present.items()}
-
-    async def _on_interface(self, index: int) -> list[InstalledAddress]:
-        try:
-            bodies = await self._host.dumper.dump(netlink.RTM_GETADDR, addresses.get_request(index))
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
-            return []  # it has just vanished, and we are about to hear of it
-        return [found for body in bodies if (found := addresses.decode(body)) is not None]
+        return {key: await self._host.addresses_of(index) for key, index in present.items()}
 
     async def _routes(self) -> list[Route]:
         return await self._host.routes(self._table)
@@ -440,6 +441,8 @@ class Group:
             if before == (member.link.index, member.link.name, member.link.mac):
                 port.link = member.link
                 return
+        if member.index is None:
+            self._abandoned(member.key)
         self.drop_port(member.key)
         if member.index is None:
             return
@@ -465,6 +468,17 @@ class Group:
         ):
             self._follow_multicast()
         self._tell(event)
+
+    def _abandoned(self, key: str) -> None:
+        if not self.observing and self._fitness.let_go(key):
+            self.reconciler.soon()
+
+    async def _leave_abandoned(self) -> None:
+        """Make interfaces that were members, are there and are none any more, what they were before."""
+        for key, link, requests in await self._fitness.leave():
+            requests += self._membership.restore({key: link}) + self._twins.leave(key, link.index)
+            self._host.send(requests, expected=TRANSIENT)
+            self._keep_memory_soon(changed=True)
 
     def drop_port(self, key: str) -> None:
         """Close the sockets of a member."""
@@ -670,4 +684,5 @@ class Group:
         found += self._neighbourhood.findings()
         if not self.observing:
             found += [*self._twins.findings(), *self._membership.findings(self._links())]
+        found += self._fitness.findings
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]

@@ -134,7 +134,8 @@ class Reconciler:
             self._suspicious = self._suspicious or suspicious
             self._schedule(RETRY)
             return
-        if suspicious and repaired:
+        if repaired and (suspicious or self._suspicious):  # what came while it was read is repaired, too
+            self._suspicious = False
             self.foreign_changes += 1
             self._count_repair(self._loop.time())
             log.warning("%s: another program changed what is ours; %d requests put it right", self._group, repaired)

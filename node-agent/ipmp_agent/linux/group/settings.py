@@ -93,6 +93,23 @@ class InterfaceSettings:
         """The members whose settings are noted, as all are before anything of them is changed."""
         return self._before.keys()
 
+    def follow(self, members: Mapping[str, int]) -> None:
+        """Keep what was noted of an interface with the member that it is now.
+
+        Args:
+            members: interface indexes by member.
+        """
+        now = {index: key for key, index in members.items()}
+        moved = {key: now[index] for key, (index, _) in self._before.items() if now.get(index, key) != key}
+        before = {new: self._before.pop(old) for old, new in moved.items()}
+        self._before.update(before)
+        for each in {*moved, *before}:
+            self._applied.pop(each, None)
+
+    def abandoned(self, members: Mapping[str, int]) -> dict[str, int]:
+        """The interfaces that were changed and are not the members any more that they were, by member: indexes."""
+        return {key: index for key, (index, _) in self._before.items() if members.get(key) != index}
+
     def note(self, members: Mapping[str, Link]) -> bool:
         """Remember what is there, to be kept before anything is changed; returns whether any of it is new.
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.events import Family
-from ipmp_agent.linux.messages import frames, links, netlink, routes, rules
+from ipmp_agent.linux.messages import addresses, frames, links, netlink, routes, rules
 from ipmp_agent.linux.messages.netlink import Channel, Dumper
 from ipmp_agent.linux.messages.nftables import Nftables
 from ipmp_agent.linux.messages.tunnel_devices import TunnelTable
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.messages.addresses import InstalledAddress
     from ipmp_agent.linux.messages.frames import Transitive
     from ipmp_agent.linux.messages.links import Link
     from ipmp_agent.linux.messages.netlink import Failure
@@ -168,6 +169,16 @@ class Host:
         """An interface as the kernel describes it now, without waiting for its notifications."""
         answer = self.channel.ask(netlink.message(netlink.RTM_GETLINK, 0, links.get_request(index)))
         return links.decode(answer) if answer is not None else None
+
+    async def addresses_of(self, index: int) -> list[InstalledAddress]:
+        """The addresses of an interface, in the order of the kernel."""
+        try:
+            bodies = await self.dumper.dump(netlink.RTM_GETADDR, addresses.get_request(index))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return []  # it has just vanished, and we are about to hear of it
+        return [found for body in bodies if (found := addresses.decode(body)) is not None]
 
     async def rules(self) -> list[Rule]:
         """The policy rules of both families, in the order of the kernel. Raises OSError where they never hold still."""

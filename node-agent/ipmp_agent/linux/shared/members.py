@@ -41,6 +41,7 @@ class Member:
     carrier: Carrier | None = None
     up: bool | None = None  # the link; None: the driver does not report
     refusal: Reason | None = None
+    barred: Reason | None = None  # by its group, for what is on the interface
     told: InterfaceFound | None = None
     sought: bool = False  # among all interfaces there are, once
     leaving: bool = False  # no member any more; followed until its interface is as it was before
@@ -144,6 +145,13 @@ class Members:
             del self._owners[index]
         elif was_first:
             self._tell(owners[0])
+
+    def bar(self, member: Member, reason: Reason | None) -> None:
+        """Take an interface for unfit because of what is on it; None: it is not any more."""
+        if member.barred is not reason:
+            member.barred = reason
+            self._tell(member)
+            self._list_asked()
 
     # -- what the kernel says ----------------------------------------------------------------------------------------
 
@@ -255,7 +263,7 @@ class Members:
         if member.link is None:
             return
         index = member.link.index
-        member.link = member.carrier = member.up = member.refusal = member.told = None
+        member.link = member.carrier = member.up = member.refusal = member.barred = member.told = None
         self._changed(member)
         if not member.leaving:
             self._sink(member.group, InterfaceVanished(member.key))
@@ -355,7 +363,7 @@ class Members:
         link = member.link
         if link is None:
             return
-        member.refusal = link.refusal
+        member.refusal = link.refusal or member.barred
         if self._owners[link.index][0] is not member:
             member.refusal = Reason.INTERFACE_CONFLICT
         found = InterfaceFound(
