@@ -49,6 +49,7 @@ class InterfaceFound:
     mtu: int = 1500
     speed_megabits: int | None = None
     refusal: Reason | None = None  # set: present, and not fit to be a member
+    ipv6: bool = True  # whether the kernel lets it carry IPv6 addresses
     taken_down: bool = False  # somebody set it down: its cable says nothing
 
 

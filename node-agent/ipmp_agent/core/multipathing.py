@@ -246,6 +246,8 @@ class Multipathing:
             return
         if known is not None and known.mac != event.mac:
             self._mac_changed(interface, now)
+        if known is not None and event.ipv6 and not known.ipv6 and interface.active:
+            self._placement.claims.append(interface.key)
         interface.link.taken_down = event.taken_down
         if event.link != interface.link.up:
             self._detection.link_changed(interface, event.link, now)
@@ -393,6 +395,7 @@ class Multipathing:
         if not self._read:
             return
         self._tell_state(now)
+        self._placement.unable = {(i.key, 6) for i in self._members if i.facts is not None and not i.facts.ipv6}
         waiting = self._recovery.waiting(self._members, now)
         unusable = () if active else self._members
         makeshift = self._makeshift.carriers(unusable, now, self._detection.time.value)

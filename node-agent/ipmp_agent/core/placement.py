@@ -33,7 +33,7 @@ _MOVES_BEFORE_FAILBACK_WAITS = timers.MOVE_BUDGET - 1
 class Placement:
     """The binding of data addresses to members, in the order they were bound."""
 
-    __slots__ = ("_bound", "_held", "_homes", "_moved_at", "_relieved", "claims", "refused", "retry_at")
+    __slots__ = ("_bound", "_held", "_homes", "_moved_at", "_relieved", "claims", "refused", "retry_at", "unable")
 
     def __init__(self) -> None:
         self._bound: dict[InterfaceAddress, str | None] = {}
@@ -43,6 +43,7 @@ class Placement:
         self._relieved: list[tuple[str, int]] = []  # members that lost an address of this family for good
         self.retry_at = timers.NEVER  # when what waits for the move budget may go on
         self.claims: list[str] = []  # members entitled to take a share from the others, in the order they came
+        self.unable: Collection[tuple[str, int]] = ()  # members that cannot carry addresses of this family
         self.refused: dict[InterfaceAddress, tuple[Reason, str]] = {}  # cannot be had: by whom, in words
 
     def restore(self, moves: Iterable[SavedMoves], now: float) -> None:
@@ -168,12 +169,13 @@ class Placement:
         sharing = not waiting and bool(self.claims or self._relieved)
         moves: list[Move] = []
         for family in _FAMILIES:
-            counts = self._counts(active, family)
+            able = self._able(active, family)
+            counts = self._counts(able, family)
             moves += self._house(counts, family, now, why, waiting)
             if sharing:
                 moves += self._return_home(counts, family, now)
-                moves += self._share(active, counts, family, now)
-                moves += self._rebalance(active, counts, family, now)
+                moves += self._share(able, counts, family, now)
+                moves += self._rebalance(able, counts, family, now)
         if not waiting:
             self._relieved.clear()
             if self.retry_at == timers.NEVER:
@@ -189,10 +191,13 @@ class Placement:
         moves = [
             move
             for family in _FAMILIES
-            for move in self._house(self._counts(linked, family), family, now, why, waiting=())
+            for move in self._house(self._counts(self._able(linked, family), family), family, now, why, waiting=())
         ]
         self._forget_old_moves(moves, now)
         return moves
+
+    def _able(self, members: Iterable[str], family: int) -> list[str]:
+        return [member for member in members if (member, family) not in self.unable]
 
     def _counts(self, members: Iterable[str], family: int) -> dict[str, int]:
         return {member: len(self._held.get((member, family), ())) for member in members}
@@ -201,7 +206,9 @@ class Placement:
         self, counts: dict[str, int], family: int, now: float, why: Callable[[str], Reason], waiting: Collection[str]
     ) -> list[Move]:
         """Give every address a member of `counts`, which is in the order of activation and is kept up to date."""
-        moves = []
+        moves: list[Move] = []
+        if not counts:
+            return moves
         homeless = [
             (address, holder)
             for address, holder in self._bound.items()
@@ -212,6 +219,8 @@ class Placement:
         ]
         for address, holder in homeless:
             reason = why(holder) if holder else Reason.ADDRESS_ADDED
+            if (holder, family) in self.unable and reason is Reason.FAILBACK:
+                reason = Reason.FAMILY_MISSING
             home = self._homes.get(address)
             if reason is Reason.FAILBACK and (holder == home or not self._ready(address, now)):
                 continue
@@ -243,7 +252,8 @@ class Placement:
         moves = []
         for address, home in self._homes.items():
             holder = self._bound[address]
-            if address.version != family or home not in self.claims or holder == home or holder not in counts:
+            wanted = address.version == family and home in self.claims and home in counts
+            if not wanted or holder == home or holder not in counts:
                 continue
             if self._ready(address, now):
                 counts[holder] -= 1
@@ -258,7 +268,7 @@ class Placement:
 
     def _share(self, active: Sequence[str], counts: dict[str, int], family: int, now: float) -> list[Move]:
         moves = []
-        for claimant in self.claims:
+        for claimant in [claimant for claimant in self.claims if claimant in counts]:
             while True:
                 fullest = self._fullest(active, counts, family)
                 if counts[claimant] + 1 >= counts[fullest]:

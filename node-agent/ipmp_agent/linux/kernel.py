@@ -261,6 +261,8 @@ class Kernel:
         if member is None or member.leaving:
             return
         changed = addresses.decode(body)
+        if changed is not None and changed.address.ip.is_link_local:
+            self._members.look_again(changed.index)  # it comes and goes with IPv6
         group = self._groups.get(member.group)
         if changed is not None and group is not None and group.address_changed(kind, changed, member):
             group.reconciler.changed()

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core.reasons import Reason
 from ipmp_api.compile import assigned_elsewhere, compile_for_file
 from ipmp_api.errors import ManifestError, ValidationError
 from ipmp_api.manifest import load_manifest
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.disk.state import State
     from ipmp_api.manifest import Document
-    from ipmp_api.types import NodeGroup
+    from ipmp_api.types import Address, NodeGroup
 
 SUFFIXES = (".yaml", ".yml", ".json")
 STANDARD_INPUT = Path("-")
@@ -106,6 +107,7 @@ def _conflicts(groups: Sequence[tuple[str, NodeGroup]]) -> Iterator[str]:
     """One line for everything that two groups both claim."""
     names: dict[str, str] = {}
     interfaces: dict[str, str] = {}
+    addresses: dict[Address, str] = {}
     for where, group in groups:
         if group.group_name in names:
             yield f"{where}: metadata.name: Duplicate value: {group.group_name!r}: also at {names[group.group_name]}"
@@ -116,6 +118,13 @@ def _conflicts(groups: Sequence[tuple[str, NodeGroup]]) -> Iterator[str]:
             if other != group.group_name:
                 field = f"spec.interfaces[{position}]"
                 yield f"{where}: {field}: Duplicate value: {member.key!r}: is already in group {other}"
+        wanted = [(data.address.ip, "spec.dataAddresses") for data in group.data_addresses]
+        wanted += [(m.test_ipv4.ip, "spec.testAddresses") for m in group.members if m.test_ipv4 is not None]
+        for address, field in wanted:
+            other = addresses.setdefault(address, group.group_name)
+            if other != group.group_name:
+                words = f"{Reason.ADDRESS_CONFLICT}: group {other} has it already"
+                yield f"{where}: {field}: Duplicate value: {str(address)!r}: {words}"
 
 
 class FileSource:

@@ -17,6 +17,7 @@ from ipmp_agent.core.events import (
     AddressFound,
     AddressRefused,
     Family,
+    InterfaceFound,
     InterfaceVanished,
     KernelRead,
     TestAddressChanged,
@@ -134,6 +135,42 @@ def test_what_the_kernel_refuses_becomes_an_event_and_harms_no_other(lab: Lab, k
     (refused,) = kernel.events(AddressRefused)
     assert (refused.address, refused.reason) == (V6, Reason.KERNEL_REFUSED)
     assert (where(lab, V4), where(lab, WIDE)) == (["nic1"], ["nic1"])
+    assert kernel.events(AddressFound)[-1] == AddressFound(V6, "nic0")
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert where(lab, V6) == ["nic0"], "a source is given up only when the destination holds the address"
+
+
+def test_what_the_kernel_refused_is_tried_again_when_something_changes(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(kernel_group(addresses=(V6,)))
+    place(lab, kernel, V6)
+    lab.host.namespace.sysctl({"ipv6/conf/nic1/disable_ipv6": 1})
+    kernel.await_event(InterfaceFound, lambda e: not e.ipv6)
+    kernel.perform(moves(V6, source="nic0", destination="nic1"))
+    kernel.await_event(AddressRefused)
+    assert kernel.events(AddressCleared) == []
+    lab.host.namespace.sysctl({"ipv6/conf/nic1/disable_ipv6": 0})
+    kernel.await_event(AddressCleared, deadline=5)
+    kernel.perform(moves(V6, source="nic0", destination="nic1"))
+    assert where(lab, V6) == ["nic1"]
+
+
+@pytest.mark.parametrize("change", [{"ipv6/conf/nic1/disable_ipv6": 1}, None], ids=["IPv6 off", "small MTU"])
+def test_what_cannot_carry_ipv6_is_known_and_told(
+    lab: Lab, kernel: RunningKernel, change: dict[str, int] | None
+) -> None:
+    told = [e for e in kernel.configure(kernel_group()) if isinstance(e, InterfaceFound)]
+    assert {(e.interface, e.ipv6) for e in told} == {("nic0", True), ("nic1", True)}
+    kernel.forget()
+    if change:
+        lab.host.namespace.sysctl(change)
+    else:
+        lab.host.namespace.ip("link", "set", "nic1", "mtu", "1000")
+    kernel.await_event(InterfaceFound, lambda e: (e.interface, e.ipv6) == ("nic1", False))
+    if change:
+        lab.host.namespace.sysctl(dict.fromkeys(change, 0))
+    else:
+        lab.host.namespace.ip("link", "set", "nic1", "mtu", "1500")
+    kernel.await_event(InterfaceFound, lambda e: (e.interface, e.ipv6) == ("nic1", True))
 
 
 def test_a_withdrawn_address_is_gone(lab: Lab, kernel: RunningKernel) -> None:

@@ -60,6 +60,7 @@ def read_by_the_library(body: bytes) -> Link:
         mtu=decoded.get("IFLA_MTU") or 0,
         settings=tuple((name, ipv4[name]) for name in IDENTIFIERS if name in ipv4),
         forwards_ipv6=bool(ipv6.get("forwarding")),
+        ipv6=ipv6.get("disable_ipv6") == 0,
     )
 
 

@@ -27,7 +27,7 @@ kind: IPMPGroup
 metadata: {{name: {name}}}
 spec:
   interfaces: [{{name: {first}}}, {{name: {second}}}]
-  dataAddresses: {{assigned: [{{nodeName: node1, addresses: [198.18.0.100/24]}}]}}
+  dataAddresses: {{assigned: [{{nodeName: node1, addresses: [198.18.0.{last}/24]}}]}}
 """
 
 
@@ -52,7 +52,8 @@ HOSTILE = (
 
 
 def group_text(name: str = "lab", first: str = "nic0", second: str = "nic1") -> str:
-    return GROUP.format(name=name, first=first, second=second)
+    """An address of its own for each group of one letter, which two groups cannot share."""
+    return GROUP.format(name=name, first=first, second=second, last=100 + (ord(name) if len(name) == 1 else 0))
 
 
 def problems(*paths: Path) -> tuple[str, ...]:
@@ -69,7 +70,7 @@ def test_groups_of_files_and_directories_are_compiled(tmp_path: Path) -> None:
     (directory / "notes.txt").write_text("{")
     found = read((tmp_path / "one.yaml", directory), "node1")
     assert [g.group_name for g in found] == ["a", "b", "c"]
-    assert [str(a.address) for a in found[0].data_addresses] == ["198.18.0.100/24"]
+    assert [str(a.address) for a in found[0].data_addresses] == ["198.18.0.197/24"]
 
 
 def test_every_wrong_field_is_named_with_its_file_and_document(tmp_path: Path) -> None:
@@ -297,3 +298,11 @@ def test_no_address_is_assigned_that_no_host_answers_for(tmp_path: Path, address
     else:
         (problem,) = problems(path)
         assert f"is the {what} of its prefix" in problem
+
+
+def test_one_address_in_two_groups_is_a_conflict_of_the_second(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(group_text("a"))
+    (tmp_path / "b.yaml").write_text(group_text("b", "z0", "z1").replace("198.18.0.198/24", "198.18.0.197/32"))
+    (found,) = problems(tmp_path)
+    where = f"{tmp_path / 'b.yaml'}:1: spec.dataAddresses"
+    assert found == f"{where}: Duplicate value: '198.18.0.197': AddressConflict: group a has it already"

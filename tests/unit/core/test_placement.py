@@ -361,3 +361,40 @@ def test_claim_of_a_member_that_left_is_forgotten() -> None:
         addresses[3],
         addresses[2],
     ]
+
+
+# --- what cannot carry a family
+
+
+def placement_of(holders: dict[str, str | None]) -> Placement:
+    placement = Placement()
+    placement.configure([ip_interface(address) for address in holders])
+    for address, holder in holders.items():
+        if holder is not None:
+            placement.found(ip_interface(address), holder)
+    return placement
+
+
+def test_a_member_that_cannot_carry_ipv6_gets_none_and_loses_what_it_has() -> None:
+    placement = placement_of({"198.18.0.1/24": "nic0", "2001:db8::1/64": "nic0", "2001:db8::2/64": None})
+    placement.unable = {("nic0", 6)}
+    moves = placement.place(["nic0", "nic1"], 0.0, lambda _: Reason.FAILBACK)
+    assert {(str(m.address), m.source, m.destination, m.reason) for m in moves} == {
+        ("2001:db8::1/64", "nic0", "nic1", Reason.FAMILY_MISSING),
+        ("2001:db8::2/64", None, "nic1", Reason.ADDRESS_ADDED),
+    }
+
+
+def test_addresses_that_no_member_can_carry_stay_where_they_are() -> None:
+    placement = placement_of({"2001:db8::1/64": "nic0"})
+    placement.unable = {("nic0", 6), ("nic1", 6)}
+    placement.claims.append("nic1")
+    assert placement.place(["nic0", "nic1"], 0.0, lambda _: Reason.FAILBACK) == []
+    assert placement.holder(ip_interface("2001:db8::1/64")) == "nic0"
+
+
+def test_a_member_that_cannot_carry_ipv6_claims_no_share_of_it() -> None:
+    placement = placement_of({f"2001:db8::{i}/64": "nic0" for i in range(1, 5)})
+    placement.unable = {("nic1", 6)}
+    placement.claims.append("nic1")
+    assert placement.place(["nic0", "nic1"], 0.0, lambda _: Reason.FAILBACK) == []

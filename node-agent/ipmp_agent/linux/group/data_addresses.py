@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ipmp_agent.core.actions import Move
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.messages.addresses import InstalledAddress
+    from ipmp_agent.linux.messages.netlink import Failure
     from ipmp_agent.linux.shared.host import Host
     from ipmp_agent.linux.shared.members import Member, Members
     from ipmp_api.types import Address, InterfaceAddress, Network, NodeGroup
@@ -63,6 +64,7 @@ class DataAddresses:
         self.doubted: frozenset[Address] = frozenset()  # adopted ones that are gone, and it is not known yet why
         self._swept: set[Address] = set()  # adopted ones that are gone against their owner's will, and are put back
         self._retries: dict[InterfaceAddress, asyncio.TimerHandle] = {}
+        self._kernel_refused: set[InterfaceAddress] = set()  # of those that are to be tried again
 
     # -- configuration and memory ------------------------------------------------------------------------------------
 
@@ -257,7 +259,7 @@ class DataAddresses:
         """Add on the destination, then delete on the source, in one batch; refusals become events."""
         adds: list[bytes] = []
         adding: list[InterfaceAddress] = []
-        deletes: list[bytes] = []
+        deletes: list[tuple[Move, bytes]] = []
         for move in moves:
             address = move.address
             if move.source is not None and move.destination is not None and address not in self.placement:
@@ -269,7 +271,7 @@ class DataAddresses:
                 adds += returned
                 adding += [address] * len(returned)
                 if not self._is_home(address, move.source) and not self._is_stranded(address):
-                    deletes += self._delete(address, move.source)
+                    deletes += [(move, request) for request in self._delete(address, move.source)]
                 self._forget(address)
                 continue
             self.placement[address] = move.destination
@@ -280,13 +282,26 @@ class DataAddresses:
             adds += added
             adding += [address] * len(added)
             if move.source != move.destination:
-                deletes += self._delete(address, move.source)
-        for failure in self._host.send(adds + deletes):
-            if failure.position < len(adds) and failure.error != errno.ENODEV:
-                self._refuse(adding[failure.position], Reason.KERNEL_REFUSED, str(failure))
+                deletes += [(move, request) for request in self._delete(address, move.source)]
+        refused = {adding[failure.position]: failure for failure in self._host.send(adds)}
+        # A source is given up only when the destination holds the address.
+        self._host.send([request for move, request in deletes if move.address not in refused])
+        self._keep(moves, refused)
         # With an address go its connected route, all routes that name it as source, and with the last IPv4 address of
         # an interface every IPv4 route there; the kernel does not tell.
         self._changed({move.source for move in moves if move.source is not None}, {move.address.ip for move in moves})
+
+    def _keep(self, moves: Sequence[Move], refused: Mapping[InterfaceAddress, Failure]) -> None:
+        """Leave what a destination was refused where it was."""
+        for move in moves:
+            failure = refused.get(move.address)
+            if failure is None or failure.error == errno.ENODEV or move.destination is None:
+                continue  # moved; or the destination is gone, and the core is about to learn it; or let go
+            self._refuse(move.address, Reason.KERNEL_REFUSED, str(failure))
+            if move.source is not None and self._index(move.source) is not None:
+                self.placement[move.address] = move.source
+                self.held.add(move.address)
+                self._sink(AddressFound(move.address, move.source))
 
     def _index(self, key: str | None) -> int | None:
         member = self._members.of(self._group).get(key) if key is not None else None
@@ -369,8 +384,15 @@ class DataAddresses:
         self.held.discard(address)
         self._forget_retry(address)
         self._retries[address] = self._loop.call_later(REFUSED_RETRY, self._retry, address)
+        if reason is Reason.KERNEL_REFUSED:
+            self._kernel_refused.add(address)
         self._changed(set(), {address.ip})
         self._sink(AddressRefused(address, reason, detail))
+
+    def retry_refused(self) -> None:
+        """Something changed that the kernel may have refused addresses for: try them again now."""
+        for address in [a for a in self._retries if a in self._kernel_refused]:
+            self._retry(address)
 
     def _retry(self, address: InterfaceAddress) -> None:
         """Let the core try again: its order starts with a check."""
@@ -378,6 +400,7 @@ class DataAddresses:
         self._sink(AddressCleared(address))
 
     def _forget_retry(self, address: InterfaceAddress) -> None:
+        self._kernel_refused.discard(address)
         timer = self._retries.pop(address, None)
         if timer is not None:
             timer.cancel()

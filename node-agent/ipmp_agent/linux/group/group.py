@@ -435,6 +435,7 @@ class Group:
     def member_changed(self, member: Member) -> None:
         """Give a member that is present a port to its link, and take it from one that is not."""
         self._news += 1
+        self._retry_refused_soon()
         port = self._host.ports.get((self.name, member.key))
         if port is not None and member.index is not None and member.link is not None:
             before = (port.link.index, port.link.name, port.link.mac)
@@ -476,8 +477,8 @@ class Group:
     async def _leave_abandoned(self) -> None:
         """Make interfaces that were members, are there and are none any more, what they were before."""
         for key, link, requests in await self._fitness.leave():
-            requests += self._membership.restore({key: link}) + self._twins.leave(key, link.index)
-            self._host.send(requests, expected=TRANSIENT)
+            rest = self._membership.restore({key: link}) + self._twins.leave(key, link.index)
+            self._host.send(requests + rest, expected=TRANSIENT)
             self._keep_memory_soon(changed=True)
 
     def drop_port(self, key: str) -> None:
@@ -491,6 +492,7 @@ class Group:
     def link_changed(self, member: Member) -> None:
         """Take note that a carrier went or came."""
         self._news += 1
+        self._retry_refused_soon()
         self._surroundings.link_changed(member.key, up=member.up is not False)
         if member.up is False and member.link is not None:
             self._twins.link_lost(member.link.index)
@@ -516,6 +518,8 @@ class Group:
         missing = taken or missing
         if kind == netlink.RTM_NEWADDR:
             self._departures.returned(each.address.ip)
+            if each.address.ip.is_link_local:  # with it IPv6 works on an interface
+                self._retry_refused_soon()
         elif not self.observing:
             self._departed(member.key, each.address.ip, stood, ours=missing)
         if taken and kind == netlink.RTM_DELADDR:
@@ -579,6 +583,9 @@ class Group:
             return False
         link = self._host.link(member.index)
         return link is not None and link.carrier and not member.carrier.is_lost()
+
+    def _retry_refused_soon(self) -> None:
+        self._loop.call_soon(self._data.retry_refused)  # when what changed has been told
 
     def _addresses_changed(self, left: set[str], addresses: set[Address]) -> None:
         self._twins.endanger(left, addresses)

@@ -29,6 +29,7 @@ IFLA_GROUP = 27
 IFLA_PROP_LIST, IFLA_ALT_IFNAME, IFLA_PERM_ADDRESS, IFLA_PARENT_DEV_NAME = 52, 53, 54, 56
 IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND = 1, 4
 IFLA_INET6_CONF = 2
+DEVCONF_FORWARDING, DEVCONF_DISABLE_IPV6 = 0, 26
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 
 DERIVED_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "bridge", "bond", "team", "vrf"})
@@ -67,6 +68,7 @@ class Link:
     settings: tuple[tuple[str, int], ...]  # net.ipv4.conf.<name> of those we set
     forwards_ipv6: bool
     group: int = 0  # a number that rules, firewalls and tools may know interfaces by
+    ipv6: bool = True  # whether it can carry IPv6 addresses: not if they are off, or its MTU is below 1,280
 
     @property
     def up(self) -> bool:
@@ -162,8 +164,10 @@ def decode(body: bytes) -> Link:
         media=media,
         mtu=netlink.number(found.get(IFLA_MTU, b"")),
         settings=_settings(specific.get(socket.AF_INET, b"")),
-        forwards_ipv6=_forwards_ipv6(specific.get(socket.AF_INET6, b"")),
         group=netlink.number(found.get(IFLA_GROUP, b"")),
+        forwards_ipv6=bool(_ipv6_setting(specific.get(socket.AF_INET6, b""), DEVCONF_FORWARDING)),
+        # An interface that cannot carry them has no settings of IPv6 at all.
+        ipv6=_ipv6_setting(specific.get(socket.AF_INET6, b""), DEVCONF_DISABLE_IPV6) == 0,
     )
 
 
@@ -182,9 +186,10 @@ def _settings(inet: bytes) -> tuple[tuple[str, int], ...]:
     )
 
 
-def _forwards_ipv6(inet6: bytes) -> bool:
-    """Read net.ipv6.conf.<interface>.forwarding, the first of its array."""
-    return netlink.number(netlink.attributes(inet6, 0).get(IFLA_INET6_CONF, b"")[:4]) != 0
+def _ipv6_setting(inet6: bytes, number: int) -> int | None:
+    """Read one value of net.ipv6.conf.<interface>, by its place in the kernel's array; None: there is none."""
+    value = netlink.attributes(inet6, 0).get(IFLA_INET6_CONF, b"")[4 * number : 4 * number + 4]
+    return netlink.number(value) if value else None
 
 
 def find(match: InterfaceMatch, links: Iterable[Link]) -> Link | None:

@@ -210,6 +210,14 @@ class Members:
                 self._resolve(member)
         self._list_asked()
 
+    def look_again(self, index: int) -> None:
+        """Ask the kernel for a member's interface, of which it does not tell all that changes."""
+        known, link = self._candidates.get(index), self._describe(index)
+        if known is not None and link is not None:
+            self._candidates[index] = link = replace(link, parent=known.parent)
+            for member in list(self._owners.get(index, ())):
+                self._update(member, link)
+
     def differs(self) -> bool:
         """Whether the carrier of some member is not what was told. May be called in another thread."""
         self._polls += 1
@@ -376,6 +384,7 @@ class Members:
             mtu=link.mtu,
             speed_megabits=self._ethtool.speed(link.name) if member.up is not False else None,
             refusal=member.refusal,
+            ipv6=link.ipv6,
             taken_down=member.up is False and not link.up,
         )
         if found == member.told:
