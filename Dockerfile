@@ -2,8 +2,11 @@
 
 FROM docker.io/library/debian:trixie-slim AS python
 ARG DEBIAN_FRONTEND=noninteractive
+# Python runs without docstrings and assertions, 1.3 MiB less for each process. Bytecode for that is written now: the
+# pods' root file systems are read-only.
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends python3 \
+ && python3 -m compileall -q -o 2 /usr/lib/python3* \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 
 FROM python AS build
@@ -20,9 +23,10 @@ COPY crds ./crds
 COPY common ./common
 COPY node-agent ./node-agent
 COPY operator ./operator
-# Wheels only, so nothing is compiled. Bytecode is written now: the pods' root file systems are read-only.
-RUN /opt/pip/bin/pip --python /opt/ipmp/bin/python install --no-cache-dir --compile \
-      --only-binary :all: ".[agent,operator]"
+# Wheels only, so nothing is compiled but Python.
+RUN /opt/pip/bin/pip --python /opt/ipmp/bin/python install --no-cache-dir --no-compile \
+      --only-binary :all: ".[agent,operator]" \
+ && python3 -m compileall -q -o 2 /opt/ipmp/lib
 
 FROM python
 LABEL org.opencontainers.image.title="ipmp" \
@@ -30,6 +34,7 @@ LABEL org.opencontainers.image.title="ipmp" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/ipmp /opt/ipmp
 ENV PATH=/opt/ipmp/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONOPTIMIZE=2 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 # The operator's user. The agent's pod asks for root: its network capabilities need it.

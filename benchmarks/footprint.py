@@ -45,7 +45,8 @@ WARM_UP = 6.0  # seconds: targets found, memory settled, garbage frozen
 ADDRESSES = ["198.18.0.100/24", "198.18.0.101/24"]
 TEST_POOL = {"name": "tests", "ranges": ["198.18.0.41-198.18.0.60"], "prefixLength": 24}
 SETTLED = 8.0
-"""Seconds after which an agent in a pod has frozen what lives, watches its node group and has told its status."""
+"""Seconds after which an agent in a pod has frozen what lives, watches its node group and has told its status; it was
+asked for its metrics once."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,10 @@ def agents(seconds: float) -> list[Cost]:
 
 @dataclass(frozen=True)
 class Start:
-    """An agent in a pod: seconds until its group was in the kernel, and MiB when it had settled."""
+    """An agent in a pod: until its group was in the kernel, by the clock and of a core; MiB when it had settled."""
 
     seconds: float
+    processor: float
     resident: float
 
 
@@ -130,9 +132,10 @@ def pods(commit: str | None, starts: int) -> dict[str, list[Start]]:
         for _ in range(starts + 1):
             for name, root in roots.items():
                 with pod.PodAgent(lab, root, url, account) as agent:
-                    seconds = agent.start_up()
+                    seconds, ran = agent.start_up(), processor_time(agent.running.pid)
+                    agent.metrics()
                     time.sleep(SETTLED)
-                    found[name].append(Start(seconds, resident(agent.running.pid)))
+                    found[name].append(Start(seconds, ran, resident(agent.running.pid)))
                     agent.stop()
                     agent.withdraw()
     return {name: measured[1:] for name, measured in found.items()}  # the first ones fill the caches
@@ -140,15 +143,17 @@ def pods(commit: str | None, starts: int) -> dict[str, list[Start]]:
 
 def show_pods(found: dict[str, list[Start]]) -> None:
     """Print medians, and ratios to the other commit."""
-    print(f"\n{'in a pod, medians':<36} {'start, s':>10} {'ratio':>9} {'MiB':>10} {'ratio':>9}")
-    seconds, sizes = (
-        {name: median(getattr(one, field) for one in measured) for name, measured in found.items()}
-        for field in ("seconds", "resident")
-    )
-    last = list(found)[-1]
-    for name in found:
-        ratios = seconds[name] / seconds[last], sizes[name] / sizes[last]
-        print(f"{name:<36} {seconds[name]:>10.3f} {ratios[0]:>9.2f} {sizes[name]:>10.1f} {ratios[1]:>9.2f}")
+    fields = {"seconds": "start, s", "processor": "CPU, s", "resident": "MiB"}
+    print(f"\n{'in a pod, medians':<36}" + "".join(f" {words:>10} {'ratio':>9}" for words in fields.values()))
+    medians = {
+        name: [median(getattr(one, field) for one in measured) for field in fields] for name, measured in found.items()
+    }
+    peer = list(medians.values())[-1]
+    for name, values in medians.items():
+        print(
+            f"{name:<36}"
+            + "".join(f" {value:>10.3f} {value / of:>9.2f}" for value, of in zip(values, peer, strict=True))
+        )
 
 
 def sessions(seconds: float) -> Cost:

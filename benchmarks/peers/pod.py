@@ -6,6 +6,7 @@ It is of these sources or, for a comparison, of any commit of this repository.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import ssl
 import subprocess
@@ -105,12 +106,18 @@ class PodAgent(Agent):
             # An image has its bytecode; these have it from their second start.
             *(str(self._account), str(self._began), "env", "--unset", "PYTHONDONTWRITEBYTECODE"),
             f"PYTHONPYCACHEPREFIX={self._bytecode}",
+            *self._environment(),
             f"PYTHONPATH={':'.join(str(self._root / name) for name in PACKAGES)}",
             f"KUBERNETES_SERVICE_HOST={server.hostname}",
             f"KUBERNETES_SERVICE_PORT={server.port}",
             *(sys.executable, "-c", f"import sys; from {module} import {function}; sys.exit({function}())", "run"),
             *options,
         ]
+
+    def _environment(self) -> list[str]:
+        """What the sources' image sets for Python."""
+        words = re.findall(r"\bPYTHON\w+=\S+", (self._root / "Dockerfile").read_text(encoding="utf-8"))
+        return [word for word in words if not word.startswith("PYTHONDONTWRITEBYTECODE")]
 
     def _command(self) -> str:
         """Where the sources have the command."""
