@@ -53,6 +53,14 @@ test-cluster: venv ## The product on a real Kubernetes with real nodes
 	@$(BIN)/python -m tests.cluster image
 	$(PYTEST) -v tests/cluster
 
+MINUTES ?= 10
+FUZZ_SEED ?= 1
+
+.PHONY: fuzz
+fuzz: venv ## Every parser under a coverage-guided fuzzer for MINUTES=10 altogether; FUZZ_SEED=1
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(FUZZ_SEED)
+
 .PHONY: cluster
 cluster: venv ## A real cluster left up, with the chart installed and a group applied
 	@$(BIN)/python -m tests.prerequisites lab cluster

@@ -83,7 +83,10 @@ def _documents(path: Path) -> Iterator[_Document]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise BadInputError([f"{path}: {reason}"]) from error
-    loader = _TextLoader(text)
+    try:
+        loader = _TextLoader(text)
+    except yaml.reader.ReaderError as error:
+        raise BadInputError([f"{path}: {error.reason} (position {error.position})"]) from error
     try:
         while loader.check_node():
             node = loader.get_node()

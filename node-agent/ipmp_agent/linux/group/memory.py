@@ -128,6 +128,8 @@ def _placed(address: str, member: Any) -> str:
 
 def _adopted(address: str, entry: Any) -> dict[str, str]:
     found = addresses.decode(bytes.fromhex(entry["message"]))
+    if found is not None:
+        addresses.restore(found.index, found.body)
     if found is None or found.address.ip != ip_interface(address).ip:
         raise ValueError("its message is of another address")
     return {"member": _text(entry["member"]), "message": entry["message"]}
@@ -146,7 +148,9 @@ def _interface_group(_: str, entry: Any) -> dict[str, int]:
 
 
 def _route(entry: Any) -> dict[str, Any]:
-    routes.decode(bytes.fromhex(entry["message"]))
+    found = routes.decode(bytes.fromhex(entry["message"]))
+    if found is not None:
+        routes.restore(found.body, {})
     members = {str(_number(int(index))): _text(member) for index, member in entry["members"].items()}
     until = {"until": _moment(entry["until"])} if "until" in entry else {}
     return {"members": members, "message": entry["message"], "missing": bool(entry.get("missing", True)), **until}

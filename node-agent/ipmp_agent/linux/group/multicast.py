@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import re
 import socket
 import struct
 import sys
@@ -43,24 +44,28 @@ GROUPS_AT_MOST = 2000
 ALL_HOSTS = IPv4Address("224.0.0.1")
 _EVERYWHERE = frozenset(IPv6Address(group) for group in ("ff01::1", "ff02::1", "ff01::2", "ff02::2", "ff05::2"))
 _SOLICITED = bytes.fromhex("ff0200000000000000000001ff")
+_GROUP_V4, _GROUP_V6 = re.compile("[0-9A-Fa-f]{8}"), re.compile("[0-9A-Fa-f]{32}")
 
 
 def memberships(igmp: str, igmp6: str) -> dict[str, set[Address]]:
-    """Read the kernel's tables: the groups joined on each interface, by name, without those that are always joined."""
+    """Read the kernel's tables: the groups joined on each interface, by name, without those that are always joined.
+
+    A line of another form says nothing.
+    """
     found: dict[str, set[Address]] = {}
     name = ""
     for line in igmp.splitlines()[1:]:
         words = line.split()
         if not line.startswith("\t") and len(words) >= 2:
             name = words[1].rstrip(":")
-        elif words and len(words[0]) == 8:
+        elif words and _GROUP_V4.fullmatch(words[0]):
             # The address as a number in the byte order of the host.
             group = IPv4Address(int(words[0], 16).to_bytes(4, sys.byteorder))
             if group != ALL_HOSTS:
                 found.setdefault(name, set()).add(group)
     for line in igmp6.splitlines():
         words = line.split()
-        if len(words) >= 3:
+        if len(words) >= 3 and _GROUP_V6.fullmatch(words[2]):
             group6 = IPv6Address(bytes.fromhex(words[2]))
             if not _is_automatic(group6):
                 found.setdefault(words[1], set()).add(group6)

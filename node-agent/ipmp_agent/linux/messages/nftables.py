@@ -419,9 +419,11 @@ def _raise(answer: netlink.Message) -> None:
 
 def _decode_chain(body: bytes) -> Chain | None:
     found = netlink.attributes(body, _GENERIC.size)
-    if _CHAIN_HOOK not in found or _CHAIN_TYPE not in found:
+    if not {_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE} <= found.keys():
         return None
     hook = netlink.attributes(found[_CHAIN_HOOK], 0)
+    if not {_HOOK_NUMBER, _HOOK_PRIORITY} <= hook.keys():
+        return None
     table, name, kind = (_string(found[each]) for each in (_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_TYPE))
     priority = int.from_bytes(hook[_HOOK_PRIORITY], "big", signed=True)
     packed = [hook.get(_HOOK_DEVICE, b""), *netlink.repeated(hook.get(_HOOK_DEVICES, b""), _DEVICE_NAME)]
