@@ -21,6 +21,7 @@ LADDERS = {
         "keepalived": "another owner of addresses",
         "dbus": "both are spoken to on a bus of their own",
         "user-mode-linux": "another kernel than the running one, as a process",
+        "debian-archive-keyring": "signs the packages of other suites, whose daemons are run beside the agent",
         "kmod": "loads that kernel's modules",
         "frr": "zebra and staticd, which lay routes",
         "bird2": "another routing daemon",

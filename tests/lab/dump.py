@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Run = Callable[..., str]
 
-SETTINGS = ("arp_ignore", "arp_announce", "rp_filter", "promote_secondaries")
+SETTINGS = ("arp_ignore", "arp_announce", "rp_filter", "promote_secondaries", "arp_filter")
 # Words of `ip -json` that change by themselves: counters, timers, neighbour and carrier state.
 VOLATILE = {
     "tentative",

@@ -11,6 +11,7 @@ from tests.lab.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tests.lab.suites import Suite
     from tests.lab.topology import Host
 
 DAEMON = "/lib/systemd/systemd-networkd"
@@ -30,15 +31,18 @@ class Networkd(Daemon):
     Args:
         host: whose interfaces it manages.
         files: texts of /etc/systemd/network by path below it.
+        suite: of Debian that the daemon is from; None: the system's own.
     """
 
-    def __init__(self, host: Host, files: Mapping[str, str]) -> None:
+    def __init__(self, host: Host, files: Mapping[str, str], suite: Suite | None = None) -> None:
         super().__init__(host, files, PREPARE)
+        self._argv = suite.command("/usr/lib/systemd/systemd-networkd") if suite else [DAEMON]
+        self._networkctl = suite.command("/usr/bin/networkctl") if suite else ["networkctl"]
 
     def start(self) -> None:
         """Start the daemon, and wait until it answers."""
         environment = {**os.environ, "container": "lab", "SYSTEMD_LOG_TARGET": "console"}
-        self._daemon = self._bus.start([DAEMON], environment)
+        self._daemon = self._bus.start(self._argv, environment)
         wait_for(self._states, bool, deadline=PATIENCE, what="networkd")
 
     def configured(self) -> None:
@@ -47,9 +51,20 @@ class Networkd(Daemon):
 
     def reconfigure(self, interface: str) -> None:
         """Have an interface configured anew."""
-        done = self._bus.run("networkctl", "reconfigure", interface)
+        self._order("reconfigure", interface)
+
+    def write(self, name: str, text: str) -> None:
+        """Put another text in place of a file of /etc/systemd/network, which a reload reads."""
+        self._bus.run("sh", "-c", 'printf %s "$2" > "/run/systemd/network/$1"', "sh", name, text)
+
+    def reload(self) -> None:
+        """Have the files read again."""
+        self._order("reload")
+
+    def _order(self, *words: str) -> None:
+        done = self._bus.run(*self._networkctl, *words)
         assert done.returncode == 0, done.stderr
 
     def _states(self) -> list[str]:
-        listed = self._bus.run("networkctl", "list", "--no-legend", "--no-pager").stdout
+        listed = self._bus.run(*self._networkctl, "list", "--no-legend", "--no-pager").stdout
         return [line.split()[-1] for line in listed.splitlines() if line.split()]

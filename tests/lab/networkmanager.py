@@ -11,6 +11,7 @@ from tests.lab.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tests.lab.suites import Suite
     from tests.lab.topology import Host
 
 PREPARE = """
@@ -42,15 +43,20 @@ class NetworkManager(Daemon):
         host: whose interfaces it manages.
         files: texts of /etc/NetworkManager by path below it, beside the main configuration.
         activated: names of the connections to wait for.
+        suite: of Debian that the daemon is from; None: the system's own.
     """
 
-    def __init__(self, host: Host, files: Mapping[str, str], activated: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, host: Host, files: Mapping[str, str], activated: tuple[str, ...] = (), suite: Suite | None = None
+    ) -> None:
         super().__init__(host, {"NetworkManager.conf": CONFIGURATION, **files}, PREPARE)
         self._activated = activated
+        self._argv = suite.command("/usr/sbin/NetworkManager") if suite else ["NetworkManager"]
+        self._nmcli = suite.command("/usr/bin/nmcli") if suite else ["nmcli"]
 
     def start(self) -> None:
         """Start the daemon, and wait until it has looked at every interface."""
-        self._daemon = self._bus.start(["NetworkManager", "--no-daemon"], os.environ)
+        self._daemon = self._bus.start([*self._argv, "--no-daemon"], os.environ)
         wait_for(self._is_up, bool, deadline=2 * PATIENCE, what="NetworkManager")
 
     def configured(self) -> None:
@@ -59,13 +65,13 @@ class NetworkManager(Daemon):
 
     def nmcli(self, *words: str) -> str:
         """Give it an order, and wait until it is carried out."""
-        done = self._bus.run("nmcli", *words)
+        done = self._bus.run(*self._nmcli, *words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def _is_up(self) -> bool:
-        return self._bus.run("nmcli", "--get-values", "STARTUP", "general").stdout.strip() == "started"
+        return self._bus.run(*self._nmcli, "--get-values", "STARTUP", "general").stdout.strip() == "started"
 
     def _active(self) -> set[str]:
-        listed = self._bus.run("nmcli", "--get-values", "NAME,STATE", "connection", "show", "--active").stdout
+        listed = self._bus.run(*self._nmcli, "--get-values", "NAME,STATE", "connection", "show", "--active").stdout
         return {line.removesuffix(":activated") for line in listed.splitlines() if line.endswith(":activated")}

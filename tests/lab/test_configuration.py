@@ -107,6 +107,9 @@ def test_group_taken_from_the_files_leaves_no_trace_and_the_other_group_in_peace
     with lab, Agent(lab, [other]) as agent:
         wait_for(lambda: lab.host.holders("198.18.0.120"), what="the other group's address")
         agent.wait_for(lambda s: group_view(s, "other").state == "ok", what="ok")
+        # The NICs that are no members are on the link of the other group, which has them answer for themselves only.
+        guarded = {f"nic{number}/arp_ignore=1" for number in (0, 1)}
+        wait_for(agent.dump, lambda dump: guarded <= set(dump.settings), what="guarded outsiders", deadline=30)
         before = agent.dump()
         agent.write(both)
         agent.reload()

@@ -63,14 +63,15 @@ def view(agent: Agent) -> dict[str, Any]:
 def wait_undone(agent: Agent) -> dict[str, Any]:
     """Wait until the agent has given in, and says why; returns the group's view."""
     # Between the group that is withdrawn and the one that observes there is none.
-    wait_for(
+    groups = wait_for(
         lambda: agent.status()["groups"],
         lambda groups: any(each["undone"] for each in groups),
         deadline=PROVEN,
         what="undone",
         interval=0.1,
     )
-    return view(agent)
+    (found,) = groups
+    return dict(found)
 
 
 def wait_kept(agent: Agent) -> None:
@@ -80,6 +81,18 @@ def wait_kept(agent: Agent) -> None:
 
 def wait_as_it_was(lab: Lab, before: KernelDump, look: Callable[[Lab], KernelDump] = dump) -> None:
     wait_for(lambda: before.difference(look(lab)), lambda found: not found, what="the kernel as it was", interval=0.2)
+
+
+def test_change_that_a_firewall_defeats_is_undone_and_the_firewall_is_named(host: Lab) -> None:
+    rules = (
+        'table inet fw { chain out { type filter hook output priority 0; oifname "nic1" ip daddr != 0.0.0.0 drop; }; }'
+    )
+    host.host.namespace.run("nft", "-f", "-", text=rules)
+    changes = {"standby": ("nic0",), "addresses": ("198.18.0.100/24",)}
+    with Agent(host, good(host, **changes), trials=True) as agent:
+        words = wait_undone(agent)["undone"]
+        assert "answered this node, and not after it" in words
+        assert "nftables inet fw out (nic1)" in words
 
 
 def test_new_group_that_cuts_the_host_off_is_taken_out_again_and_connections_survive(host: Lab) -> None:

@@ -82,6 +82,10 @@ class Reason(StrEnum):
     DEVICE_PINNED = "DevicePinned"
     PROGRAM_PINNED = "ProgramPinned"
     FIREWALL_PINNED = "FirewallPinned"
+    REVERSE_PATH_FILTERED = "ReversePathFiltered"
+    ADDRESS_ELSEWHERE = "AddressElsewhere"
+    SERVICE_ADDRESS = "ServiceAddress"
+    VIRTUAL_ADDRESS = "VirtualAddress"
     OUTSIDER_ON_LINK = "OutsiderOnLink"
     ROUTES_NOT_FOLLOWED = "RoutesNotFollowed"
     INTERFACE_GROUP_TAKEN = "InterfaceGroupTaken"
@@ -93,3 +97,33 @@ class Reason(StrEnum):
     AGENT_SUSPENDED = "AgentSuspended"
     CHANGE_ON_TRIAL = "ChangeOnTrial"
     CHANGE_UNDONE = "ChangeUndone"
+
+
+OBSTACLES = frozenset(
+    {
+        Reason.TUNNEL_PINNED,
+        Reason.DEVICE_PINNED,
+        Reason.PROGRAM_PINNED,
+        Reason.FIREWALL_PINNED,
+        Reason.REVERSE_PATH_FILTERED,
+        Reason.ADDRESS_ELSEWHERE,
+        Reason.SERVICE_ADDRESS,
+        Reason.ROUTES_NOT_FOLLOWED,
+        Reason.DHCP_MANAGED,
+        Reason.PEER_ADDRESS,
+        Reason.DUPLICATE_ADDRESS,
+        Reason.MASQUERADED,
+        Reason.EGRESS_ADDRESS_MISSING,
+    }
+)
+"""What on a host stands in a group's way: it makes the condition HostSuitable False."""
+
+ADVICE = frozenset(
+    {
+        Reason.MULTIPATH_HASH_POLICY,
+        Reason.OUTSIDER_ON_LINK,
+        Reason.VIRTUAL_ADDRESS,
+        Reason.INTERFACE_GROUP_TAKEN,
+    }
+)
+"""What on a host could be better; HostSuitable says it and stays True: the group does all it is to do."""

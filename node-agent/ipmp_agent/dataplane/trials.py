@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
+from ipmp_agent.core.reasons import OBSTACLES, Reason
 from ipmp_agent.core.trial import Aftermath, Blame, Trial, Verdict
 from ipmp_agent.disk.state import Change, Refusal, SavedTrial, State
 from ipmp_api.types import Mode
@@ -118,7 +119,8 @@ class Trials:
             why += f" (changed together with {_listed(others)})"
         now = "nothing of it is in the kernel, it only observes" if self.lets_go(group) else "the change is undone"
         end = "its spec changes" if refusal.final else "that answers again"
-        return f"{why}: {now}, until {end}"
+        on_host = f". On this host: {' '.join(refusal.found)}" if refusal.found else ""
+        return f"{why}: {now}, until {end}{on_host}"
 
     def _refusal(self, group: str) -> Refusal | None:
         return next((refusal for refusal in self._refusals if group in refusal.changes), None)
@@ -282,10 +284,20 @@ class Trials:
 
     def _refuse(self, record: SavedTrial, lost: frozenset[str]) -> Refusal:
         final = not lost or record.attempts >= timers.TRIALS
-        refusal = Refusal(record.changes, tuple(sorted(lost)), record.attempts, final)
+        refusal = Refusal(record.changes, tuple(sorted(lost)), record.attempts, final, self._in_the_way(record.changes))
         self._refusals.append(refusal)
         self._record = self._trial = None
         return refusal
+
+    def _in_the_way(self, groups: Iterable[str]) -> tuple[str, ...]:
+        """What on this host may be why something fell silent: as long as the change is there, it is known best."""
+        try:
+            every = [each for group in groups for each in self._kernel.findings(group)]
+        except Exception:
+            log.exception("could not look for what stands in the way of a change")
+            return ()
+        telling = OBSTACLES | {Reason.SETTINGS_OVERRIDDEN}
+        return tuple(dict.fromkeys(each.message for each in every if each.reason in telling))
 
     async def _look_after(self, refusal: Refusal) -> bool:
         """See who is to blame for what was lost; returns whether that is decided now."""

@@ -87,6 +87,7 @@ class Refusal:
     lost: tuple[str, ...]  # who answered before them, and not after; empty: the agent did not live to see it
     attempts: int
     final: bool  # the changes were to blame: they are not tried again
+    found: tuple[str, ...] = ()  # what stood in their way on this host just then
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,9 @@ class Kernel:
             await leaving.withdraw(restore=restore)
         finally:
             await self._forget(leaving)
+        self._listen_outside()
+        for other in self._groups.values():
+            other.reconciler.soon()  # what was a member may be on its link still
 
     async def _forget(self, group: Group) -> None:
         await group.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import ipmp_agent
 from ipmp_agent.core.findings import Finding
-from ipmp_agent.core.reasons import Reason
+from ipmp_agent.core.reasons import ADVICE, OBSTACLES, Reason
 from ipmp_agent.core.words import GroupState, ProbeWord, TargetMode, TargetState
 from ipmp_api.status import (
     LAST_FAILOVERS_MAX,
@@ -36,24 +36,9 @@ NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: 
 
 INCONSISTENT = (Reason.FAMILY_MISSING, Reason.NOT_ONE_LINK, Reason.MEDIA_MISMATCH, Reason.DUPLICATE_MAC)
 UNPROBED = (Reason.TEST_ADDRESS_MISSING, Reason.TEST_ADDRESS_DUPLICATE)
-OBSTACLES = (
-    Reason.TUNNEL_PINNED,
-    Reason.DEVICE_PINNED,
-    Reason.PROGRAM_PINNED,
-    Reason.FIREWALL_PINNED,
-    Reason.ROUTES_NOT_FOLLOWED,
-    Reason.DHCP_MANAGED,
-    Reason.PEER_ADDRESS,
-    Reason.DUPLICATE_ADDRESS,
-    Reason.MASQUERADED,
-    Reason.EGRESS_ADDRESS_MISSING,
-)
-ADVICE = (Reason.MULTIPATH_HASH_POLICY, Reason.OUTSIDER_ON_LINK, Reason.INTERFACE_GROUP_TAKEN)
 KERNEL = (Reason.ADDRESS_CONFLICT, Reason.FOREIGN_CHANGE, Reason.KERNEL_REFUSED, Reason.SETTINGS_OVERRIDDEN)
-"""Which findings belong to which condition: InterfacesConsistent, ProbesEnabled, HostSuitable (obstacles and advice),
-Programmed. A finding in none of them would be in Programmed, and tests/unit/views/test_findings.py fails. Advice makes
-no condition False: the group does all it is to do, and could do better on a host that is set up otherwise than hosts
-are by default."""
+"""Which findings belong to which condition: InterfacesConsistent, ProbesEnabled, Programmed; those of HostSuitable are
+in core/reasons.py. A finding in none of them would be in Programmed, and tests/unit/views/test_findings.py fails."""
 
 
 def build(view: GroupView, *, now: float, previous: tuple[Condition, ...] = (), generation: int = 0) -> NodeGroupStatus:

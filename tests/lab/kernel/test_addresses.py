@@ -463,7 +463,7 @@ def test_a_check_under_way_ends_with_managing_and_begins_again_with_it(lab: Lab,
 
 
 def settings(lab: Lab, nic: str) -> dict[str, str]:
-    names = ("arp_ignore", "arp_announce", "rp_filter", "promote_secondaries")
+    names = ("arp_ignore", "arp_announce", "rp_filter", "promote_secondaries", "arp_filter")
     read = lab.host.namespace.run("sh", "-c", f"cd /proc/sys/net/ipv4/conf/{nic}; cat {' '.join(names)}")
     return dict(zip(names, read.split(), strict=True))
 
@@ -472,7 +472,7 @@ def test_settings_are_applied_repaired_and_put_back(lab: Lab, kernel: RunningKer
     lab.host.namespace.sysctl({"ipv4/conf/nic0/rp_filter": 1, "ipv4/conf/nic1/arp_announce": 1})
     before = [settings(lab, nic) for nic in ("nic0", "nic1")]
     kernel.configure(kernel_group())
-    wanted = {"arp_ignore": "1", "arp_announce": "2", "rp_filter": "2", "promote_secondaries": "1"}
+    wanted = {"arp_ignore": "1", "arp_announce": "2", "rp_filter": "2", "promote_secondaries": "1", "arp_filter": "0"}
     assert [settings(lab, nic) for nic in ("nic0", "nic1")] == [wanted, wanted]
     lab.host.namespace.sysctl({"ipv4/conf/nic0/arp_ignore": 0})
     kernel.run(lambda k: k.reconcile(GROUP))
@@ -527,7 +527,7 @@ def test_a_member_dropped_from_the_configuration_is_left_as_it_was_found(lab: La
     assert where(lab, V4) == ["nic0"]
     assert where(lab, ip_interface("198.18.0.102")) == []
     # It is on the link still, so it goes on answering for its own addresses only until the group goes.
-    guarded = {name: before[name] for name in before if not name.startswith("arp_")}
+    guarded = {name: before[name] for name in before if name not in ("arp_ignore", "arp_announce")}
     assert {name: settings(lab, "nic1")[name] for name in guarded} == guarded
     kernel.run(lambda k: k.withdraw(GROUP))
     assert settings(lab, "nic1") == before

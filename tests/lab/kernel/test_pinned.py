@@ -6,15 +6,18 @@ import ctypes
 import os
 import struct
 from dataclasses import replace
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ipmp_agent.core.actions import SetOutbound
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.messages import netlink
+from ipmp_agent.linux.messages import addresses, netlink, nftables
+from ipmp_agent.linux.shared import host_addresses
 from ipmp_api.types import Mode
 from tests.lab import wait_for
-from tests.lab.kernel.running import GROUP, kernel_group
+from tests.lab.kernel.running import GROUP, kernel_group, place, with_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,3 +180,149 @@ def test_rules_of_iptables_on_nf_tables_are_seen_too(lab: Lab, kernel: RunningKe
     assert "filter INPUT (nic0)." in found(kernel, Reason.FIREWALL_PINNED)
     host.run(program, "-A", "INPUT", "-i", "nic1", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
     wait_for(lambda: said(kernel, Reason.FIREWALL_PINNED), lambda words: not words, deadline=10)
+
+
+RAW = "table inet fw {{ chain pre {{ type filter hook prerouting priority -290; {}; }}; }}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_said"),
+    [
+        ("meta nfproto ipv6 fib saddr . mark . iif oif missing drop", True),
+        ("fib saddr . iif oif eq 0 drop", True),
+        ("fib saddr . mark oif missing drop", False),
+        ("fib daddr . iif type local accept", False),
+    ],
+    ids=["firewalld", "nft(8)", "loose", "destination"],
+)
+def test_strict_reverse_path_filter_is_named(lab: Lab, kernel: RunningKernel, rule: str, *, is_said: bool) -> None:
+    lab.host.namespace.run("nft", "-f", "-", text=RAW.format(rule))
+    kernel.configure(kernel_group())
+    assert ("nftables inet fw pre holds up" in found(kernel, Reason.REVERSE_PATH_FILTERED)) is is_said
+
+
+@pytest.mark.parametrize(("options", "is_said"), [((), True), (("--loose",), False)], ids=["strict", "loose"])
+def test_strict_reverse_path_filter_of_iptables_is_named(
+    lab: Lab, kernel: RunningKernel, options: tuple[str, ...], *, is_said: bool
+) -> None:
+    words = ("-t", "raw", "-A", "PREROUTING", "-m", "rpfilter", "--invert", *options, "-j", "DROP")
+    lab.host.namespace.run("ip6tables-nft", *words)
+    kernel.configure(kernel_group())
+    assert bool(found(kernel, Reason.REVERSE_PATH_FILTERED)) is is_said
+
+
+# -- addresses --------------------------------------------------------------------------------------------------------
+
+DATA = ip_interface("198.18.0.10/24")
+
+
+def test_data_address_on_an_interface_that_is_no_member_is_named(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.batch(
+        ["link add name spare type veth peer name far", "link set spare up", f"address add {DATA.ip}/24 dev spare"]
+    )
+    kernel.configure(kernel_group(addresses=[DATA]))
+    words = wait_for(lambda: found(kernel, Reason.ADDRESS_ELSEWHERE), bool)
+    assert words.startswith(f"{DATA.ip} is a data address and is on spare, too")
+    lab.host.namespace.ip("address", "delete", f"{DATA.ip}/24", "dev", "spare")
+    assert not said(kernel, Reason.ADDRESS_ELSEWHERE)
+
+
+def test_address_of_the_link_that_no_nic_has_is_named(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.batch(["address add 198.18.0.200/32 dev lo", "address add 203.0.113.1/32 dev lo"])
+    kernel.configure(kernel_group(addresses=[DATA]))
+    place(lab, kernel, DATA)
+    assert said(kernel, Reason.SERVICE_ADDRESS).startswith("198.18.0.200 (lo): members do not answer ARP")
+
+
+def test_address_of_keepalived_is_named(lab: Lab, kernel: RunningKernel) -> None:
+    """As keepalived from 2.3.4 on tags it."""
+    channel = lab.host.namespace.call(netlink.Channel)
+    tagged = addresses.add(lab.host.nic("nic1").index, ip_interface("198.18.0.50/32"))
+    assert not channel.send([tagged.replace(bytes([netlink.OWNER]), bytes([addresses.IFAPROT_KEEPALIVED]))])
+    channel.close()
+    kernel.configure(kernel_group())
+    assert "a daemon of VRRP uses 198.18.0.50 on nic1" in found(kernel, Reason.VIRTUAL_ADDRESS)
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def answered(lab: Lab, address: str) -> int:
+    """How many of 20 neighbours are answered that ask for an address."""
+    peer = lab.peer(0).namespace
+    neighbours = [f"198.18.0.{number}" for number in range(210, 230)]
+    peer.batch(f"address replace {each}/24 dev eth0" for each in neighbours)
+    asking = [("arping", "-c", "1", "-w", "1", "-f", "-s", each, "-I", "eth0", address) for each in neighbours]
+    return sum("reply from" in peer.run(*words, check=False) for words in asking)
+
+
+def test_neighbours_are_answered_though_the_host_filters_arp_by_its_routes(lab: Lab, kernel: RunningKernel) -> None:
+    """With arp_filter only those are whom the host would send to by the member that heard the question."""
+    lab.host.namespace.sysctl({f"ipv4/conf/nic{number}/arp_filter": 1 for number in (0, 1)})
+    kernel.configure(kernel_group(*with_tests("198.18.0.21/24", "198.18.0.22/24"), addresses=[DATA]))
+    both = ("nic0", "nic1")
+    kernel.perform(SetOutbound(both, both))
+    place(lab, kernel, DATA)
+    assert answered(lab, str(DATA.ip)) == 20
+    kernel.run(lambda facade: facade.withdraw(GROUP))
+    assert lab.host.namespace.run("cat", "/proc/sys/net/ipv4/conf/nic0/arp_filter").strip() == "1"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ipv4/conf/all/arp_filter": 1}, "net.ipv4.conf.all.arp_filter is 1, and members need 0"),
+        ({"ipv4/conf/all/proxy_arp": 1}, "net.ipv4.conf.all.proxy_arp is 1"),
+        ({"ipv4/conf/nic0/proxy_arp_pvlan": 1}, "net.ipv4.conf.nic0.proxy_arp_pvlan is 1"),
+    ],
+)
+def test_setting_that_defeats_a_member_is_named(
+    lab: Lab, kernel: RunningKernel, changed: dict[str, int], words: str
+) -> None:
+    lab.host.namespace.sysctl({"ipv4/ip_forward": 1, **changed})
+    kernel.configure(kernel_group())
+    assert words in found(kernel, Reason.SETTINGS_OVERRIDDEN)
+    lab.host.namespace.sysctl(dict.fromkeys(changed, 0))
+    assert not said(kernel, Reason.SETTINGS_OVERRIDDEN)
+
+
+def test_proxy_arp_of_a_host_that_forwards_nothing_is_not_said(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.sysctl({"ipv4/ip_forward": 0, "ipv4/conf/nic0/proxy_arp": 1})
+    kernel.configure(kernel_group())
+    assert not found(kernel, Reason.SETTINGS_OVERRIDDEN)
+
+
+def test_member_without_an_ipv6_link_local_address_is_named(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.batch(["link set nic1 addrgenmode none", "address flush dev nic1"])
+    data = ip_interface("2001:db8:0:1::10/64")
+    kernel.configure(kernel_group(addresses=[data]))
+    place(lab, kernel, data)
+    assert "net.ipv6.conf.nic1.addr_gen_mode is 1" in said(kernel, Reason.SETTINGS_OVERRIDDEN)
+
+
+def test_address_with_a_peer_stays_reachable_and_is_named(lab: Lab, kernel: RunningKernel) -> None:
+    lab.host.namespace.ip("address", "add", "198.18.0.50", "peer", "198.18.0.201/32", "dev", "nic0")
+    kernel.configure(kernel_group())
+    words = ("arping", "-c", "3", "-w", "3", "-f", "-I", "eth0", "198.18.0.50")
+    assert "reply from" in lab.peer(0).namespace.run(*words, check=False)
+    assert "198.18.0.50 on nic0 has a peer" in found(kernel, Reason.SETTINGS_OVERRIDDEN)
+    lab.host.namespace.ip("address", "delete", "198.18.0.50", "peer", "198.18.0.201/32", "dev", "nic0")
+    assert not said(kernel, Reason.SETTINGS_OVERRIDDEN)
+    assert lab.host.namespace.run("cat", "/proc/sys/net/ipv4/conf/nic0/arp_ignore").strip() == "1"
+
+
+def test_look_that_fails_keeps_no_address_from_its_member(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule that nobody foresaw must not end what the group is for."""
+    lab.host.namespace.run("nft", "-f", "-", text=INPUT.format('iifname "nic0" accept'))
+    monkeypatch.setattr(nftables.Nftables, "rules", lambda *_: 1 / 0)
+    monkeypatch.setattr(host_addresses.HostAddresses, "refresh", refuse)
+    kernel.configure(kernel_group(addresses=[DATA]))
+    place(lab, kernel, DATA)
+    lab.host.namespace.ip("address", "flush", "dev", "nic0")
+    wait_for(lambda: lab.host.holders(str(DATA.ip)), lambda holders: holders == ["nic0"], deadline=5)
+
+
+async def refuse(_: object) -> None:
+    raise OSError("no")

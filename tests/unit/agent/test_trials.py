@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.core import timers
+from ipmp_agent.core.findings import Finding
+from ipmp_agent.core.reasons import Reason
 from ipmp_agent.dataplane.trials import API_SERVER
 from ipmp_agent.disk import state
 from ipmp_agent.disk.state import State
@@ -378,3 +380,16 @@ async def test_disabled_every_change_is_kept_at_once() -> None:
     assert await rig.apply(unprobed_group())
     assert calls(rig, "gateways", "answering") == []
     assert not view(rig).on_trial
+
+
+async def test_what_stands_in_the_way_on_this_host_is_said_with_the_loss() -> None:
+    async with node() as rig:
+        rules, hashes = "rules by interface name nic0 alone.", "the hash policy is 0."
+        rig.kernel.found["lab"] = (
+            Finding(Reason.FIREWALL_PINNED, rules),
+            Finding(Reason.MULTIPATH_HASH_POLICY, hashes),
+        )
+        await want(rig, unprobed_group())
+        rig.kernel.silent = {GATEWAY}
+        await asyncio.sleep(timers.TRIAL)
+        assert view(rig).undone.endswith(f". On this host: {rules}")

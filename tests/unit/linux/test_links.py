@@ -119,7 +119,7 @@ def test_the_message_of_a_virtio_nic_is_read() -> None:
         parent="virtio2",
         mtu=1400,
         flags=0x11043,
-        settings=(("rp_filter", 0), ("arp_announce", 0), ("arp_ignore", 0), ("promote_secondaries", 0)),
+        settings=tuple(dict.fromkeys(links.IDENTIFIERS, 0).items()),
     )
 
 
@@ -131,7 +131,7 @@ def test_the_message_of_a_bridge_port_is_read() -> None:
         kind="veth",
         port_of="bridge",
         flags=0x1003,
-        settings=(("rp_filter", 2), ("arp_announce", 0), ("arp_ignore", 0), ("promote_secondaries", 1)),
+        settings=tuple((dict.fromkeys(links.IDENTIFIERS, 0) | {"rp_filter": 2, "promote_secondaries": 1}).items()),
         forwards_ipv6=True,
     )
 
@@ -193,6 +193,23 @@ def test_values_go_back_unless_somebody_chose_others_meanwhile() -> None:
     now = having(**(settings.WANTED | {"promote_secondaries": 0}))
     assert changed(restarted.restore({"nic0": now})) == [{"arp_ignore": 0, "rp_filter": 1}]
     assert restarted.restore({"nic0": now}) == [], "once"
+
+
+def test_setting_that_an_older_agent_did_not_know_is_noted_as_it_is_found() -> None:
+    """What it set is remembered; what it never touched is as the host had it."""
+    older = {"rp_filter": 1, "arp_ignore": 0, "arp_announce": 0, "promote_secondaries": 0}
+    ours = InterfaceSettings(Counter())
+    ours.remember({"nic0": {"index": 2, "values": older}})
+    assert ours.note({"nic0": having(**(settings.WANTED | {"arp_filter": 1}))})
+    assert ours.memory() == {"nic0": {"index": 2, "values": {**older, "arp_filter": 1}}}
+
+
+def test_member_with_an_address_that_has_a_peer_keeps_answering_for_it() -> None:
+    ours = InterfaceSettings(Counter())
+    ours.note({"nic0": having()})
+    assert "arp_ignore" not in changed(ours.differences({"nic0": having()}, {"nic0"}))[0]
+    assert changed(ours.differences({"nic0": having(**settings.WANTED)}, {"nic0"})) == [{"arp_ignore": 0}]
+    assert changed(ours.differences({"nic0": having(**(settings.WANTED | {"arp_ignore": 0}))}))[0] == {"arp_ignore": 1}
 
 
 def test_another_interface_under_the_same_key_is_not_given_the_values_of_the_first() -> None:

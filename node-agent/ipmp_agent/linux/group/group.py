@@ -259,8 +259,9 @@ class Group:
                 await self._pinned.refresh()
                 return 0
             self._keep_memory_soon()
-            requests = self._settings.differences(self._links()) + self._outsiders.differences()
-            requests += self._membership.differences(self._links())
+            links = self._links()
+            requests = self._settings.differences(links, self._pinned.with_peer())
+            requests += self._outsiders.differences() + self._membership.differences(links)
             requests += self._tests.differences()
             self._notice_missing(installed)
             requests += self._data.differences(installed)
@@ -285,7 +286,10 @@ class Group:
 
     async def _look_outside(self) -> None:
         """Look for interfaces on the members' link that are no members, and keep what they have before it changes."""
-        await self._host.addresses.refresh()
+        try:
+            await self._host.addresses.refresh()
+        except OSError as error:
+            log.warning("%s: the addresses of other interfaces are those of the last look: %s", self.name, error)
         if self._outsiders.look() and not self.observing:
             self._outsiders.note()
             await self._keep_memory()
@@ -664,14 +668,7 @@ class Group:
 
     def findings(self) -> list[Finding]:
         """What stands against this group on this host."""
-        found = []
-        value = settings.arp_ignored_everywhere()
-        if value is not None:
-            message = (
-                f"net.ipv4.conf.all.arp_ignore is {value}: it defeats the value 1 that members need, and ARP requests"
-                " for data addresses may go unanswered. Set it to 0 or 1."
-            )
-            found.append(Finding(Reason.SETTINGS_OVERRIDDEN, message))
+        found = settings.overridden()
         for version, carriers in self._surroundings.outbound.items():
             if len(carriers) > 1 and settings.flows_of_two_hosts_stay_together(version):
                 message = (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core.findings import Finding
@@ -26,6 +28,10 @@ ON_A_DEVICE_BELOW = frozenset({"macvlan", "macvtap"})
 """Kinds of members that share the link of the device below them."""
 
 
+ASK_AGAIN = 15.0
+"""Seconds until members are heard of again by interfaces that did not hear them: cables may have been changed."""
+
+
 class GroupOutsiders:
     """Looks for them, and has them answer for their own addresses only."""
 
@@ -36,6 +42,7 @@ class GroupOutsiders:
         self._around = around
         self._held: dict[int, str] = {}  # name by interface index: those that this group guards
         self._found: dict[int, str] = {}  # the same: those that are on the link
+        self._asked: tuple[float, set[int]] = (-math.inf, set())  # when, and which interfaces were to hear it
 
     def memory(self) -> list[dict[str, Any]]:
         """What a restarted agent must know to put them back: JSON."""
@@ -61,8 +68,7 @@ class GroupOutsiders:
             self._host.guarded.release(self._group, index)
         known = self._heard() | self._in_prefix() | self._below()
         self._found = {index: link.name for index, link in candidates.items() if index in known}
-        if candidates.keys() - self._found.keys():
-            self._say_something()
+        self._say_something(candidates.keys() - self._found.keys())
         return bool(self._found.keys() - self._held.keys())
 
     def _heard(self) -> set[int]:
@@ -85,8 +91,12 @@ class GroupOutsiders:
             if device.link.index in members and device.link.kind in ON_A_DEVICE_BELOW
         }
 
-    def _say_something(self) -> None:
+    def _say_something(self, listening: set[int]) -> None:
         """Have each member ask for an address of its own, by a question that changes nobody's cache."""
+        now, (before, heard) = time.monotonic(), self._asked
+        if not listening or (listening <= heard and now < before + ASK_AGAIN):
+            return
+        self._asked = now, listening
         for key in self._around.by_key():
             port, address = self._host.ports.get((self._group, key)), self._around.own_ipv4(key)
             if port is not None and address is not None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import logging
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.messages import traffic_control
+from ipmp_agent.linux.group import settings
+from ipmp_agent.linux.group.multicast import IGMP, memberships
+from ipmp_agent.linux.messages import addresses, netlink, traffic_control
+from ipmp_agent.linux.messages.links import IFF_LOOPBACK, IFF_NOARP
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ipmp_agent.linux.group.surroundings import GroupSurroundings
+    from ipmp_agent.linux.messages.addresses import InstalledAddress
     from ipmp_agent.linux.shared.host import Host
     from ipmp_agent.linux.shared.members import Members
 
 log = logging.getLogger(__name__)
+
+VRRP = IPv4Address("224.0.0.18")
 
 NAMED_MAX = 5
 """Devices of one member that a finding names."""
@@ -30,14 +39,32 @@ class Pinned:
         self._programs: dict[str, frozenset[str]] = {}  # by member
         self._found: list[Finding] = []
 
+    def with_peer(self) -> dict[str, str]:
+        """An IPv4 address with a peer, by the member that it is on; as of the last look at the host's addresses."""
+        return {
+            key: f"{each.address.ip} on {key}"
+            for key, index in self._around.by_key().items()
+            for each in self._host.addresses.found.get(index, ())
+            if each.address.version == 4 and each.has_peer
+        }
+
     async def refresh(self) -> None:
-        """Look again."""
+        """Look again; what was found last stands where that fails, and the group works on."""
+        try:
+            await self._look()
+        except Exception:
+            log.exception("could not look for what hangs on single members")
+
+    async def _look(self) -> None:
         self._programs = {key: await self._filters(index) for key, index in self._around.by_key().items()}
         await self._host.interface_rules.refresh()
         self._found = [
             *self._devices(),
             *self._programs_of_some(),
             *self._host.interface_rules.findings(self._around.by_name()),
+            *self._settings(),
+            *self._addresses(),
+            *self._virtual(),
         ]
 
     def findings(self) -> list[Finding]:
@@ -94,3 +121,83 @@ class Pinned:
                 )
                 found.append(Finding(Reason.PROGRAM_PINNED, message, having[0]))
         return found
+
+    def _settings(self) -> list[Finding]:
+        """What members have otherwise than they need, and the group does not set."""
+        links = [link for index in self._around.by_key().values() if (link := self._host.link(index)) is not None]
+        found = settings.left_to_others(links)
+        for key, what in self.with_peer().items():
+            message = (
+                f"{what} has a peer: with arp_ignore 1, which members need, the kernel answers nobody who asks for such"
+                f" an address. So {key} keeps its own value, and answers for addresses of other members, too. Lay the"
+                " address as /32 with a route to the peer."
+            )
+            found.append(Finding(Reason.SETTINGS_OVERRIDDEN, message, key))
+        if any(prefix.version == 6 for prefix in self._around.prefixes()):
+            mute = {key for key in self._around.by_key() if not self._around.has_link_local(key)}
+            found += settings.without_link_local(link for link in links if self._around.key_of(link.index) in mute)
+        return found
+
+    def _addresses(self) -> list[Finding]:
+        """Addresses on interfaces that are no members, and that neighbours are to find on this link."""
+        found: list[Finding] = []
+        services: list[str] = []
+        for device in self._host.devices.all():
+            link = device.link
+            if self._members.owner(link.index) is not None:
+                continue
+            here = self._host.addresses.found.get(link.index, ())
+            if link.flags & (IFF_LOOPBACK | IFF_NOARP):
+                services += [f"{each.address.ip} ({link.name})" for each in self._on_the_link(here)]
+                continue
+            for each in here:
+                if self._around.is_data(each.address.ip):
+                    message = (
+                        f"{each.address.ip} is a data address and is on {link.name}, too, which is no member:"
+                        " neighbours find it by two MAC addresses. Take it off there."
+                    )
+                    found.append(Finding(Reason.ADDRESS_ELSEWHERE, message))
+        if services:
+            more = f" and {len(services) - NAMED_MAX} more" if len(services) > NAMED_MAX else ""
+            message = (
+                f"{', '.join(services[:NAMED_MAX])}{more}: members do not answer ARP for addresses that no NIC has, and"
+                " whoever answers for them instead (MetalLB, kube-vip) tells one NIC's MAC address, which nobody"
+                " corrects when that NIC fails. Have the group assign them as data addresses, and the other not answer."
+            )
+            found.append(Finding(Reason.SERVICE_ADDRESS, message))
+        return found
+
+    def _on_the_link(self, here: Iterable[InstalledAddress]) -> list[InstalledAddress]:
+        """Those that are in a prefix of the members' link, and none of the group's."""
+        prefixes = self._around.prefixes()
+        return [
+            each
+            for each in here
+            if each.scope == netlink.RT_SCOPE_UNIVERSE
+            and not self._around.is_data(each.address.ip)
+            and any(p.version == each.address.version and each.address.ip in p for p in prefixes)
+        ]
+
+    def _virtual(self) -> list[Finding]:
+        """Daemons that bring addresses to a member for a while: they know one NIC, and not the group."""
+        try:
+            joined = memberships(IGMP.read_text(encoding="ascii"), "")
+        except OSError as error:
+            log.debug("cannot look for speakers of VRRP: %s", error)
+            joined = {}
+        names = self._around.by_name()
+        speaking = sorted(name for name in names if VRRP in joined.get(name, ()))
+        held = sorted(
+            f"{each.address.ip} on {name}"
+            for name, index in names.items()
+            for each in self._host.addresses.found.get(index, ())
+            if each.protocol == addresses.IFAPROT_KEEPALIVED and not self._around.is_data(each.address.ip)
+        )
+        if not speaking and not held:
+            return []
+        what = f" (it holds {', '.join(held)})" if held else ""
+        message = (
+            f"a daemon of VRRP uses {', '.join(speaking or held)}{what}: it sees the cable of that NIC and no silent"
+            " failure, and its addresses go by it, not by the group. Leave them out of dataAddresses.existing."
+        )
+        return [Finding(Reason.VIRTUAL_ADDRESS, message)]

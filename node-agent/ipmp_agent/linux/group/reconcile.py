@@ -88,7 +88,8 @@ class Reconciler:
         message = (
             f"another program removed what this group put into the kernel {recent} times within a minute."
             " Tell it to leave foreign addresses and routes alone (networkd: KeepConfiguration=yes in the .network file"
-            " of each interface; NetworkManager: unmanaged-devices)."
+            " of each interface; NetworkManager: unmanaged-devices; Talos, Flatcar and others that hold the network to"
+            " a machine configuration: no addresses of the members in it; docs/host.md)."
         )
         return [Finding(Reason.FOREIGN_CHANGE, message)]
 

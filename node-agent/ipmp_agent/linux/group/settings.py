@@ -8,33 +8,97 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipmp_agent.core.findings import Finding
+from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.messages import netlink
 from ipmp_agent.linux.messages.links import IDENTIFIERS, IFLA_AF_SPEC, IFLA_INET_CONF
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from ipmp_agent.linux.messages.links import Link
 
 log = logging.getLogger(__name__)
 
-WANTED = {
-    "arp_ignore": 1,  # a NIC answers for its own addresses only, else both NICs answer for every address
-    "arp_announce": 2,  # and asks with an address of its own
-    "rp_filter": 2,  # replies may come in by another NIC of the link
-    "promote_secondaries": 1,  # an address that goes does not take others of its prefix along
-}
 
-ALL_ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
-"""The kernel heeds the greater of conf/all and conf/<interface>: above 1 it answers some or all requests not at all."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of net.ipv4.conf that decides whether a member answers, sends or receives.
 
+    Attributes:
+        name: of the setting.
+        needed: the value that a member needs.
+        is_set: whether the group sets it on members; one that serves others is left to its owner, and told.
+        everywhere: the value of conf/all that is still well; None: conf/all cannot defeat the member's own.
+        why: what another value does.
+    """
+
+    name: str
+    needed: int
+    is_set: bool
+    everywhere: int | None
+    why: str
+
+
+SETTINGS = (
+    Setting(
+        "arp_ignore",
+        needed=1,
+        is_set=True,
+        everywhere=1,
+        why="above 1 ARP requests for data addresses may go unanswered",
+    ),
+    Setting(
+        "arp_announce",
+        needed=2,
+        is_set=True,
+        everywhere=None,
+        why="neighbours learn another member's addresses by this one's MAC address",
+    ),
+    Setting(
+        "rp_filter",
+        needed=2,
+        is_set=True,
+        everywhere=None,
+        why="what comes in by another member than it would leave by is dropped",
+    ),
+    Setting(
+        "promote_secondaries",
+        needed=1,
+        is_set=True,
+        everywhere=None,
+        why="an address that goes takes others of its prefix along",
+    ),
+    Setting(
+        "arp_filter",
+        needed=0,
+        is_set=True,
+        everywhere=0,
+        why="ARP requests of whom another member would answer go unanswered",
+    ),
+    Setting("proxy_arp", needed=0, is_set=False, everywhere=0, why="this host answers ARP for other hosts of the link"),
+    Setting(
+        "proxy_arp_pvlan", needed=0, is_set=False, everywhere=0, why="this host answers ARP for other hosts of the link"
+    ),
+)
+"""docs/host.md says of each what it does to addresses that are not the group's."""
+
+WANTED = {each.name: each.needed for each in SETTINGS if each.is_set}
+
+EVERYWHERE = Path("/proc/sys/net/ipv4/conf/all")
+"""conf/all: of arp_ignore, arp_announce and rp_filter the greater value counts, of the others any that is set."""
+
+IPV6 = Path("/proc/sys/net/ipv6/conf")
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+
+# 0: a flow is hashed by its two addresses alone (IPv6: and its flow label, which a host chooses after the route), and
+# all flows between two hosts leave by one member.
 HASH_POLICY = "/proc/sys/net/ipv{}/fib_multipath_hash_policy"
-"""At 0 the kernel hashes a flow by its two addresses alone (IPv6: and its flow label, which a host chooses after the
-route), so all flows between two hosts leave by one member."""
 
 _INTERFACE_MESSAGE = struct.Struct("=BxHiII")
 
@@ -52,10 +116,54 @@ def drift(settings: Mapping[str, int]) -> dict[str, int]:
     return {name: value for name, value in WANTED.items() if settings.get(name) != value}
 
 
-def arp_ignored_everywhere() -> int | None:
-    """The value of conf/all/arp_ignore where it defeats ours, else None."""
-    value = _setting(ALL_ARP_IGNORE)
-    return value if value is not None and value > WANTED["arp_ignore"] else None
+def overridden() -> list[Finding]:
+    """What conf/all defeats on every member."""
+    found = []
+    for each in SETTINGS:
+        value = _setting(EVERYWHERE / each.name) if each.everywhere is not None else None
+        if value is not None and each.everywhere is not None and value > each.everywhere and _matters(each):
+            allowed = " or ".join(map(str, range(each.everywhere + 1)))
+            message = (
+                f"net.ipv4.conf.all.{each.name} is {value}, and members need {each.needed}: {each.why}. Set it to"
+                f" {allowed}."
+            )
+            found.append(Finding(Reason.SETTINGS_OVERRIDDEN, message))
+    return found
+
+
+def left_to_others(members: Iterable[Link]) -> list[Finding]:
+    """What members have otherwise than they need, and what is not the group's to set."""
+    return [
+        Finding(
+            Reason.SETTINGS_OVERRIDDEN,
+            f"net.ipv4.conf.{link.name}.{each.name} is {value}, and members need {each.needed}: {each.why}, and what is"
+            f" reached so hangs on {link.name}. Set it to {each.needed}.",
+        )
+        for link in members
+        for each in SETTINGS
+        if not each.is_set and (value := dict(link.settings).get(each.name, each.needed)) != each.needed
+        if _matters(each)
+    ]
+
+
+def without_link_local(members: Iterable[Link]) -> list[Finding]:
+    """Why these members have no IPv6 link-local address, where a setting says so."""
+    found = []
+    for link in members:
+        for name in ("disable_ipv6", "addr_gen_mode"):
+            if _setting(IPV6 / link.name / name) == 1:
+                message = (
+                    f"net.ipv6.conf.{link.name}.{name} is 1, and {link.name} has no IPv6 link-local address: it carries"
+                    " no IPv6 traffic while another member can. Set it to 0, or give it an address of fe80::/64."
+                )
+                found.append(Finding(Reason.SETTINGS_OVERRIDDEN, message))
+                break
+    return found
+
+
+def _matters(each: Setting) -> bool:
+    """Whether a setting has an effect: a host answers for others only while it forwards."""
+    return not each.name.startswith("proxy_arp") or _setting(FORWARDING) != 0
 
 
 def flows_of_two_hosts_stay_together(version: int) -> bool:
@@ -84,7 +192,7 @@ class InterfaceSettings:
         return {key: {"index": index, "values": values} for key, (index, values) in self._before.items()}
 
     def remember(self, memory: Mapping[str, Any]) -> None:
-        """Take over what an earlier run remembered."""
+        """Take over what an earlier run remembered; one of an older version knew fewer settings."""
         for key, found in memory.items():
             self._before[key] = (found["index"], dict(found["values"]))
 
@@ -115,22 +223,34 @@ class InterfaceSettings:
 
         Another interface under the same key has settings of its own to go back to.
         """
-        new = {key: link for key, link in members.items() if not self._is_noted(key, link)}
-        for key, link in new.items():
+        before = dict(self._before)
+        for key, link in members.items():
             now = {**dict(link.settings), **self._guarded(link.index)}
-            self._before[key] = (link.index, {name: now.get(name, 0) for name in WANTED})
-        return bool(new)
+            known = self._before[key][1] if self._is_noted(key, link) else {}
+            self._before[key] = (link.index, {name: now.get(name, 0) for name in WANTED} | known)
+        return before != self._before
 
     def _is_noted(self, key: str, link: Link) -> bool:
         return key in self._before and self._before[key][0] == link.index
 
-    def differences(self, members: Mapping[str, Link]) -> list[bytes]:
-        """Requests that set what is not as it should be, where noted; what somebody set back is counted."""
+    def differences(self, members: Mapping[str, Link], with_peer: Collection[str] = ()) -> list[bytes]:
+        """Requests that set what is not as it should be, where noted; what somebody set back is counted.
+
+        Args:
+            members: by key.
+            with_peer: members with an address that has a peer, which nobody would be answered for with arp_ignore 1:
+                there that stays as it was found.
+        """
         requests = []
         for key, link in members.items():
             if not self._is_noted(key, link):
                 continue
             missing = drift(dict(link.settings))
+            if key in with_peer:
+                found = self._before[key][1]["arp_ignore"]
+                missing.pop("arp_ignore", None)
+                if dict(link.settings).get("arp_ignore") != found:
+                    missing["arp_ignore"] = found
             if self._applied.get(key) != link.index:
                 self._applied[key] = link.index
             elif missing:

@@ -53,6 +53,10 @@ class GroupSurroundings:
         members = self._members.of(self._group).values()
         return {m.key: m.index for m in members if m.index is not None and not m.leaving}
 
+    def has_link_local(self, key: str) -> bool:
+        """Whether a member has an IPv6 link-local address that can be used."""
+        return self._tests.has_link_local(key)
+
     def own_ipv4(self, key: str) -> IPv4Address | None:
         """An IPv4 address that a member has now, if any."""
         return next((each for each in self._tests.present(key) if isinstance(each, IPv4Address)), None)

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 IFLA_AF_SPEC, IFLA_INET_CONF = 26, 1
 
-IDENTIFIERS = {"rp_filter": 8, "arp_announce": 18, "arp_ignore": 19, "promote_secondaries": 20}
+IDENTIFIERS = {
+    "proxy_arp": 3,
+    "rp_filter": 8,
+    "arp_filter": 13,
+    "arp_announce": 18,
+    "arp_ignore": 19,
+    "promote_secondaries": 20,
+    "proxy_arp_pvlan": 25,
+}
 """IPV4_DEVCONF_* of the kernel."""
 
 IFF_UP, IFF_BROADCAST, IFF_LOOPBACK, IFF_POINTOPOINT = 0x1, 0x2, 0x8, 0x10
@@ -65,7 +73,7 @@ class Link:
     flags: int
     media: int  # ARPHRD_*
     mtu: int
-    settings: tuple[tuple[str, int], ...]  # net.ipv4.conf.<name> of those we set
+    settings: tuple[tuple[str, int], ...]  # net.ipv4.conf.<name> of those in IDENTIFIERS
     forwards_ipv6: bool
     group: int = 0  # a number that rules, firewalls and tools may know interfaces by
     ipv6: bool = True  # whether it can carry IPv6 addresses: not if they are off, or its MTU is below 1,280

@@ -67,6 +67,9 @@ IMMEDIATE_DREG, IMMEDIATE_DATA = 1, 2
 NAT_TYPE, NAT_FAMILY, NAT_ADDRESS_MIN = 1, 2, 3
 NAT_SOURCE = 0
 LOOKUP_SET, LOOKUP_SREG = 1, 2
+FIB_FLAGS = 3
+FIB_SOURCE, FIB_INTERFACE = 1, 8  # by the source address, by the interface that the packet came in by
+RPFILTER_LOOSE = 1
 META_IIF, META_OIF, META_IIFNAME, META_OIFNAME, META_PROTOCOL_FAMILY = 4, 5, 6, 7, 15
 NETWORK_HEADER = 1
 CMP_EQ = 0
@@ -194,7 +197,8 @@ def source_nat(address: Address) -> bytes:
 
 
 _INTERFACE_TOKENS = [_number(META_KEY, key) for key in (META_IIF, META_OIF, META_IIFNAME, META_OIFNAME)]
-"""Bytes of any rule that asks for an interface."""
+_INTERFACE_TOKENS += [b"fib\0", b"rpfilter\0"]
+"""Bytes of any rule that asks for an interface, or for the one that an answer would leave by."""
 
 
 # -- what is read -----------------------------------------------------------------------------------------------------
@@ -262,6 +266,18 @@ def target(expression: dict[int, bytes]) -> str | None:
     verdict = netlink.attributes(data.get(_DATA_VERDICT, b""), 0)
     chain = verdict.get(_VERDICT_CHAIN)
     return _string(chain) if chain is not None else None
+
+
+def filters_reverse_path(name: str, expression: Mapping[int, bytes]) -> bool:
+    """Whether an expression asks if an answer would leave by the very interface that a packet came in by.
+
+    That is `fib saddr . iif`, or the match `rpfilter` of iptables (NFTA_MATCH_NAME, NFTA_MATCH_INFO), if not loose.
+    """
+    if name == "fib":
+        return number(expression.get(FIB_FLAGS, b"")) & (FIB_SOURCE | FIB_INTERFACE) == FIB_SOURCE | FIB_INTERFACE
+    if name == "match" and _string(expression.get(1, b"")) == "rpfilter":
+        return not expression.get(3, b"\0")[0] & RPFILTER_LOOSE
+    return False
 
 
 def target_name(expression: dict[int, bytes]) -> str:

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 PAUSE = 5.0
 """Seconds between two looks at least: kube-proxy and CNIs change rules all day."""
 
+SHARE = 100
+"""A look that took long is followed by a pause as many times as long: it costs a hundredth of the time at most."""
+
 NAMED_MAX = 5
 """Chains that a finding names."""
 
@@ -64,6 +67,7 @@ class InterfaceRules:
         self._generation: int | None = None
         self._due = -math.inf
         self._found: tuple[Limited, ...] = ()
+        self._strict: tuple[str, ...] = ()  # chains that drop what came in by another interface than it would leave by
 
     async def refresh(self) -> None:
         """Read the rules if anything changed since, and the last look is not just over."""
@@ -73,29 +77,35 @@ class InterfaceRules:
         try:
             generation = self._tables.generation()
             if generation != self._generation:
-                self._due = now + PAUSE
-                self._found = tuple(await self._read())
+                strict: list[str] = []
+                self._found = tuple(await self._read(strict))
+                self._strict = tuple(dict.fromkeys(strict))
                 self._generation = generation
+                took = asyncio.get_running_loop().time() - now
+                self._due = now + max(PAUSE, SHARE * took)
         except OSError as error:
             # A kernel without nf_tables has no such rules either.
             log.debug("cannot look for rules by interface: %s", error)
 
-    async def _read(self) -> list[Limited]:
+    async def _read(self, strict: list[str]) -> list[Limited]:
         chains = [chain for chain in await self._tables.base_chains() if chain.devices]
         found = [Limited(_place(c.family, c.table, c.name), frozenset(c.devices), frozenset()) for c in chains]
         for family, table, chain in sorted(await self._tables.chains_by_interface()):
             if not table.startswith(OUR_TABLES):
-                found += await self._of(family, table, chain)
+                found += await self._of(family, table, chain, strict)
         return found
 
-    async def _of(self, family: int, table: str, chain: str) -> list[Limited]:
+    async def _of(self, family: int, table: str, chain: str, strict: list[str]) -> list[Limited]:
+        place = _place(family, table, chain)
         alike: dict[tuple[object, ...], list[_Names]] = {}
         for rule in await self._tables.rules(family, table, chain):
+            if any(nftables.filters_reverse_path(*each) for each in rule.expressions()):
+                strict.append(place)
             rest, names = await self._split(family, table, rule)
             alike.setdefault(rest, []).append(names)
         return [
             Limited(
-                _place(family, table, chain),
+                place,
                 frozenset(name for each in rules for name in each.names),
                 frozenset(index for each in rules for index in each.indexes),
             )
@@ -138,6 +148,19 @@ class InterfaceRules:
         Args:
             members: interface index by name.
         """
+        return [*self._pinned(members), *self._filtering()]
+
+    def _filtering(self) -> list[Finding]:
+        if not self._strict:
+            return []
+        message = (
+            f"nftables {', '.join(self._strict[:NAMED_MAX])} holds up what comes in by another member than an answer"
+            " would leave by, and data addresses on such a member are not reached. Have it not look at the interface"
+            " (`fib saddr oif`, rpfilter --loose; firewalld: IPv6_rpfilter=loose, or no where it does not know that)."
+        )
+        return [Finding(Reason.REVERSE_PATH_FILTERED, message)]
+
+    def _pinned(self, members: Mapping[str, int]) -> list[Finding]:
         places: dict[str, set[str]] = {}
         for each in self._found:
             named = each.named(members)

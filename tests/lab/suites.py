@@ -1,0 +1,79 @@
+"""Programs of another Debian suite, unpacked beside the system's and run by the dynamic linker of that suite."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+from tests.cluster.cache import cache_directory, locked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ARCHIVE = "http://deb.debian.org/debian"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+TESTED = ("trixie", "sid")
+"""Debian 13, and what is newest in Debian."""
+
+
+class Suite:
+    """Packages of a suite with all that they need.
+
+    Args:
+        name: of the suite, or its release name.
+        packages: that are wanted.
+    """
+
+    def __init__(self, name: str, *packages: str) -> None:
+        self.name = name
+        self._packages = packages
+        self.root = cache_directory() / "suites" / f"{name}-{'-'.join(packages)}"
+
+    def unpack(self) -> Suite:
+        """Download and unpack the packages, unless they are there; some ten seconds from nothing."""
+        with locked(self.root.with_name(f"{self.root.name}.lock")):
+            if not self.root.is_dir():
+                unfinished = self.root.with_name(f"{self.root.name}.unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                self._download(unfinished / "apt")
+                for package in (unfinished / "apt/archives").glob("*.deb"):
+                    _run("dpkg-deb", "--extract", str(package), str(unfinished))
+                shutil.rmtree(unfinished / "apt")
+                unfinished.rename(self.root)
+        return self
+
+    def _download(self, apt: Path) -> None:
+        for directory in ("state/lists/partial", "archives/partial", "etc"):
+            (apt / directory).mkdir(parents=True)
+        (apt / "status").touch()
+        (apt / "etc/sources.list").write_text(f"deb [signed-by={KEYRING}] {ARCHIVE} {self.name} main\n")
+        options = {
+            "Dir::State": apt / "state",
+            "Dir::State::status": apt / "status",
+            "Dir::Cache::archives": apt / "archives",
+            "Dir::Cache::pkgcache": "",
+            "Dir::Cache::srcpkgcache": "",
+            "Dir::Etc::sourcelist": apt / "etc/sources.list",
+            "Dir::Etc::sourceparts": "-",
+            "APT::Sandbox::User": "root",
+        }
+        apt_get = ["apt-get", "-qq", "-y", *(f"-o{name}={value}" for name, value in options.items())]
+        _run(*apt_get, "update")
+        _run(*apt_get, "install", "--no-install-recommends", "--download-only", *self._packages)
+
+    def command(self, program: str) -> list[str]:
+        """The words that run a program of the suite by its path below /."""
+        triplet = f"{platform.machine()}-linux-gnu"
+        libraries = [self.root / "usr/lib" / triplet, self.root / "usr/lib" / triplet / "systemd"]
+        libraries.append(self.root / "usr/lib" / triplet / "NetworkManager")
+        (linker,) = self.root.glob(f"usr/lib/{triplet}/ld-linux-*")
+        return [str(linker), "--library-path", ":".join(map(str, libraries)), str(self.root / program.lstrip("/"))]
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
