@@ -49,10 +49,14 @@ def good(lab: Lab, **changes: Any) -> dict[str, Any]:
 
 
 def cuts_off(lab: Lab) -> dict[str, Any]:
-    """A group that keeps the working NIC in reserve for one that leads nowhere, and would leave it so for ever."""
+    """A group that keeps the working NIC in reserve for one that leads nowhere, and would leave it so for ever.
+
+    Nothing is probed: a member that nobody ever answered would not be used.
+    """
+    probes = {"method": "Disabled", "targets": {"addresses": [lab.peer(0).ipv4, lab.peer(1).ipv4]}}
     addresses = ("198.18.0.100/24", "2001:db8:0:1::100/64")
     changes = {"interfaces": ("nic0", "nic2"), "standby": ("nic0",), "addresses": addresses}
-    return good(lab, deletionPolicy="Retain", **changes)
+    return good(lab, deletionPolicy="Retain", probes=probes, **changes)
 
 
 def view(agent: Agent) -> dict[str, Any]:
