@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NODE = "198.18.0.11"
 BEHIND, ROUTER = "198.19.0.0/24", "198.18.0.1"
-# zebra 8.4 keeps a prefix on an interface that lost two addresses of it, and the routes by it that the kernel dropped.
+# zebra 8.4 mistakes the interface of a prefix that several members have (findings/), and keeps what the kernel dropped.
 HOSTS: dict[str, Any] = {"addresses": (f"{V4}/32", f"{V6}/128")}
 REST = 10.0
 """Seconds in which nobody has anything to say."""

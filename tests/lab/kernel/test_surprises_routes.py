@@ -167,8 +167,8 @@ def test_only_the_first_leg_of_a_route_says_by_which_group_it_leaves(host: Names
 
 
 def test_deletion_of_a_rule_takes_the_first_that_it_does_not_rule_out(host: Namespace) -> None:
-    # Suppressors that a deletion does not name are not compared, and neither is who laid the rule: in order, front to
-    # back, each deletion of ours takes the rule that is meant.
+    # Suppressors that a deletion does not name are not compared: in order, front to back, each deletion of ours takes
+    # the rule that is meant.
     our_rules(host)
     block = rules.block(Rule(socket.AF_INET, 32766, routes.RT_TABLE_MAIN), routes.TWINS)
     assert send(host, rules.delete(block[3])) == []
