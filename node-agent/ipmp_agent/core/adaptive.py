@@ -89,7 +89,7 @@ def may_show_a_limit(time: DetectionTime, suspect: Interface, members: Iterable[
         return False
     lost = max(prober.streak(ProbeState.LOST)[0] for prober in suspect.probers.values())
     others = [i for i in members if i is not suspect and i.functioning and i.capable]
-    return lost < timers.RATE_LIMIT_PATIENCE and any(_lost(others, timers.PROBES_PER_DETECTION_TIME)[0])
+    return lost < timers.RATE_LIMIT_LOSSES and any(_lost(others, timers.PROBES_PER_DETECTION_TIME)[0])
 
 
 def _lose_by_turns(others: Sequence[Interface], *, known: bool, suspect: Interface | None) -> bool:

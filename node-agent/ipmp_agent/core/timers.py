@@ -73,7 +73,7 @@ RATE_LIMIT_LOST = 2
 """Targets limit their rate if, when a member is to be condemned, each other one has lost some of its newest probes and
 one was answered after that; and the condemned one was, too, or the others lost this share, and at least so many."""
 
-RATE_LIMIT_PATIENCE = 9
+RATE_LIMIT_LOSSES = 9
 """So many losses in a row condemn a member while another one loses probes by turns: they may show a limit."""
 
 RATE_HALVINGS = 3

@@ -76,7 +76,7 @@ def test_failure_beside_a_member_that_loses_now_and_then_is_put_off_for_four_pro
     node.run(20)
     node.silence("nic0")
     interval = node.snapshot().detection_time / timers.PROBES_PER_DETECTION_TIME
-    patience = node.snapshot().detection_time + (timers.RATE_LIMIT_PATIENCE - timers.PROBE_FAILURES) * interval
+    patience = node.snapshot().detection_time + (timers.RATE_LIMIT_LOSSES - timers.PROBE_FAILURES) * interval
     assert node.run(patience, lambda: not node.interface("nic0").usable)
 
 

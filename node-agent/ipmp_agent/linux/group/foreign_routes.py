@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 CONFIGURED = frozenset({RTPROT_KERNEL, RTPROT_BOOT, RTPROT_STATIC, RTPROT_RA, RTPROT_DHCP})
 """Who lays a route with its interface and does not look after it. All others compute routes anew from what they see."""
 
-PATIENCE = 1800.0
+ROUTER_WAIT = 1800.0
 """Seconds at most that the route of a router that was not heard is followed after its member is back."""
 
-OWNERS_PATIENCE = 5.0
+OWNER_WAIT = 5.0
 """Seconds that a routing daemon has to lay a route anew after its member is back; then it does not want it any more."""
 
 
@@ -275,7 +275,7 @@ class ForeignRoutes:
         if gone.lives() and not gone.awaited:
             return True
         if all(self._around.carries(key, gone.route.version) for key in gone.members.values()):
-            wait = OWNERS_PATIENCE if gone.awaited else min(PATIENCE, gone.route.expires or 0.0)
+            wait = OWNER_WAIT if gone.awaited else min(ROUTER_WAIT, gone.route.expires or 0.0)
             gone.patience = gone.patience or monotonic() + wait
         else:
             gone.patience = None

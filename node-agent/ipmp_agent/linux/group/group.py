@@ -19,7 +19,7 @@ from ipmp_agent.linux.group import settings
 from ipmp_agent.linux.group.data_addresses import DataAddresses
 from ipmp_agent.linux.group.departures import Departures
 from ipmp_agent.linux.group.fitness import Fitness
-from ipmp_agent.linux.group.foreign_routes import OWNERS_PATIENCE
+from ipmp_agent.linux.group.foreign_routes import OWNER_WAIT
 from ipmp_agent.linux.group.membership import Membership
 from ipmp_agent.linux.group.memory import VERSION as MEMORY_VERSION
 from ipmp_agent.linux.group.multicast import Multicast
@@ -275,7 +275,7 @@ class Group:
             if not up_to_date or self._twins.heard_of != heard_of:
                 self.reconciler.soon()
             if self._twins.awaits:
-                self.reconciler.later(OWNERS_PATIENCE)
+                self.reconciler.later(OWNER_WAIT)
             self._follow_multicast()
             await self._neighbourhood.read(members)
             await self._dismiss()
