@@ -32,10 +32,9 @@ class Fitness:
         self._settings = settings
         self._peers: dict[str, Finding] = {}  # by member
 
-    @property
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> list[Finding]:
         """Why interfaces are kept out."""
-        return tuple(self._peers.values())
+        return list(self._peers.values())
 
     async def look(self) -> None:
         """Keep out members on which an IPv4 address has a peer, and take them when it has gone.

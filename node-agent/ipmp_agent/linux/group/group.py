@@ -688,5 +688,5 @@ class Group:
         found += self._neighbourhood.findings()
         if not self.observing:
             found += [*self._twins.findings(), *self._membership.findings(self._links())]
-        found += self._fitness.findings
+        found += self._fitness.findings()
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]
