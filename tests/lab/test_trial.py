@@ -48,14 +48,11 @@ def good(lab: Lab, **changes: Any) -> dict[str, Any]:
     return group_manifest(**{"targets": [lab.peer(0).ipv4, lab.peer(1).ipv4]} | changes)
 
 
-def cuts_off(lab: Lab) -> dict[str, Any]:
-    """A group that keeps the working NIC in reserve for one that leads nowhere, and would leave it so for ever.
-
-    Nothing is probed: a member that nobody ever answered would not be used.
-    """
-    probes = {"method": "Disabled", "targets": {"addresses": [lab.peer(0).ipv4, lab.peer(1).ipv4]}}
+def cuts_off(lab: Lab, method: str = "Disabled") -> dict[str, Any]:
+    """A group that keeps the working NIC in reserve for one that leads nowhere, and no probe would ever find it."""
     addresses = ("198.18.0.100/24", "2001:db8:0:1::100/64")
     changes = {"interfaces": ("nic0", "nic2"), "standby": ("nic0",), "addresses": addresses}
+    probes = {"method": method, "targets": {"addresses": [lab.peer(0).ipv4, lab.peer(1).ipv4]}}
     return good(lab, deletionPolicy="Retain", probes=probes, **changes)
 
 
@@ -131,6 +128,19 @@ def test_new_group_that_cuts_the_host_off_is_taken_out_again_and_connections_sur
         wait_for(lambda: view(agent), lambda v: v["on_trial"], what="the good group on trial")
         wait_kept(agent)
         invariants.no_unhandled_exception(agent.log_path.read_text())
+
+
+def test_new_member_that_leads_nowhere_is_found_by_its_probes_before_anything_need_be_undone(host: Lab) -> None:
+    remote = host.hosts["remote"].namespace
+    with (
+        TcpStream(remote, host.host.namespace, OWN) as stream,
+        Agent(host, cuts_off(host, method="Auto"), trials=True) as agent,
+    ):
+        stream.wait_received()
+        wait_kept(agent)
+        assert group_view(agent.status()).active == {"nic0"}
+        stream.wait_received(deadline=30)
+        assert [line for line in agent.log() if line.get("reason") == "NotHeard"]
 
 
 def test_change_that_cuts_the_host_off_is_undone_to_what_was_proven(host: Lab) -> None:
