@@ -135,6 +135,7 @@ def test_group_that_cuts_the_node_off_is_undone_by_the_agent_alone_and_reported(
         "interfaces": [{"name": "net0", "role": "Standby"}, {"name": "dead0"}],
         "dataAddresses": {"assigned": [{"nodeName": NODE, "addresses": NOWHERE}]},
         "deletionPolicy": "Retain",
+        "probes": {"method": "Disabled"},  # they would find dead0 within a second, and net0 would be used
     }
     manifest = {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "metadata": {"name": "wrong"}, "spec": group}
     dump, ready = KernelDump.take(node.run), heart(remote)
