@@ -1,9 +1,10 @@
 """What a failover and a comparison with the kernel cost as a node grows, and whether that is linear.
 
 The decision is the core's alone, in virtual time: from the loss of a carrier to the orders. The move is the kernel side
-carrying these orders out on real interfaces: addresses, routes and the first announcements. The comparison reads the
-whole kernel, with foreign routes that leave by a member, and finds nothing to do; its peer is `ip -json` reading the
-same tables. Growth is the exponent between the two largest sizes: 1 is linear, 2 quadratic.
+carrying these orders out on real interfaces: addresses, routes and the first announcements. The adoption is the
+processor time of a start that finds addresses of the host on a member. The comparison reads the whole kernel, with
+foreign routes that leave by a member, and finds nothing to do; its peer is `ip -json` reading the same tables. Growth
+is the exponent between the two largest sizes: 1 is linear, 2 quadratic.
 
 Needs root and nftables. Run: python benchmarks/growth.py
 """
@@ -26,9 +27,10 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
 from ipmp_agent.core.actions import Announce, Move, MoveAddresses, SetOutbound
-from ipmp_agent.core.events import Family, InterfaceFound, KernelRead, LinkChanged, TestAddressChanged
+from ipmp_agent.core.events import AddressAdopted, Family, InterfaceFound, KernelRead, LinkChanged, TestAddressChanged
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.core.reasons import Reason
+from ipmp_api.types import Existing
 from tests.lab import Lab
 from tests.lab.kernel.running import GROUP, RunningKernel, kernel_group
 from tests.node_groups import node_group
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.kernel import Kernel
 
 ADDRESSES = (10, 100, 1000, 4000)
+ADOPTED = (1500, 3000, 6000)
 MEMBERS = (2, 4, 8, 16, 32)
 TARGETS = (1, 2, 4, 8)
 ROUTES = (100, 1000, 10000)
@@ -135,6 +138,25 @@ def moving(counts: Sequence[int]) -> list[Point]:
     return points
 
 
+def adopting(counts: Sequence[int]) -> list[Point]:
+    """Processor time in which more and more addresses that the host has on a member are adopted, at the start."""
+    points = []
+    for count in counts:
+        with Lab(peers=0) as lab:
+            lab.host.namespace.batch(f"address add {address} dev nic0" for address in numbered(count))
+            kernel = RunningKernel(lab.host.namespace)
+            try:
+                began = time.process_time()
+                found = kernel.configure(kernel_group(existing=Existing.ADOPT))
+                took = time.process_time() - began
+            finally:
+                kernel.close()
+        if sum(isinstance(event, AddressAdopted) for event in found) != count:
+            raise SystemExit(f"not all {count} addresses were adopted")
+        points.append(told(Point("adoption, by addresses", count, took)))
+    return points
+
+
 def compare(kernel: RunningKernel) -> float:
     """Seconds to compare the kernel with what it should be."""
     began = time.perf_counter()
@@ -221,6 +243,7 @@ def main() -> int:
         [Point("decision, by members", n, best(partial(decide, n, 100, 5))) for n in MEMBERS[:some]],
         [Point("decision, by targets", n, best(partial(decide, 4, 100, n))) for n in TARGETS[:some]],
         moving(ADDRESSES[:some]),
+        adopting(ADOPTED[:some]),
     ]
     routes = comparing(ROUTES[:some])
     curves += [routes[: len(routes) // 2], routes[len(routes) // 2 :]]

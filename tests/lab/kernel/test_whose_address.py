@@ -278,3 +278,26 @@ def test_a_guest_stays_one_while_the_hosts_own_address_is_away_or_gone(lab: Lab,
     kernel.await_event(AddressReleased)
     kernel.run(lambda k: k.reconcile(GROUP))
     assert left_alone(kernel) == {str(VIP.ip): Reason.GUEST_ADDRESS}
+
+
+def test_everything_that_an_address_is_comes_back_with_it(lab: Lab, kernel: RunningKernel) -> None:
+    labelled = ip_interface("198.18.32.7/20")
+    lay_tagged(lab, labelled, 44, "nic0:x")
+    lab.host.namespace.ip("address", "add", str(OWN), "dev", "nic0", "metric", "300", "noprefixroute")
+    every = (labelled, OWN)
+    kernel.configure(adopting())
+
+    def found() -> list[tuple[Any, int, int, bytes]]:
+        on = kernel.run(lambda k: k._host.addresses_of(lab.host.nic("nic0").index))
+        return sorted((str(a.address), a.flags, a.protocol, a.body) for a in on if a.address in every)
+
+    before = found()
+    assert [each[2] for each in before] == [0, 44]
+    kernel.perform(moves(*every, source="nic0", destination="nic1"))
+    assert found() == []
+    kernel.perform(moves(*every, source="nic1", destination="nic0"))
+    head = 40  # bytes; behind come the times at which it was made and changed
+    assert [(a, f, p, b[:head]) for a, f, p, b in found()] == [(a, f, p, b[:head]) for a, f, p, b in before]
+    shown = lab.host.namespace.run("ip", "address", "show", "dev", "nic0")
+    assert "metric 300" in shown
+    assert "nic0:x" in shown
