@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
-from ipmp_agent.simulate.script import Fault, FaultScript, Loss, Suspend, Target
+from ipmp_agent.simulate.script import Fault, FaultScript, Loss, PlayedTarget, Suspend
 from ipmp_agent.simulate.simulation import Simulation
 from ipmp_agent.simulate.timeline import AddressChange, Judged
 from ipmp_api.types import (
@@ -109,7 +109,7 @@ def all_at_once(rng: random.Random) -> Iterator[Fault]:
 def play(title: str, faults: Callable[[random.Random], Iterator[Fault]], runs: int) -> Outcome:
     """Play one trial with many seeds, half of them with both families."""
     outcome = Outcome(title)
-    targets = tuple(Target(address, 0.001) for address in IPV4_TARGETS + IPV6_TARGETS)
+    targets = tuple(PlayedTarget(address, 0.001) for address in IPV4_TARGETS + IPV6_TARGETS)
     for seed in range(runs):
         happening = sorted(faults(random.Random(seed)), key=lambda fault: fault.at)
         script = FaultScript(MINUTES * 60, seed, targets, tuple(f for f in happening if f.at <= MINUTES * 60))

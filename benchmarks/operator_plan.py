@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ipmp_operator.core.model import InterfaceStatus, Node, NodeGroupStatus
+from ipmp_operator.core.model import InterfaceReport, Node, NodeGroupReport
 from ipmp_operator.reconciler import collector_paused
 from tests.unit.operator.build import World, api_group
 
@@ -40,7 +40,7 @@ def report(cluster: World) -> None:
     """Let every agent report, link-local addresses included."""
     for at, (holder, seen) in enumerate(list(cluster.there.items())):
         members = tuple(
-            InterfaceStatus(
+            InterfaceReport(
                 f"eth{n}",
                 f"52:54:00:{at >> 8 & 255:02x}:{at & 255:02x}:{n:02x}",
                 False,
@@ -48,7 +48,7 @@ def report(cluster: World) -> None:
             )
             for n in range(2)
         )
-        status = NodeGroupStatus("ok", "", seen.generation, False, members, present=seen.held)
+        status = NodeGroupReport("ok", "", seen.generation, False, members, present=seen.held)
         cluster.there[holder] = replace(seen, status=status)
     cluster.agents = frozenset(cluster.nodes)
 

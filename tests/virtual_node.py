@@ -20,7 +20,7 @@ from ipmp_agent.core.events import Family, ProbeKind
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.core.words import GroupState
 from ipmp_agent.simulate.network import Network
-from ipmp_agent.simulate.script import Target
+from ipmp_agent.simulate.script import PlayedTarget
 from ipmp_api.types import (
     DataAddress,
     FailureDetection,
@@ -122,10 +122,10 @@ class VirtualNode:
         self.random = random.Random(f"node {seed}")
         self.seed = seed
         self.core = Multipathing(configuration, seed=seed)
-        targets = [Target(address, latency) for address in configuration.policies.targets.addresses]
-        targets += [Target(address, latency) for address in configuration.peers]
-        targets += [Target(ip_address(host), latency, discoverable=True) for host in hosts]
-        targets += [Target(ip_address(router), latency, router=True) for router in routers]
+        targets = [PlayedTarget(address, latency) for address in configuration.policies.targets.addresses]
+        targets += [PlayedTarget(address, latency) for address in configuration.peers]
+        targets += [PlayedTarget(ip_address(host), latency, discoverable=True) for host in hosts]
+        targets += [PlayedTarget(ip_address(router), latency, router=True) for router in routers]
         self.routers = tuple(ip_address(router) for router in routers)
         macs = {member.key: mac(n) for n, member in enumerate(configuration.members)}
         self.network = Network(macs, targets, self.random)

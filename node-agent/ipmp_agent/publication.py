@@ -18,7 +18,7 @@ HISTORY = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Failover:
+class PastFailover:
     """Addresses went from one member to another."""
 
     time: float  # seconds since the epoch
@@ -49,7 +49,7 @@ class GroupView:
     snapshot: GroupSnapshot
     findings: tuple[Finding, ...] = ()
     not_adopted: tuple[NotAdopted, ...] = ()
-    history: tuple[Failover, ...] = ()
+    history: tuple[PastFailover, ...] = ()
     since: dict[str, float] = field(default_factory=dict)  # interface key -> seconds since the epoch
     ready: bool = True  # the kernel has been read and obeys this configuration
     on_trial: bool = False  # the configuration is undone if the node loses by it what it reached before

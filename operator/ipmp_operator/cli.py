@@ -97,9 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.namespace:
         sys.stderr.write("ipmp-operator: outside a pod, say --namespace\n")
         return EXIT_BAD_INPUT
-    from ipmp_operator.process import Options, StartError, run  # noqa: PLC0415 - --help needs no kopf
+    from ipmp_operator.process import OperatorOptions, OperatorStartError, run  # noqa: PLC0415 - --help needs no kopf
 
-    settings = Options(
+    settings = OperatorOptions(
         template=options.daemonset_template,
         agent_image=options.agent_image,
         namespace=options.namespace,
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.closing(Log(options.log_format, options.log_level)):
         try:
             return run(settings)
-        except StartError as error:
+        except OperatorStartError as error:
             log.critical("%s", error)
             return EXIT_BAD_INPUT
         except Exception:

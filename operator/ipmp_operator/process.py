@@ -34,12 +34,12 @@ RETRY = 2.0
 """Seconds between questions to an API server that does not answer, or does not know the groups yet."""
 
 
-class StartError(Exception):
+class OperatorStartError(Exception):
     """The operator cannot start as it was told to; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class OperatorOptions:
     """What the command line says. `lease_name` None means that nobody else runs."""
 
     template: Path
@@ -52,20 +52,20 @@ class Options:
     identity: str
 
 
-def run(options: Options) -> int:
+def run(options: OperatorOptions) -> int:
     """Run until a signal (0), or until a fault or another leader (1). Raises StartError."""
     return _Operator(options).run()
 
 
 class _Operator:
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: OperatorOptions) -> None:
         try:
             template = load_template(options.template, options.namespace, options.agent_image)
             access = access_from_environment()
         except TemplateError as error:
-            raise StartError(str(error)) from error
+            raise OperatorStartError(str(error)) from error
         except CredentialsError as error:
-            raise StartError(f"no way to reach an API server: {error}; set KUBECONFIG") from error
+            raise OperatorStartError(f"no way to reach an API server: {error}; set KUBECONFIG") from error
         self._api = ApiServer(access, f"{FIELD_MANAGER}/{ipmp_operator.__version__}", FIELD_MANAGER)
         self._options = options
         self._stop = threading.Event()
@@ -99,7 +99,7 @@ class _Operator:
             )
         except OSError as error:
             host, port = self._options.metrics_address
-            raise StartError(f"cannot serve metrics at {host}:{port}: {error}") from error
+            raise OperatorStartError(f"cannot serve metrics at {host}:{port}: {error}") from error
         log.info("metrics and health at port %d", server.address[1])
         return server
 
@@ -109,7 +109,7 @@ class _Operator:
             self._reconciler.start(self._owner())
             self._await_groups()
             self._watch.run()
-        except StartError:
+        except OperatorStartError:
             raise
         except Exception:
             self._failed = True
@@ -131,7 +131,7 @@ class _Operator:
             except ApiError as error:
                 if error.not_found:
                     message = f"--owner-deployment: there is no Deployment {name} in {self._options.namespace}"
-                    raise StartError(message) from error
+                    raise OperatorStartError(message) from error
                 log.warning("reading Deployment %s: %s", name, error)
                 self._stop.wait(RETRY)
             else:

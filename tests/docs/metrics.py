@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.measurements import Measurements
 from ipmp_agent.views.metrics import AgentCollector
-from ipmp_operator.core.model import NodeGroupStatus
+from ipmp_operator.core.model import NodeGroupReport
 from ipmp_operator.metrics import Metrics
 from tests.unit.operator.build import World, api_group, nodes, pool, pools
 from tests.unit.views.pictures import address, failed, interface, prober, publication, standby, view
@@ -103,7 +103,7 @@ def operator_page() -> tuple[Metric, ...]:
     world.agents = frozenset(world.nodes)
     world.settle()
     for holder, seen in world.there.items():
-        world.there[holder] = replace(seen, status=NodeGroupStatus("ok", observed_generation=seen.generation))
+        world.there[holder] = replace(seen, status=NodeGroupReport("ok", observed_generation=seen.generation))
     metrics = Metrics(lambda: 0.0)
     metrics.show(world.plan())
     return tuple(metrics.registry.collect())

@@ -24,11 +24,11 @@ class UnreachableError(Exception):
     """No agent answers."""
 
 
-class RefusedError(Exception):
+class AgentRefusedError(Exception):
     """The agent answers, and says no."""
 
 
-class Parser(argparse.ArgumentParser):
+class ClientParser(argparse.ArgumentParser):
     """Options of a command; a wrong one ends it with 1, as in the original's ipmpstat and if_mpadm, instead of 2."""
 
     def error(self, message: str) -> NoReturn:
@@ -84,7 +84,7 @@ class Client:
             raise UnreachableError(f"the agent at {self.path} closed the connection: is it stopping?")
         answer: dict[str, Any] = json.loads(line)
         if not answer["ok"]:
-            raise RefusedError(answer["error"])
+            raise AgentRefusedError(answer["error"])
         return answer
 
     def stream(self, **request: Any) -> Iterator[dict[str, Any]]:

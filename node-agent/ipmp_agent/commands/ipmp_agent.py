@@ -215,7 +215,7 @@ def _run(options: argparse.Namespace) -> int:
             "ipmp-agent: run reads its files again at SIGHUP, which standard input is not: name a file", file=sys.stderr
         )
         return EXIT_BAD_INPUT
-    from ipmp_agent.process.agent import Agent, Options, StartError  # noqa: PLC0415 - `check` needs no kernel
+    from ipmp_agent.process.agent import Agent, AgentOptions, StartError  # noqa: PLC0415 - `check` needs no kernel
 
     source = _source(options)
     measurements = Measurements()
@@ -224,7 +224,7 @@ def _run(options: argparse.Namespace) -> int:
         measurements.errors["log"] += 1
 
     records = _log(options, dropped)
-    settings = Options(
+    settings = AgentOptions(
         options.state_dir, options.runtime_dir, options.metrics_address, options.record, trials=options.trials
     )
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipmp_agent
-from ipmp_agent.commands.client import Client, Parser, RefusedError, UnreachableError, runtime_directory
+from ipmp_agent.commands.client import AgentRefusedError, Client, ClientParser, UnreachableError, runtime_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ Exit status: 0, or 1 when it was refused (the message says why), for a wrong opt
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = ClientParser(
         prog="ipmpadm",
         description="Take an interface of an IPMP group out of use, or give it back.",
         epilog=EPILOG,
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 group=options.group,
                 force=getattr(options, "force", False),
             )
-    except (UnreachableError, RefusedError) as error:
+    except (UnreachableError, AgentRefusedError) as error:
         print(f"ipmpadm: {error}", file=sys.stderr)
         return 1
     print(answer["message"])

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
-from ipmp_agent.commands.client import Client, Parser, RefusedError, UnreachableError, runtime_directory
+from ipmp_agent.commands.client import AgentRefusedError, Client, ClientParser, UnreachableError, runtime_directory
 from ipmp_agent.commands.names import Names
 from ipmp_agent.commands.rows import MODES, ProbeRow, probe_columns, probe_json
-from ipmp_agent.commands.table import Table, UnknownFieldError, choose, fitting, parsable
+from ipmp_agent.commands.table import TextTable, UnknownFieldError, choose, fitting, parsable
 from ipmp_agent.core.actions import ProbeClosed
 from ipmp_agent.disk.codec import decode
 from ipmp_agent.publication import Publication
@@ -42,7 +42,7 @@ class StatError(Exception):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = ClientParser(
         prog="ipmpstat",
         description="Show the IPMP groups of this node.",
         epilog=EPILOG,
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _show_probes(client, options)
             else:
                 _show_state(client, options)
-    except (StatError, UnknownFieldError, UnreachableError, RefusedError) as error:
+    except (StatError, UnknownFieldError, UnreachableError, AgentRefusedError) as error:
         print(f"ipmpstat: {error}", file=sys.stderr)
         return 1
     return 0
@@ -173,9 +173,9 @@ class _Printer:
             self._columns, warnings = fitting(columns), []
         for warning in warnings:
             print(f"ipmpstat: warning: {warning}", file=sys.stderr)
-        self._table: Table[Any] | None = None
+        self._table: TextTable[Any] | None = None
         if not options.parsable:
-            self._table = Table(self._columns, shutil.get_terminal_size((0, HEIGHT)).lines)
+            self._table = TextTable(self._columns, shutil.get_terminal_size((0, HEIGHT)).lines)
 
     def show(self, row: Any) -> None:
         """Print one row at once."""

@@ -292,7 +292,7 @@ def probe_json(row: ProbeRow) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
+class StatMode:
     """One of -a, -g, -i and -t: its columns, rows, objects, and the addresses whose names it shows."""
 
     columns: Callable[[Names], Sequence[Column[Any]]]
@@ -308,8 +308,8 @@ def _target_addresses(row: TargetRow) -> Iterator[Address | MacAddress]:
 
 
 MODES = {
-    "a": Mode(address_columns, address_rows, address_json, lambda row: (row.address.address.ip,)),
-    "g": Mode(group_columns, group_rows, group_json, lambda _: ()),
-    "i": Mode(interface_columns, interface_rows, interface_json, lambda _: ()),
-    "t": Mode(target_columns, target_rows, target_json, _target_addresses),
+    "a": StatMode(address_columns, address_rows, address_json, lambda row: (row.address.address.ip,)),
+    "g": StatMode(group_columns, group_rows, group_json, lambda _: ()),
+    "i": StatMode(interface_columns, interface_rows, interface_json, lambda _: ()),
+    "t": StatMode(target_columns, target_rows, target_json, _target_addresses),
 }

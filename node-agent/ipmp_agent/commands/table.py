@@ -94,7 +94,7 @@ def line(columns: Sequence[Column[Row]], values: Sequence[str]) -> str:
     return "".join(out)
 
 
-class Table(Generic[Row]):
+class TextTable(Generic[Row]):
     """Lines for people, with the header repeated at every screenful."""
 
     def __init__(self, columns: Sequence[Column[Row]], height: int) -> None:

@@ -12,7 +12,7 @@ from ipmp_agent.core import adaptive, consistency, sources, timers, transitive
 from ipmp_agent.core.actions import InterfaceVerdict, Severity
 from ipmp_agent.core.events import IP_FAMILIES, Family, ProbeKind
 from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent, State, group_state
-from ipmp_agent.core.link import Link
+from ipmp_agent.core.link import LinkState
 from ipmp_agent.core.probing import Prober, ProbeState, choose_protocol
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.rtt import DetectionTime
@@ -104,7 +104,7 @@ class Detection:
 
     def appear(self, interface: Interface, now: float) -> None:
         """A member is here: give it a link, probers and targets."""
-        interface.link = Link()
+        interface.link = LinkState()
         interface.link.taken_down = interface.facts is not None and interface.facts.taken_down
         interface.probers = {family: Prober(interface.key, family, now, self._random) for family in IP_FAMILIES}
         interface.transitive = Prober(interface.key, Family.LINK, now, self._random)

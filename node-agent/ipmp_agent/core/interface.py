@@ -27,7 +27,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
-from ipmp_agent.core.link import Link
+from ipmp_agent.core.link import LinkState
 from ipmp_agent.core.probing import ProbeState
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import GroupState, InterfaceWord, LinkWord, ProbeWord
@@ -162,7 +162,7 @@ class Interface:
         self.facts: InterfaceFound | None = None  # None: absent
         self.gone = False  # it vanished, and its addresses with it
         self.offline_reasons: set[Reason] = set()  # who keeps it offline
-        self.link = Link()
+        self.link = LinkState()
         self.probers: dict[Family, Prober] = {}  # by IP family
         self.transitive: Prober | None = None  # asks the other members, while there is no target
         self.quiet_until: float | None = None  # losses are ignored until then, or until the first reply

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ipmp_agent.core import timers
 
 
-class Link:
+class LinkState:
     """Carrier of one interface; `up` is None where the driver does not report it."""
 
     __slots__ = ("release_at", "taken_down", "up", "ups")

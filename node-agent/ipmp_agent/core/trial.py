@@ -11,7 +11,7 @@ from enum import Enum
 from ipmp_agent.core import timers
 
 
-class Verdict(Enum):
+class TrialVerdict(Enum):
     """What becomes of a change."""
 
     OPEN = "open"
@@ -69,17 +69,17 @@ class Trial:
         self._heard.clear()
         self._patience = now + timers.QUIET_PERIOD
 
-    def looked(self, answered: frozenset[str], now: float) -> Verdict:
+    def looked(self, answered: frozenset[str], now: float) -> TrialVerdict:
         """Take what answered in one look."""
         self._count(self._silent, self.before, answered, now)
-        if self.overtaken(self.before, answered, now) is Verdict.LOST:
-            return Verdict.LOST
-        return Verdict.KEPT if now >= self._until and self.before <= answered else Verdict.OPEN
+        if self.overtaken(self.before, answered, now) is TrialVerdict.LOST:
+            return TrialVerdict.LOST
+        return TrialVerdict.KEPT if now >= self._until and self.before <= answered else TrialVerdict.OPEN
 
-    def overtaken(self, asked: frozenset[str], answered: frozenset[str], now: float) -> Verdict:
+    def overtaken(self, asked: frozenset[str], answered: frozenset[str], now: float) -> TrialVerdict:
         """Take a look during which another change came: it says nothing of that one, but silence goes on."""
         self._count(self._away, asked, answered, now)
-        return Verdict.LOST if self.lost else Verdict.OPEN
+        return TrialVerdict.LOST if self.lost else TrialVerdict.OPEN
 
     def _count(self, silence: dict[str, int], asked: frozenset[str], answered: frozenset[str], now: float) -> None:
         # Within the patience only what has answered in this trial can fall silent.

@@ -15,7 +15,7 @@ from ipmp_agent.core import timers
 from ipmp_agent.core.actions import Notify, Severity
 from ipmp_agent.core.events import OfflineRequested, OnlineRequested, StateRestored
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.disk.state import Change, SavedGroup, State
+from ipmp_agent.disk.state import Change, SavedGroup, SavedState
 from ipmp_api.types import Mode
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class Configurator:
     """Applies configurations one after the other. All methods belong to the loop of the data plane."""
 
-    def __init__(self, plane: DataPlane, saved: State, trials: Trials) -> None:
+    def __init__(self, plane: DataPlane, saved: SavedState, trials: Trials) -> None:
         self._plane = plane
         self._trials = trials
         self._saved: dict[str, SavedGroup] = dict(saved.groups)  # neither taken over nor withdrawn yet
@@ -117,7 +117,7 @@ class Configurator:
 
     def _keep_in_mind(self) -> None:
         """Have everything in the state file that the running groups do not put there."""
-        self._plane.unfinished(self._trials.saved(State(dict(self._saved))))
+        self._plane.unfinished(self._trials.saved(SavedState(dict(self._saved))))
 
     async def _attempt(self, name: str, configuration: NodeGroup | None) -> bool:
         async with self._kernel_in_use:

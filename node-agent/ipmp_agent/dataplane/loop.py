@@ -27,7 +27,7 @@ from ipmp_agent.core.actions import (
 from ipmp_agent.core.words import LinkWord
 from ipmp_agent.dataplane.running import RunningGroup, tell
 from ipmp_agent.disk.recording import Started, Stopped
-from ipmp_agent.disk.state import State
+from ipmp_agent.disk.state import SavedState
 from ipmp_agent.publication import Publication
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ ERROR_PAUSE = 0.1
 log = logging.getLogger(__name__)
 
 
-class Kernel(Protocol):
+class KernelPort(Protocol):
     """What the loop needs of `ipmp_agent.linux`."""
 
     async def open(self, memories: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -130,11 +130,11 @@ class DataPlane:
     def __init__(
         self,
         *,
-        make_kernel: Callable[[Callable[[str, Event], None], Callable[[Callable[[], object]], None]], Kernel],
+        make_kernel: Callable[[Callable[[str, Event], None], Callable[[Callable[[], object]], None]], KernelPort],
         make_core: Callable[[NodeGroup, int], Core],
         measurements: Measurements,
         seed: int,
-        save: Callable[[State], None],
+        save: Callable[[SavedState], None],
         written: Callable[[float], bool] = lambda _timeout: True,
         record: Callable[[Entry], None] | None = None,
         wall: Callable[[], float] = time.time,
@@ -163,7 +163,7 @@ class DataPlane:
         self._changed = False
         self._told: list[Occurrence] = []  # in this turn
         self._known_when_saved: dict[str, StateRestored] = {}
-        self._unfinished: State = State()  # groups that are still to be withdrawn, as they were saved
+        self._unfinished: SavedState = SavedState()  # groups that are still to be withdrawn, as they were saved
         self.trouble: set[str] = set()  # groups in which the kernel refused something since the last reconcile
         self.trouble_noticed = asyncio.Event()
 
@@ -378,7 +378,7 @@ class DataPlane:
         members = [i for i in group.core.snapshot().interfaces if i.present] if group and group.released else []
         return bool(members) and all(member.link is LinkWord.DOWN for member in members)
 
-    def unfinished(self, state: State) -> None:
+    def unfinished(self, state: SavedState) -> None:
         """What to keep in the state file beside the groups that run, such as those not taken over or withdrawn yet."""
         self._unfinished = state
         self.save_soon()

@@ -12,7 +12,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Ticked
 from ipmp_agent.disk.state import SavedGroup
 from ipmp_agent.measurements import UNFORCED
-from ipmp_agent.publication import HISTORY, Failover, GroupView, Occurrence
+from ipmp_agent.publication import HISTORY, GroupView, Occurrence, PastFailover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,7 +70,7 @@ class RunningGroup:
         measurements: GroupMeasurements,
         *,
         record: Callable[[Entry], None] | None,
-        history: Iterable[Failover] = (),
+        history: Iterable[PastFailover] = (),
     ) -> None:
         self.name = configuration.group_name
         self.core = core
@@ -83,7 +83,7 @@ class RunningGroup:
         self._on_trial = False
         self._undone = ""
         self._not_before = 0.0  # no tick before: the last one failed
-        self.history: deque[Failover] = deque(history, maxlen=HISTORY)
+        self.history: deque[PastFailover] = deque(history, maxlen=HISTORY)
         self._record = record
         self._since: dict[str, tuple[float, float]] = {}  # interface -> since on the core's clock, since on the wall
         measurements.watch(member.key for member in configuration.members)
@@ -218,7 +218,7 @@ class RunningGroup:
             self.measurements.failover.observe(duration)
         for (source, destination, reason), batch in batches.items():
             addresses = tuple(move.address for move in batch)
-            self.history.append(Failover(wall, source, destination, reason, addresses, duration))
+            self.history.append(PastFailover(wall, source, destination, reason, addresses, duration))
 
     def _account_outages(self, moves: tuple[Move, ...], lost: dict[str, float], announced: float) -> None:
         """Measure each failure once by which an address had to move: from its first loss to the announcement."""

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
 from ipmp_agent.core.reasons import OBSTACLES, Reason
-from ipmp_agent.core.trial import Aftermath, Blame, Trial, Verdict
-from ipmp_agent.disk.state import Change, Refusal, SavedTrial, State
+from ipmp_agent.core.trial import Aftermath, Blame, Trial, TrialVerdict
+from ipmp_agent.disk.state import Change, Refusal, SavedState, SavedTrial
 from ipmp_api.types import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
-    from ipmp_agent.dataplane.loop import Kernel
+    from ipmp_agent.dataplane.loop import KernelPort
     from ipmp_api.types import Address, NodeGroup
 
 API_SERVER = "the API server"
@@ -49,9 +49,9 @@ class Trials:
 
     def __init__(
         self,
-        kernel: Kernel,
+        kernel: KernelPort,
         api_server: Callable[[], Awaitable[bool | None]],
-        saved: State,
+        saved: SavedState,
         unplugged: Callable[[str], bool],
         *,
         enabled: bool = True,
@@ -88,7 +88,7 @@ class Trials:
 
     # --- what others ask
 
-    def saved(self, state: State) -> State:
+    def saved(self, state: SavedState) -> SavedState:
         """This state with what a restart must know of trials."""
         return replace(state, trial=self._record, refusals=tuple(self._refusals))
 
@@ -242,32 +242,32 @@ class Trials:
                 if await self._look_after(refusal):
                     decided(None)
             verdict, refused = await self._judge()
-            if verdict is not Verdict.OPEN:
+            if verdict is not TrialVerdict.OPEN:
                 decided(refused)
             if self._record is None and not self._aftermaths:
                 self._watching.clear()
                 continue
             await asyncio.sleep(max(0.0, began + timers.TRIAL_LOOK - self._loop.time()))
 
-    async def _judge(self) -> tuple[Verdict, Refusal | None]:
+    async def _judge(self) -> tuple[TrialVerdict, Refusal | None]:
         trial, record = self._trial, self._record
         if trial is None or record is None:
-            return Verdict.OPEN, None
+            return TrialVerdict.OPEN, None
         if record.attempts > timers.TRIALS:
-            return Verdict.LOST, self._refuse(record, frozenset())
+            return TrialVerdict.LOST, self._refuse(record, frozenset())
         asked = trial.before
         answered = await self._look(asked)
         if answered is None or self._trial is not trial or self._record is None:
-            return Verdict.OPEN, None
+            return TrialVerdict.OPEN, None
         now = self._loop.time()
         if self._lost_links():
             trial.unplugged(now)
         verdict = trial.looked(answered, now) if self._record is record else trial.overtaken(asked, answered, now)
-        if verdict is Verdict.LOST:
+        if verdict is TrialVerdict.LOST:
             return verdict, self._refuse(self._record, trial.lost)
-        if verdict is Verdict.KEPT and self._unapplied:
-            return Verdict.OPEN, None
-        if verdict is Verdict.KEPT:
+        if verdict is TrialVerdict.KEPT and self._unapplied:
+            return TrialVerdict.OPEN, None
+        if verdict is TrialVerdict.KEPT:
             log.info("kept, since everything still answers: the change of %s", _listed(record.changes))
             self._record = self._trial = None
         return verdict, None

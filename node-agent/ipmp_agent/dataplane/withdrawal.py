@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ipmp_agent.disk import state
-from ipmp_agent.disk.state import State
+from ipmp_agent.disk.state import SavedState
 from ipmp_agent.linux.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ipmp_agent.core.events import Event
-    from ipmp_agent.dataplane.loop import Kernel as KernelSide
+    from ipmp_agent.dataplane.loop import KernelPort as KernelSide
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ async def _saved_already() -> None:
 
 async def withdraw(
     directory: Path, make_kernel: Callable[[Callable[[str, Event], None]], KernelSide] = Kernel
-) -> State:
+) -> SavedState:
     """Withdraw every group of the state file; return what is left, which stays in the file. Raises OSError."""
     saved = state.load(directory)
     left = dict(saved.groups)
@@ -44,8 +44,8 @@ async def withdraw(
                 log.exception("could not withdraw; try again", extra={"group": name})
                 continue
             del left[name]
-            state.save(directory, State(left))
+            state.save(directory, SavedState(left))
             log.info("withdrawn from the kernel", extra={"group": name})
     finally:
         await kernel.close()
-    return State(left)
+    return SavedState(left)

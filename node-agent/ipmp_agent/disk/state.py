@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import ipmp_agent
 from ipmp_agent.core.events import SavedInterface, SavedMoves, StateRestored
 from ipmp_agent.disk.codec import decode, encode, salvage
-from ipmp_agent.publication import Failover  # noqa: TC001
+from ipmp_agent.publication import PastFailover  # noqa: TC001
 from ipmp_api.types import NodeGroup  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class SavedGroup:
     configuration: NodeGroup
     interfaces: tuple[SavedInterface, ...] = ()
     kernel: dict[str, Any] | None = None  # what linux/ remembers; opaque here
-    history: tuple[Failover, ...] = ()
+    history: tuple[PastFailover, ...] = ()
     detection_time: float | None = None  # raised to this, seconds
     moves: tuple[SavedMoves, ...] = ()
 
@@ -91,7 +91,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class SavedState:
     """What is remembered of all groups, by group name."""
 
     groups: dict[str, SavedGroup] = field(default_factory=dict)
@@ -112,13 +112,13 @@ def this_boot() -> str | None:
         return None
 
 
-def dump(state: State, boot: str | None) -> str:
+def dump(state: SavedState, boot: str | None) -> str:
     """The state file's text, written in this boot of the host."""
     document = {"version": VERSION, "agentVersion": ipmp_agent.__version__, "bootId": boot, **encode(state)}
     return json.dumps(document, separators=(",", ":")) + "\n"
 
 
-def parse(text: str, boot: str | None, lost: Callable[[str], object] | None = None) -> State:
+def parse(text: str, boot: str | None, lost: Callable[[str], object] | None = None) -> SavedState:
     """The state in a file's text, read in this boot of the host.
 
     Args:
@@ -134,7 +134,7 @@ def parse(text: str, boot: str | None, lost: Callable[[str], object] | None = No
         raise ValueError("not a state file: no groups")  # noqa: TRY004 - all wrong input is a ValueError
     if document.get("version") != VERSION:
         raise ValueError(f"version {document.get('version')!r}, and this agent reads version {VERSION}")
-    state = decode(State, document) if lost is None else salvage(State, document, lost)
+    state = decode(SavedState, document) if lost is None else salvage(SavedState, document, lost)
     written = document.get("bootId")  # agents before it was kept did not write one
     if None not in (written, boot) and written != boot:
         log.info("the host was started anew since the state file was written: what its kernel had is forgotten")
@@ -144,23 +144,23 @@ def parse(text: str, boot: str | None, lost: Callable[[str], object] | None = No
     return state
 
 
-def load(directory: Path) -> State:
+def load(directory: Path) -> SavedState:
     """What was saved in this directory; nothing when there is no file. A broken file is set aside, and said so."""
     path = directory / FILE_NAME
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return State()
+        return SavedState()
     except (OSError, UnicodeDecodeError) as error:
         _set_aside(path, error)
-        return State()
+        return SavedState()
     lost: list[str] = []
     try:
         found = parse(text, this_boot(), lost.append)
     except (ValueError, RecursionError) as error:
         _set_aside(path, error)
-        return State()
-    if lost and found == State():
+        return SavedState()
+    if lost and found == SavedState():
         _set_aside(path, ValueError("; ".join(lost[:_SHOWN])))
     elif lost:
         _keep_beside(path, lost)
@@ -193,7 +193,7 @@ def _set_aside(path: Path, error: Exception) -> None:
     log.warning("starting without the state file %s (%s), which is kept as %s", path, error, aside)
 
 
-def save(directory: Path, state: State) -> None:
+def save(directory: Path, state: SavedState) -> None:
     """Replace the state file. Raises OSError, and then the old file is still there."""
     path = directory / FILE_NAME
     partial = path.with_suffix(".json.partial")
@@ -215,7 +215,7 @@ class StateWriter:
     def __init__(self, directory: Path, failed: Callable[[], None]) -> None:
         self._directory = directory
         self._failed = failed
-        self._newest: State | None = None
+        self._newest: SavedState | None = None
         self._closing = False
         self._complaining = False
         self._behind_since: float | None = None  # monotonic: the disk has taken nothing since, though it was to
@@ -223,7 +223,7 @@ class StateWriter:
         self._thread = threading.Thread(target=self._run, name="state", daemon=True)
         self._thread.start()
 
-    def put(self, state: State) -> None:
+    def put(self, state: SavedState) -> None:
         """Have this written soon. Never blocks on the disk."""
         with self._wake:
             self._newest = state
@@ -275,7 +275,7 @@ class StateWriter:
                 self._behind_since = None
                 self._wake.notify_all()
 
-    def _write(self, state: State) -> bool:
+    def _write(self, state: SavedState) -> bool:
         try:
             save(self._directory, state)
         except OSError as error:
@@ -289,7 +289,7 @@ class StateWriter:
         self._complaining = False
         return True
 
-    def _wait_to_retry(self, state: State) -> None:
+    def _wait_to_retry(self, state: SavedState) -> None:
         """Put a state back that could not be written, unless a newer one has come; the end cuts the wait short."""
         until = time.monotonic() + self.RETRY
         with self._wake:

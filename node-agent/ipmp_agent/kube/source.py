@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ipmp_agent.disk.state import State
+    from ipmp_agent.disk.state import SavedState
     from ipmp_agent.kube.report import Describe
     from ipmp_api.types import NodeGroup
 
@@ -44,7 +44,7 @@ class ClusterSource:
         self._want: Callable[[tuple[NodeGroup, ...]], None] | None = None
         self._good: dict[str, NodeGroup] = {}  # by name of the object: the last spec that could be used
 
-    def start(self, want: Callable[[tuple[NodeGroup, ...]], None], saved: State) -> Reporter:
+    def start(self, want: Callable[[tuple[NodeGroup, ...]], None], saved: SavedState) -> Reporter:
         """Begin with what the last run knew: a failover must not wait for the API server."""
         self._want = want
         self._good = {configuration.name: configuration for configuration in saved.wanted()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import timers
 from ipmp_agent.linux.group import memory as memories
-from ipmp_agent.linux.group.group import Group
+from ipmp_agent.linux.group.group import GroupInKernel
 from ipmp_agent.linux.group.reconcile import RETRY
 from ipmp_agent.linux.messages import addresses, links, netlink, routes, rules
 from ipmp_agent.linux.messages.netlink import Dumper
@@ -16,7 +16,7 @@ from ipmp_agent.linux.shared import reachability
 from ipmp_agent.linux.shared.carriers import CarrierPoll
 from ipmp_agent.linux.shared.host import Host
 from ipmp_agent.linux.shared.identifiers import FIRST_IDENTIFIER
-from ipmp_agent.linux.shared.members import Member, Members
+from ipmp_agent.linux.shared.members import HostMember, Members
 from ipmp_agent.linux.shared.monitor import Monitor
 from ipmp_agent.linux.shared.outsiders import Listener, may_hear
 from ipmp_agent.linux.shared.readers import at_once
@@ -55,7 +55,7 @@ class Kernel:
         self._sink = sink
         self._hear = hear
         self._dumper = dumper
-        self._groups: dict[str, Group] = {}
+        self._groups: dict[str, GroupInKernel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reading_links = asyncio.Lock()
@@ -128,7 +128,7 @@ class Kernel:
                 a later agent must know to put everything back; an adopted address is told after that.
         """
         known = self._groups.get(configuration.group_name)
-        group = known or Group(configuration, self._host, self._members, self._sink)
+        group = known or GroupInKernel(configuration, self._host, self._members, self._sink)
         self._groups[group.name] = group
         try:
             if known is None:
@@ -177,7 +177,7 @@ class Kernel:
         for other in self._groups.values():
             other.reconciler.soon()  # what was a member may be on its link still
 
-    async def _forget(self, group: Group) -> None:
+    async def _forget(self, group: GroupInKernel) -> None:
         await group.close()
         for key in list(self._members.of(group.name)):
             group.drop_port(key)
@@ -195,7 +195,7 @@ class Kernel:
 
     async def gateways(self) -> frozenset[Address]:
         """The gateways of the host's own routes: a few of them, where it has very many."""
-        return reachability.gateways(await self._host.routes(routes.Table()))
+        return reachability.gateways(await self._host.routes(routes.RouteTable()))
 
     async def answering(self, targets: Iterable[Address]) -> frozenset[Address]:
         """Who of these answers this host by its ordinary routes, within a second.
@@ -291,7 +291,7 @@ class Kernel:
                 self._groups[group].reconciler.soon()
         self._listen_outside()
 
-    def _member_changed(self, member: Member) -> None:
+    def _member_changed(self, member: HostMember) -> None:
         group = self._groups.get(member.group)
         if group is None:
             return
@@ -301,7 +301,7 @@ class Kernel:
         if member.index is not None:
             group.reconciler.soon()
 
-    def _link_changed(self, member: Member) -> None:
+    def _link_changed(self, member: HostMember) -> None:
         group = self._groups.get(member.group)
         if group is not None:
             group.reconciler.link_changed()

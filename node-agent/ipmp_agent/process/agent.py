@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipmp_agent.dataplane.loop import Observer
-    from ipmp_agent.disk.state import State
+    from ipmp_agent.disk.state import SavedState
     from ipmp_agent.measurements import Measurements
     from ipmp_agent.process.hangup import Hangup
     from ipmp_api.types import NodeGroup
@@ -67,7 +67,7 @@ class StartError(Exception):
 class Source(Protocol):
     """Where the configuration comes from."""
 
-    def start(self, want: Callable[[tuple[NodeGroup, ...]], None], saved: State) -> Observer | None:
+    def start(self, want: Callable[[tuple[NodeGroup, ...]], None], saved: SavedState) -> Observer | None:
         """Begin to hand over complete configurations, from any thread; return who wants to be told of everything.
 
         `saved` is what an earlier agent knew, for a source that cannot be reached.
@@ -84,7 +84,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class AgentOptions:
     """What the command line says."""
 
     state_directory: Path
@@ -117,7 +117,7 @@ def raise_descriptor_limit() -> None:
 class Agent:
     """One running agent. `run` returns when it was told to stop."""
 
-    def __init__(self, options: Options, source: Source, measurements: Measurements, hangup: Hangup) -> None:
+    def __init__(self, options: AgentOptions, source: Source, measurements: Measurements, hangup: Hangup) -> None:
         self._options = options
         self._hangup = hangup
         self._reloads: set[asyncio.Task[None]] = set()
@@ -154,7 +154,7 @@ class Agent:
                     await plane.kernel.close()
         log.info("stopped; addresses and routes stay as they are")
 
-    def _data_plane(self, stack: contextlib.ExitStack, saved: State) -> tuple[DataPlane, Configurator]:
+    def _data_plane(self, stack: contextlib.ExitStack, saved: SavedState) -> tuple[DataPlane, Configurator]:
         options, errors = self._options, self._measurements.errors
 
         def count(part: str) -> Callable[[], None]:
@@ -186,7 +186,7 @@ class Agent:
         return plane, Configurator(plane, saved, trials)
 
     def _surround(
-        self, stack: contextlib.ExitStack, plane: DataPlane, configurator: Configurator, saved: State
+        self, stack: contextlib.ExitStack, plane: DataPlane, configurator: Configurator, saved: SavedState
     ) -> None:
         """Start the threads that let others see and ask."""
         stack.callback(ControlSocket(self._options.runtime_directory, plane, configurator).close)

@@ -20,7 +20,7 @@ from ipmp_service.command import BadInputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ipmp_agent.disk.state import State
+    from ipmp_agent.disk.state import SavedState
     from ipmp_api.manifest import Document
     from ipmp_api.types import Address, NodeGroup
 
@@ -138,7 +138,7 @@ class FileSource:
         self._want: Callable[[tuple[NodeGroup, ...]], None] | None = None
         self._reloading = threading.Lock()
 
-    def start(self, want: Callable[[tuple[NodeGroup, ...]], None], saved: State) -> None:
+    def start(self, want: Callable[[tuple[NodeGroup, ...]], None], saved: SavedState) -> None:
         """Hand over what was read; what was saved is older."""
         del saved
         self._want = want

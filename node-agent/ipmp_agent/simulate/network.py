@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.actions import SendProbe
     from ipmp_agent.core.events import MacAddress
-    from ipmp_agent.simulate.script import InterfaceHappening, Target, TargetHappening
+    from ipmp_agent.simulate.script import InterfaceHappening, PlayedTarget, TargetHappening
     from ipmp_api.types import Address
 
 LINK_LATENCY = 0.0001
@@ -55,7 +55,7 @@ class Network:
         rng: decides which frames get lost.
     """
 
-    def __init__(self, interfaces: Mapping[str, str], targets: Iterable[Target], rng: random.Random) -> None:
+    def __init__(self, interfaces: Mapping[str, str], targets: Iterable[PlayedTarget], rng: random.Random) -> None:
         self._indexes = count(2)
         self.nics = {interface: Nic(next(self._indexes), mac) for interface, mac in interfaces.items()}
         self.latency: dict[Address, float] = {target.address: target.latency for target in targets}  # seconds

@@ -37,7 +37,7 @@ LONGEST = 30 * 86400
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PlayedTarget:
     """A system on the link that answers probes."""
 
     address: Address
@@ -102,7 +102,7 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class Offline:
+class TakeOffline:
     """Somebody asks for an interface to be taken out of use."""
 
     interface: str
@@ -153,7 +153,7 @@ class Suspend:
 
 InterfaceHappening = Cable | Silent | Loss | Remove | Add
 TargetHappening = TargetPower | Latency
-Happening = InterfaceHappening | TargetHappening | Offline | Online | Suspend
+Happening = InterfaceHappening | TargetHappening | TakeOffline | Online | Suspend
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class FaultScript:
 
     duration: float  # seconds
     seed: int = 0
-    targets: tuple[Target, ...] = ()
+    targets: tuple[PlayedTarget, ...] = ()
     faults: tuple[Fault, ...] = ()
     node_name: str | None = None  # which node of the manifest this is
 
@@ -267,7 +267,7 @@ def _duration(reading: _Reading, fields: dict[str, Any]) -> float:
 # --- the network
 
 
-def _network(reading: _Reading, value: Any) -> tuple[Target, ...]:
+def _network(reading: _Reading, value: Any) -> tuple[PlayedTarget, ...]:
     if value is None or value == "":
         return ()
     if isinstance(value, list) or (isinstance(value, dict) and value and not {"targets", "routers"} & set(value)):
@@ -277,7 +277,7 @@ def _network(reading: _Reading, value: Any) -> tuple[Target, ...]:
         *_targets(reading, "network.targets", fields.get("targets"), router=False),
         *_targets(reading, "network.routers", fields.get("routers"), router=True),
     ]
-    targets: dict[Address, Target] = {}
+    targets: dict[Address, PlayedTarget] = {}
     for target in found:
         if target.address in targets:
             reading.refuse("network", str(target.address), "a router is no target beside that", DUPLICATE)
@@ -285,7 +285,7 @@ def _network(reading: _Reading, value: Any) -> tuple[Target, ...]:
     return tuple(targets.values())
 
 
-def _targets(reading: _Reading, path: str, value: Any, *, router: bool) -> Iterable[Target]:
+def _targets(reading: _Reading, path: str, value: Any, *, router: bool) -> Iterable[PlayedTarget]:
     """The targets, written `{ADDRESS: ms}`, `{ADDRESS: {latency: ms}}`, `[ADDRESS]` or `[{address:, latency:}]`."""
     if value is None or value == "":
         return
@@ -317,7 +317,7 @@ def _targets(reading: _Reading, path: str, value: Any, *, router: bool) -> Itera
             yield target
 
 
-def _target(reading: _Reading, path: str, address: Address | None, value: Any, *, router: bool) -> Target | None:
+def _target(reading: _Reading, path: str, address: Address | None, value: Any, *, router: bool) -> PlayedTarget | None:
     fields = value if isinstance(value, dict) else {"latency": value}
     names = ("latency", "latencyMilliseconds", "milliseconds")
     fields = reading.object(path, fields, (*names, "router", "discoverable"))
@@ -330,7 +330,7 @@ def _target(reading: _Reading, path: str, address: Address | None, value: Any, *
     discoverable = reading.flag(f"{path}.discoverable", fields.get("discoverable", "false"))
     if address is None or milliseconds is None or is_router is None or discoverable is None:
         return None
-    return Target(address, milliseconds / 1000, is_router, discoverable)
+    return PlayedTarget(address, milliseconds / 1000, is_router, discoverable)
 
 
 # --- the faults
@@ -355,7 +355,7 @@ _VERBS: dict[str, tuple[str, tuple[str, Callable[[_Reading, str, Any], Any]] | N
     "target": ("address", ("up", _boolean), TargetPower),
     "loss": ("interface", ("percent", _percent), Loss),
     "latency": ("address", ("milliseconds", _milliseconds), Latency),
-    "offline": ("interface", None, Offline),
+    "offline": ("interface", None, TakeOffline),
     "online": ("interface", None, Online),
     "remove": ("interface", None, Remove),
     "add": ("interface", None, Add),

@@ -201,7 +201,7 @@ class Simulation:
     def _inject(self, what: Happening, *, tell_agent: bool) -> Iterator[Entry]:
         yield Injected(self._now, what)
         match what:
-            case happening.Offline(key):
+            case happening.TakeOffline(key):
                 yield from self._deliver(events.OfflineRequested(key))
             case happening.Online(key):
                 yield from self._deliver(events.OnlineRequested(key))

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ipmp_agent.core.snapshot import AddressSnapshot, InterfaceSnapshot
-    from ipmp_agent.publication import Failover as PastFailover
-    from ipmp_agent.publication import GroupView
+    from ipmp_agent.publication import GroupView, PastFailover
 
 NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: its log says why"
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ipmp_api.types import Group, InterfaceMatch
-    from ipmp_operator.core.model import NodeGroupStatus
+    from ipmp_operator.core.model import NodeGroupReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Conflicts:
 def find_conflicts(
     groups: Sequence[Group],
     selected: Mapping[str, Iterable[str]],
-    statuses: Mapping[tuple[str, str], NodeGroupStatus],
+    statuses: Mapping[tuple[str, str], NodeGroupReport],
 ) -> Conflicts:
     """Find every interface that two groups claim on one node.
 
@@ -85,7 +85,7 @@ def _identity(match: InterfaceMatch) -> str:
     return f"pci {match.key.lower()}"
 
 
-def _aliases(status: NodeGroupStatus) -> dict[str, tuple[str, ...]]:
+def _aliases(status: NodeGroupReport) -> dict[str, tuple[str, ...]]:
     """Map each identity that the agent reports of a member to the others of the same member."""
     aliases: dict[str, tuple[str, ...]] = {}
     for interface in status.interfaces:

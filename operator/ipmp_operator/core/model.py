@@ -33,7 +33,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class InterfaceStatus:
+class InterfaceReport:
     """One member as its agent last reported it."""
 
     name: str
@@ -43,14 +43,14 @@ class InterfaceStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeGroupStatus:
+class NodeGroupReport:
     """IPMPNodeGroup.status, as far as the group's status and the peers' probe targets need it."""
 
     state: str = ""  # ok, degraded, failed; empty before the first report
     reason: str = ""
     observed_generation: int = 0
     withdrawn: bool = False
-    interfaces: tuple[InterfaceStatus, ...] = ()
+    interfaces: tuple[InterfaceReport, ...] = ()
     unavailable_addresses: int = 0
     present: tuple[Address, ...] = ()  # data and test addresses that are on an interface, wanted or not
     programmed: bool = True  # False: its agent says that the kernel is not as the group wants it
@@ -72,7 +72,7 @@ class Observed:
     held: tuple[Address, ...] = ()
     finalizer: bool = False
     deleting_since: float | None = None
-    status: NodeGroupStatus = field(default_factory=NodeGroupStatus)
+    status: NodeGroupReport = field(default_factory=NodeGroupReport)
 
 
 def seniority(group: Group) -> tuple[str, str]:

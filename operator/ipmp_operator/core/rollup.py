@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ipmp_operator.core.allocate import AddressConflict, Exhausted
     from ipmp_operator.core.conflicts import InterfaceConflict
-    from ipmp_operator.core.model import NodeGroupStatus
+    from ipmp_operator.core.model import NodeGroupReport
 
 
 class NodeState(StrEnum):
@@ -37,7 +37,7 @@ class NodeReport:
     """What is known of one selected node of a group."""
 
     node: str
-    status: NodeGroupStatus | None  # None: no node group there (yet)
+    status: NodeGroupReport | None  # None: no node group there (yet)
     generation: int = 0
     agent_ready: bool = False
     written: bool = True  # its node group says what the group wants there

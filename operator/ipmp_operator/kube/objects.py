@@ -22,7 +22,7 @@ from ipmp_api.types import (
     NODE_LABEL,
     WITHDRAW_FINALIZER,
 )
-from ipmp_operator.core.model import Holder, InterfaceStatus, Node, NodeGroupStatus, Observed
+from ipmp_operator.core.model import Holder, InterfaceReport, Node, NodeGroupReport, Observed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -150,10 +150,10 @@ def _addresses(texts: Iterable[Any]) -> Iterator[Address]:
                 continue
 
 
-def _read_status(status: Object) -> NodeGroupStatus:
+def _read_status(status: Object) -> NodeGroupReport:
     conditions = {str(c.get("type")): c for c in _objects(status.get("conditions"))}
     degraded = conditions.get("Degraded") or {}
-    return NodeGroupStatus(
+    return NodeGroupReport(
         state=str(status.get("state") or ""),
         reason=str(degraded.get("reason") or "") if degraded.get("status") == "True" else "",
         observed_generation=max(0, _number(status.get("observedGeneration"))),
@@ -171,8 +171,8 @@ def _present(status: Object) -> Iterator[Address]:
     return (address for address in _addresses(texts) if not address.is_link_local)
 
 
-def _read_interface(interface: Object) -> InterfaceStatus:
-    return InterfaceStatus(
+def _read_interface(interface: Object) -> InterfaceReport:
+    return InterfaceReport(
         name=str(interface.get("name") or ""),
         mac_address=interface.get("macAddress"),
         failed=interface.get("state") == "failed",

@@ -14,7 +14,7 @@ import pytest
 
 from ipmp_agent.linux.messages import addresses, netlink, routes, rules
 from ipmp_agent.linux.messages.routes import Leg
-from ipmp_agent.linux.messages.rules import Rule
+from ipmp_agent.linux.messages.rules import PolicyRule
 from tests.lab import CommandFailedError, wait_for
 from tests.lab.carrier import Carrier
 from tests.lab.kernel.bare import Notifications, send
@@ -72,7 +72,9 @@ def our_rules(host: Namespace) -> None:
     """The four rules before the host's own, and the members in our interface group."""
     host.batch(f"link set {nic} group {rules.MEMBER_GROUP}" for nic in BOTH)
     for family in (socket.AF_INET, socket.AF_INET6):
-        requests = [rules.add(rule) for rule in rules.block(Rule(family, 32766, routes.RT_TABLE_MAIN), routes.TWINS)]
+        requests = [
+            rules.add(rule) for rule in rules.block(PolicyRule(family, 32766, routes.RT_TABLE_MAIN), routes.TWINS)
+        ]
         assert send(host, *requests) == []
 
 
@@ -157,9 +159,9 @@ def test_only_the_first_leg_of_a_route_says_by_which_group_it_leaves(host: Names
             "route add 203.0.113.64/26 nexthop dev mgmt nexthop dev nic0",
         ]
     )
-    first = rules.block(Rule(socket.AF_INET, 32766, routes.RT_TABLE_MAIN), routes.TWINS)[0]
+    first = rules.block(PolicyRule(socket.AF_INET, 32766, routes.RT_TABLE_MAIN), routes.TWINS)[0]
     assert send(host, *(rules.delete(first) for _ in range(1))) == []
-    assert send(host, rules.add(Rule(socket.AF_INET, 9, 254, suppressed_group=73))) == []
+    assert send(host, rules.add(PolicyRule(socket.AF_INET, 9, 254, suppressed_group=73))) == []
     host.ip("rule", "add", "pref", "10", "blackhole")
     assert chosen(host, "203.0.113.70")[1] == "main"
     with pytest.raises(CommandFailedError):
@@ -170,7 +172,7 @@ def test_deletion_of_a_rule_takes_the_first_that_it_does_not_rule_out(host: Name
     # Suppressors that a deletion does not name are not compared: in order, front to back, each deletion of ours takes
     # the rule that is meant.
     our_rules(host)
-    block = rules.block(Rule(socket.AF_INET, 32766, routes.RT_TABLE_MAIN), routes.TWINS)
+    block = rules.block(PolicyRule(socket.AF_INET, 32766, routes.RT_TABLE_MAIN), routes.TWINS)
     assert send(host, rules.delete(block[3])) == []
     left = [rule for rule in host.ip_json("-4", "rule", "show") if rule.get("protocol") == OURS]
     assert [rule["table"] for rule in left] == ["main", "main", OURS], "it was the second"

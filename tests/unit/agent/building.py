@@ -11,7 +11,7 @@ from ipmp_agent.core.words import GroupState
 from ipmp_agent.dataplane.configurator import Configurator
 from ipmp_agent.dataplane.loop import DataPlane
 from ipmp_agent.dataplane.trials import Trials
-from ipmp_agent.disk.state import State
+from ipmp_agent.disk.state import SavedState
 from ipmp_agent.measurements import Measurements
 from ipmp_api.types import (
     NodeGroup,
@@ -129,13 +129,13 @@ class Rig:
 
     def __init__(
         self,
-        saved: State | None = None,
+        saved: SavedState | None = None,
         core: ScriptedCore | None = None,
         record: Callable[[Entry], None] | None = None,
         *,
         trials: bool = False,
     ) -> None:
-        self.saved: list[State] = []
+        self.saved: list[SavedState] = []
         self.watcher = Watcher()
         self.core = core
         self.plane = DataPlane(
@@ -152,7 +152,7 @@ class Rig:
         self.kernel = kernel
         self.plane.observers.append(self.watcher)
         self.api_server: bool | None = None  # whether it answers; None: there is none
-        saved = saved or State()
+        saved = saved or SavedState()
         changes = Trials(self.kernel, self._ask_api_server, saved, self.plane.unplugged, enabled=trials)
         self.configurator = Configurator(self.plane, saved, changes)
 

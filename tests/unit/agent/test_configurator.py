@@ -17,7 +17,7 @@ from ipmp_agent.core.words import GroupState, InterfaceWord
 from ipmp_agent.dataplane.configurator import RETRY_MINIMUM
 from ipmp_agent.dataplane.loop import SECURING
 from ipmp_agent.disk import state
-from ipmp_agent.disk.state import State
+from ipmp_agent.disk.state import SavedState
 from ipmp_api.types import Mode, ProbeMethod
 from tests.unit.agent.building import Rig, ScriptedCore, unprobed_group
 
@@ -135,7 +135,7 @@ async def test_group_that_is_no_longer_wanted_is_withdrawn() -> None:
     assert rig.plane.publication.groups == ()
     assert rig.plane.publication.pending == ()
     await asyncio.sleep(1)
-    assert rig.saved[-1] == State()
+    assert rig.saved[-1] == SavedState()
 
 
 async def test_group_waits_for_one_that_cannot_be_withdrawn_from_the_same_interfaces() -> None:
@@ -198,7 +198,7 @@ async def test_group_that_cannot_be_withdrawn_stays_in_the_state_file_and_is_tri
     assert set(rig.saved[-1].groups) == {"lab"}
     await asyncio.sleep(RETRY_MINIMUM)
     assert pending(rig) == ()
-    assert rig.saved[-1] == State()
+    assert rig.saved[-1] == SavedState()
     applying.cancel()
 
 
@@ -404,7 +404,7 @@ async def test_groups_do_not_wait_one_after_the_other_for_a_disk_that_hangs(
 ) -> None:
     works, save = threading.Event(), state.save
 
-    def hang(directory: Path, value: State) -> None:
+    def hang(directory: Path, value: SavedState) -> None:
         assert works.wait(30)
         save(directory, value)
 

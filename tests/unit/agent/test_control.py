@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.commands import ipmpadm, ipmpstat
-from ipmp_agent.commands.client import Client, RefusedError, UnreachableError
+from ipmp_agent.commands.client import AgentRefusedError, Client, UnreachableError
 from ipmp_agent.core.actions import ProbeClosed
 from ipmp_agent.core.events import Family
 from ipmp_agent.process import control
@@ -101,7 +101,7 @@ def test_snapshot_of_a_data_plane_that_hangs_is_the_last_one(agent: Agent, monke
     try:
         with Client(agent.directory) as client:
             assert client.ask(op="snapshot")["publication"]["groups"]
-            with pytest.raises(RefusedError, match="does not answer"):
+            with pytest.raises(AgentRefusedError, match="does not answer"):
                 client.ask(op="offline", interface="nic0", group=None, force=False)
     finally:
         release.set()
@@ -159,7 +159,7 @@ def test_only_root_may_take_an_interface_offline(agent: Agent, monkeypatch: pyte
     with Client(agent.directory) as client:
         assert client.ask(op="snapshot")["ok"]
         for operation in ("offline", "online"):
-            with pytest.raises(RefusedError, match="only root"):
+            with pytest.raises(AgentRefusedError, match="only root"):
                 client.ask(op=operation, interface="nic0")
     assert not agent.rig.plane.publication.groups[0].snapshot.interfaces[0].offline
 

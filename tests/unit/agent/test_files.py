@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipmp_agent.commands.ipmp_agent import main
-from ipmp_agent.disk.state import State
+from ipmp_agent.disk.state import SavedState
 from ipmp_agent.process.files import FileSource, read
 from ipmp_service.command import BadInputError
 
@@ -124,7 +124,7 @@ def test_reload_hands_over_the_new_and_keeps_the_old_when_it_is_wrong(
     path.write_text(group_text())
     source = FileSource((path,), "node1")
     handed: list[tuple[NodeGroup, ...]] = []
-    source.start(handed.append, State())
+    source.start(handed.append, SavedState())
     path.write_text(group_text().replace("nic1", ""))
     source.reload()
     assert len(handed) == 1
@@ -140,7 +140,7 @@ def test_of_two_reloads_at_once_the_later_wins(tmp_path: Path, monkeypatch: pyte
     path.write_text(group_text())
     source = FileSource((path,), "node1")
     handed: list[tuple[NodeGroup, ...]] = []
-    source.start(handed.append, State())
+    source.start(handed.append, SavedState())
     has_read, go_on, slowly = threading.Event(), threading.Event(), [True]
 
     def slow(*arguments: Any) -> tuple[NodeGroup, ...]:
@@ -200,7 +200,7 @@ def test_a_reload_of_anything_changes_nothing_and_says_so(tmp_path: Path, caplog
     path.write_text(group_text())
     source = FileSource((path,), "node1")
     handed: list[tuple[NodeGroup, ...]] = []
-    source.start(handed.append, State())
+    source.start(handed.append, SavedState())
     for text in HOSTILE:
         path.write_bytes(text.encode(errors="surrogatepass"))
         caplog.clear()

@@ -12,7 +12,7 @@ import pytest
 
 from ipmp_agent.core.actions import Severity
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.disk.state import SavedGroup, State
+from ipmp_agent.disk.state import SavedGroup, SavedState
 from ipmp_agent.kube import report
 from ipmp_agent.kube.source import ClusterSource, connect
 from ipmp_agent.publication import Occurrence
@@ -53,10 +53,10 @@ def server() -> Iterator[FakeApiServer]:
 class Agent:
     """The kube side of an agent; what it wants is in `wanted`."""
 
-    def __init__(self, kubeconfig: Path, saved: State | None = None) -> None:
+    def __init__(self, kubeconfig: Path, saved: SavedState | None = None) -> None:
         self.source = ClusterSource("node1", kubeconfig, status)
         self.wanted: list[tuple[NodeGroup, ...]] = []
-        self.reporter: Reporter = self.source.start(self.wanted.append, saved or State())
+        self.reporter: Reporter = self.source.start(self.wanted.append, saved or SavedState())
 
     @property
     def names(self) -> list[str]:
@@ -74,7 +74,7 @@ def kubeconfig(server: FakeApiServer, tmp_path: Path) -> Path:
 def start(server: FakeApiServer, kubeconfig: Path) -> Iterator[Callable[..., Agent]]:
     agents: list[Agent] = []
 
-    def begin(saved: State | None = None) -> Agent:
+    def begin(saved: SavedState | None = None) -> Agent:
         agents.append(Agent(kubeconfig, saved))
         return agents[-1]
 
@@ -175,7 +175,7 @@ def test_agent_starts_from_what_it_knew_while_the_server_hangs(
     server: FakeApiServer, start: Callable[..., Agent]
 ) -> None:
     server.hanging.set()
-    agent = start(State({"lab": SavedGroup(unprobed_group())}))
+    agent = start(SavedState({"lab": SavedGroup(unprobed_group())}))
     assert agent.wanted == [(unprobed_group(),)]
     agent.reporter.published(publication(FINE))
     agent.reporter.occurred(occurrence())
@@ -184,7 +184,7 @@ def test_agent_starts_from_what_it_knew_while_the_server_hangs(
 def test_group_that_was_deleted_while_the_agent_was_down_goes_with_the_first_list(
     server: FakeApiServer, start: Callable[..., Agent]
 ) -> None:
-    agent = start(State({"lab": SavedGroup(unprobed_group())}))
+    agent = start(SavedState({"lab": SavedGroup(unprobed_group())}))
     until(lambda: agent.wanted == [(unprobed_group(),), ()])
 
 
@@ -192,7 +192,7 @@ def test_group_that_was_deleted_while_the_agent_was_down_goes_with_the_first_lis
 def test_list_that_is_none_withdraws_nothing(server: FakeApiServer, start: Callable[..., Agent], answer: Any) -> None:
     server.put(manifest())
     server.lists = [answer] * 3
-    agent = start(State({"lab": SavedGroup(unprobed_group())}))
+    agent = start(SavedState({"lab": SavedGroup(unprobed_group())}))
     until(lambda: server.watches)
     assert len(server.requests) == 5
     server.lists = [answer] * 3

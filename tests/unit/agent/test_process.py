@@ -18,7 +18,7 @@ from ipmp_agent.commands import ipmp_agent as cli
 from ipmp_agent.dataplane.withdrawal import withdraw
 from ipmp_agent.disk import state
 from ipmp_agent.disk.directories import Directory, InUseError, holder
-from ipmp_agent.disk.state import SavedGroup, State
+from ipmp_agent.disk.state import SavedGroup, SavedState
 from ipmp_agent.process.agent import STALE, StartError, alive, raise_descriptor_limit, ready, require_capabilities
 from ipmp_agent.process.hangup import Hangup
 from tests.fake_kernel import FakeKernel
@@ -207,16 +207,16 @@ def kernel_with(faults: dict[str, list[Exception]]) -> tuple[list[FakeKernel], A
 
 
 async def test_withdrawal_takes_every_saved_group_out_of_the_kernel(tmp_path: Path) -> None:
-    state.save(tmp_path, State({name: SavedGroup(unprobed_group(name)) for name in ("a", "b")}))
+    state.save(tmp_path, SavedState({name: SavedGroup(unprobed_group(name)) for name in ("a", "b")}))
     made, make = kernel_with({})
-    assert await withdraw(tmp_path, make) == State()
+    assert await withdraw(tmp_path, make) == SavedState()
     assert [call for call in made[0].calls if call[0] == "withdraw"] == [("withdraw", "a"), ("withdraw", "b")]
     assert not made[0].is_open
-    assert state.load(tmp_path) == State()
+    assert state.load(tmp_path) == SavedState()
 
 
 async def test_group_that_cannot_be_withdrawn_stays_in_the_file(tmp_path: Path) -> None:
-    saved = State({name: SavedGroup(unprobed_group(name)) for name in ("a", "b")})
+    saved = SavedState({name: SavedGroup(unprobed_group(name)) for name in ("a", "b")})
     state.save(tmp_path, saved)
     _, make = kernel_with({"withdraw": [OSError(16, "busy")]})
     left = await withdraw(tmp_path, make)
@@ -225,7 +225,7 @@ async def test_group_that_cannot_be_withdrawn_stays_in_the_file(tmp_path: Path) 
 
 
 def test_withdrawal_beside_a_running_agent_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    state.save(tmp_path, State({"a": SavedGroup(unprobed_group("a"))}))
+    state.save(tmp_path, SavedState({"a": SavedGroup(unprobed_group("a"))}))
     agent = Directory(tmp_path, "--state-dir", 0o700)
     before = logging.getLogger().handlers[:]
     try:

@@ -16,20 +16,20 @@ import pytest
 from ipmp_agent.core.events import SavedInterface, SavedMoves
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk import state
-from ipmp_agent.disk.state import FILE_NAME, SavedGroup, State, StateWriter
-from ipmp_agent.publication import Failover
+from ipmp_agent.disk.state import FILE_NAME, SavedGroup, SavedState, StateWriter
+from ipmp_agent.publication import PastFailover
 from tests.unit.agent.building import unprobed_group
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SAVED = State(
+SAVED = SavedState(
     {
         "lab": SavedGroup(
             unprobed_group(),
             (SavedInterface("nic0", failed=True, inactive=False, offline=False, reason=Reason.LINK_DOWN),),
             {"version": 1, "addresses": {"placement": {"198.18.0.100/24": "nic0"}}},
-            (Failover(1.5, "nic0", "nic1", Reason.LINK_DOWN, (), 0.001),),
+            (PastFailover(1.5, "nic0", "nic1", Reason.LINK_DOWN, (), 0.001),),
         )
     }
 )
@@ -45,7 +45,7 @@ def test_state_comes_back(tmp_path: Path) -> None:
 def test_after_another_boot_the_kernel_is_forgotten_and_the_members_are_not(caplog: pytest.LogCaptureFixture) -> None:
     group = SAVED.groups["lab"]
     caplog.set_level("INFO")
-    assert state.parse(state.dump(SAVED, "one"), "two") == State({"lab": replace(group, kernel=None)})
+    assert state.parse(state.dump(SAVED, "one"), "two") == SavedState({"lab": replace(group, kernel=None)})
     assert "started anew" in caplog.text
 
 
@@ -54,7 +54,7 @@ def test_after_another_boot_clock_and_links_have_begun_anew() -> None:
     member = SavedInterface("nic0", failed=True, inactive=False, offline=False, **ups)  # type: ignore[arg-type]
     moves = (SavedMoves(ip_interface("198.18.0.100/24"), (5.0, 7.0)),)
     group = SavedGroup(unprobed_group(), (member,), detection_time=2.0, moves=moves)
-    text = state.dump(State({"lab": group}), "one")
+    text = state.dump(SavedState({"lab": group}), "one")
     assert state.parse(text, "one").groups["lab"] == group
     forgotten = replace(group, interfaces=(replace(member, answered=False, link_ups=(), held_until=None),), moves=())
     assert state.parse(text, "two").groups["lab"] == forgotten
@@ -77,7 +77,7 @@ def test_boot_is_the_one_that_the_kernel_names(tmp_path: Path) -> None:
 
 
 def test_no_file_is_no_state(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert state.load(tmp_path) == State()
+    assert state.load(tmp_path) == SavedState()
     assert caplog.text == ""
 
 
@@ -115,7 +115,7 @@ def test_broken_file_is_set_aside_and_said_so(
 ) -> None:
     data = text if isinstance(text, bytes) else text.encode()
     (tmp_path / FILE_NAME).write_bytes(data)
-    assert state.load(tmp_path) == State()
+    assert state.load(tmp_path) == SavedState()
     aside = tmp_path / "state.json.unreadable"
     assert aside.read_bytes() == data
     assert not (tmp_path / FILE_NAME).exists()
@@ -127,7 +127,7 @@ def test_broken_file_that_cannot_be_set_aside_is_no_fault_either(
 ) -> None:
     (tmp_path / FILE_NAME).mkdir()
     (tmp_path / "state.json.unreadable").write_text("")
-    assert state.load(tmp_path) == State()
+    assert state.load(tmp_path) == SavedState()
     assert "cannot be set aside" in caplog.text
 
 
@@ -135,26 +135,26 @@ def test_killed_while_writing_leaves_the_old_state(tmp_path: Path, monkeypatch: 
     state.save(tmp_path, SAVED)
     (tmp_path / "state.json.partial").write_text('{"version": 1, "gro')
     assert state.load(tmp_path) == SAVED
-    state.save(tmp_path, State())
-    assert state.load(tmp_path) == State()
+    state.save(tmp_path, SavedState())
+    assert state.load(tmp_path) == SavedState()
 
 
 class _SlowDisk:
     """`save` that waits for the test."""
 
     def __init__(self) -> None:
-        self.saved: list[State] = []
+        self.saved: list[SavedState] = []
         self.entered = threading.Semaphore(0)
         self.leave = threading.Semaphore(0)
 
-    def __call__(self, directory: Path, value: State) -> None:
+    def __call__(self, directory: Path, value: SavedState) -> None:
         self.entered.release()
         assert self.leave.acquire(timeout=30)
         self.saved.append(value)
 
 
-def numbered(number: int) -> State:
-    return State({str(number): SavedGroup(unprobed_group(str(number)))})
+def numbered(number: int) -> SavedState:
+    return SavedState({str(number): SavedGroup(unprobed_group(str(number)))})
 
 
 def test_writer_skips_what_became_old_while_the_disk_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_writer_waits_once_for_a_disk_that_takes_nothing(
     refusal = threading.Event()
     monkeypatch.setattr(StateWriter, "RETRY", 0.01)
 
-    def save(directory: Path, value: State) -> None:
+    def save(directory: Path, value: SavedState) -> None:
         if not hangs and not refusal.is_set():
             raise OSError(errno.EROFS, "read-only")
         disk(directory, value)

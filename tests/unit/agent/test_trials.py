@@ -13,7 +13,7 @@ from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.dataplane.trials import API_SERVER
 from ipmp_agent.disk import state
-from ipmp_agent.disk.state import State
+from ipmp_agent.disk.state import SavedState
 from ipmp_api.types import DeletionPolicy, Mode
 from tests.unit.agent.building import Rig, unprobed_group
 from tests.unit.agent.trials import GATEWAY, TARGET, UNDONE_WITHIN, calls, condition, node, told, undo, view, want
@@ -250,7 +250,7 @@ async def test_deletion_of_a_group_on_trial_ends_its_trial() -> None:
         assert rig.plane.groups == {}
         await undo(rig)
         assert told(rig) == []
-        assert rig.saved[-1] == State()
+        assert rig.saved[-1] == SavedState()
 
 
 async def test_deletion_of_a_refused_group_forgets_the_refusal() -> None:
@@ -258,7 +258,7 @@ async def test_deletion_of_a_refused_group_forgets_the_refusal() -> None:
         await want(rig, unprobed_group())
         await undo(rig)
         await want(rig)
-        assert rig.saved[-1] == State()
+        assert rig.saved[-1] == SavedState()
         await want(rig, unprobed_group())
         assert view(rig).configuration.policies.mode is Mode.MANAGE
 
@@ -306,7 +306,7 @@ async def test_killed_during_a_trial_the_next_agent_goes_on_with_it() -> None:
 
 
 async def test_trial_that_is_cut_short_three_times_is_lost() -> None:
-    left = State()
+    left = SavedState()
     for _ in range(timers.TRIALS):
         async with node(left) as rig:
             await want(rig, unprobed_group())

@@ -15,7 +15,7 @@ from tests.unit.agent.building import Rig, unprobed_group
 from tests.unit.agent.trials import GATEWAY, node, told, view, want
 
 if TYPE_CHECKING:
-    from ipmp_agent.disk.state import State
+    from ipmp_agent.disk.state import SavedState
     from ipmp_api.types import Address, NodeGroup
     from tests.fake_kernel import FakeGroup
 
@@ -37,16 +37,16 @@ def cut_off_by_the_bad_group(rig: Rig) -> None:
     rig.kernel.answering = answering  # type: ignore[method-assign]
 
 
-async def moments(*, before: NodeGroup | None) -> list[tuple[State, dict[str, FakeGroup]]]:
+async def moments(*, before: NodeGroup | None) -> list[tuple[SavedState, dict[str, FakeGroup]]]:
     """What is on disk and in the kernel around each writing of the state file, from the bad change to its refusal."""
-    seen: list[tuple[State, dict[str, FakeGroup]]] = []
+    seen: list[tuple[SavedState, dict[str, FakeGroup]]] = []
     async with node() as rig:
         cut_off_by_the_bad_group(rig)
         if before is not None:
             await want(rig, before)
             await asyncio.sleep(2 * timers.TRIAL)
 
-        def save(saved: State) -> None:
+        def save(saved: SavedState) -> None:
             inside = {name: replace(group) for name, group in rig.kernel.groups.items()}
             if seen:
                 seen.append((seen[-1][0], inside))  # killed just before

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ipmp_agent.disk.state import State
+    from ipmp_agent.disk.state import SavedState
     from ipmp_api.types import NodeGroup
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -51,7 +51,7 @@ def refuse(rig: Rig, name: str) -> None:
     rig.kernel.configure = refusing  # type: ignore[method-assign]
 
 
-def left_behind(rig: Rig, boot: str = "boot") -> State:
+def left_behind(rig: Rig, boot: str = "boot") -> SavedState:
     """What an agent that is killed now leaves on disk, for one that is started in this boot of the host."""
     return state.parse(state.dump(rig.saved[-1], "boot"), boot)
 

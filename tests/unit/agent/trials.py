@@ -16,7 +16,7 @@ from tests.unit.agent.building import Rig
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ipmp_agent.disk.state import State
+    from ipmp_agent.disk.state import SavedState
     from ipmp_agent.publication import GroupView
     from ipmp_api.types import NodeGroup
 
@@ -25,7 +25,7 @@ UNDONE_WITHIN = timers.TRIAL
 
 
 @asynccontextmanager
-async def node(saved: State | None = None) -> AsyncIterator[Rig]:
+async def node(saved: SavedState | None = None) -> AsyncIterator[Rig]:
     """A node whose gateway answers, with the configurator at work."""
     rig = Rig(saved, trials=True)
     rig.kernel.routers = frozenset({GATEWAY})

@@ -8,7 +8,7 @@ import pytest
 
 from ipmp_agent.core import events
 from ipmp_agent.core.actions import Notify
-from ipmp_agent.core.link import Link
+from ipmp_agent.core.link import LinkState
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord, LinkWord
 from ipmp_api.types import ProbeMethod
@@ -279,7 +279,7 @@ def test_driver_that_does_not_report_has_an_unknown_link_that_is_taken_for_good(
     ],
 )
 def test_flap_rule_looks_at_the_last_but_one_up(ups: list[float], stable: list[bool]) -> None:
-    link = Link()
+    link = LinkState()
     assert [link.came_up(now) for now in ups] == stable
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ipmp_agent.linux.group import feature, group
-from ipmp_agent.linux.group.reconcile import Reconciler
+from ipmp_agent.linux.group.reconcile import GroupReconciler
 
 TREE = ast.parse(Path(group.__file__).read_text(encoding="utf-8"))
-GROUP = next(node for node in TREE.body if isinstance(node, ast.ClassDef) and node.name == "Group")
+GROUP = next(node for node in TREE.body if isinstance(node, ast.ClassDef) and node.name == "GroupInKernel")
 METHODS = {node.name: node for node in GROUP.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 CONTRACT = {
     name: member for name, member in vars(feature.Feature).items() if inspect.isfunction(member) and name[0] != "_"
@@ -29,7 +29,7 @@ def _features() -> list[type]:
     }
     made = {ast.unparse(n.func) for n in ast.walk(METHODS["__init__"]) if isinstance(n, ast.Call)}
     classes = [getattr(importlib.import_module(imported[name] or ""), name) for name in sorted(made & imported.keys())]
-    return [each for each in classes if each is not Reconciler and CONTRACT.keys() & vars(each).keys()]
+    return [each for each in classes if each is not GroupReconciler and CONTRACT.keys() & vars(each).keys()]
 
 
 def _returns(function: object) -> set[str]:

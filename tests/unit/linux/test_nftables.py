@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ipmp_agent.linux.group import pod_egress
 from ipmp_agent.linux.messages import netlink, nftables
-from ipmp_agent.linux.messages.nftables import Rule
+from ipmp_agent.linux.messages.nftables import NftRule
 from ipmp_agent.linux.shared import masquerade
 from ipmp_agent.linux.shared.masquerade import Masquerade
 
@@ -37,8 +37,8 @@ def as_nft_sends() -> list[Request]:
     return requests(bytes.fromhex(path.read_text(encoding="ascii")))
 
 
-def rules_as_nft_sends() -> list[Rule]:
-    return [Rule("", told[RULE_EXPRESSIONS]) for kind, _, _, told in as_nft_sends() if kind == NEW_RULE]
+def rules_as_nft_sends() -> list[NftRule]:
+    return [NftRule("", told[RULE_EXPRESSIONS]) for kind, _, _, told in as_nft_sends() if kind == NEW_RULE]
 
 
 @pytest.mark.parametrize("kind", [NEW_CHAIN, NEW_RULE])
@@ -56,7 +56,9 @@ def test_replacement_makes_deletes_and_makes_so_that_it_works_with_and_without_a
 def test_networks_of_a_version_without_an_address_keep_theirs_and_stay_inside() -> None:
     packed = b"".join(pod_egress.replacement("ipmp-data", ["nic0"], NETWORKS, {4: SOURCES[4]}))
     names = [
-        [n for n, _ in Rule("", t[RULE_EXPRESSIONS]).expressions()] for k, _, _, t in requests(packed) if k == NEW_RULE
+        [n for n, _ in NftRule("", t[RULE_EXPRESSIONS]).expressions()]
+        for k, _, _, t in requests(packed)
+        if k == NEW_RULE
     ]
     assert [listed[-1] for listed in names] == ["immediate", "immediate", "immediate", "nat"]
 
@@ -68,7 +70,7 @@ def test_addresses_that_a_table_gives_are_read_back() -> None:
 def test_what_the_host_sends_keeps_its_source_and_is_not_taken_for_what_pods_get() -> None:
     own = [*SOURCES.values(), ip_address("198.18.0.99")]
     packed = b"".join(pod_egress.replacement("ipmp-data", ["nic0"], NETWORKS, SOURCES, own))
-    rules = [Rule("", told[RULE_EXPRESSIONS]) for kind, _, _, told in requests(packed) if kind == NEW_RULE]
+    rules = [NftRule("", told[RULE_EXPRESSIONS]) for kind, _, _, told in requests(packed) if kind == NEW_RULE]
     assert pod_egress.given_addresses(rules) == SOURCES
     read = [masquerade.read(rule, ANY)[0].source for rule in rules]
     assert read[1:4] == [ip_network(address) for address in own], "before pods are told from the rest"
@@ -121,7 +123,7 @@ def test_masks_of_a_source(mask: str, compared: str, source: str | None) -> None
     load = expression("payload", _1=number(1), _2=number(1), _3=number(12), _4=number(4))
     cut = expression("bitwise", _4=constant(bytes.fromhex(mask)))
     equal = expression("cmp", _2=number(0), _3=constant(bytes.fromhex(compared)))
-    read, masquerades, _ = masquerade.read(Rule("post", load + cut + equal + expression("masq")), ANY)
+    read, masquerades, _ = masquerade.read(NftRule("post", load + cut + equal + expression("masq")), ANY)
     assert masquerades
     assert str(read.source) == str(source)
 
@@ -140,5 +142,5 @@ EXPRESSIONS = st.builds(
 
 @given(st.one_of(st.binary(max_size=200), st.lists(EXPRESSIONS, max_size=6).map(b"".join)))
 def test_no_rule_of_others_stops_the_reading(packed: bytes) -> None:
-    read: tuple[Any, ...] = masquerade.read(Rule("post", packed), ANY)
+    read: tuple[Any, ...] = masquerade.read(NftRule("post", packed), ANY)
     assert read[0].versions <= ANY.versions

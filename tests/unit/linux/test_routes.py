@@ -188,7 +188,7 @@ def test_link_local_and_multicast_are_of_every_link_itself(net: str, *, own: boo
 
 
 async def test_a_table_is_read_again_without_decoding_what_did_not_change() -> None:
-    table = routes.Table()
+    table = routes.RouteTable()
     bodies = [raw(DESTINATION, OUT, netlink.u32(routes.RTA_PRIORITY, metric)) for metric in range(1000)]
     first = await table.read([*bodies, raw(OUT, type=2)])
     assert [route.metric for route in first] == list(range(1000))

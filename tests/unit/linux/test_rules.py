@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 from ipmp_agent.linux.messages import netlink, rules
-from ipmp_agent.linux.messages.rules import FR_ACT_GOTO, FRA_GOTO, Rule
+from ipmp_agent.linux.messages.rules import FR_ACT_GOTO, FRA_GOTO, PolicyRule
 
 V4 = socket.AF_INET
 FRA_SRC, FRA_FWMARK, FRA_IIFNAME = 2, 10, 3
-LOCAL, MAIN, DEFAULT = (Rule(V4, p, t, protocol=2) for p, t in ((0, 255), (32766, 254), (32767, 253)))
-FROM = Rule(V4, 32765, 100, protocol=3, head=(0, 32, 0, 0), selector=((FRA_SRC, b"\x0a\x4d\0\x0a"),))
-WIREGUARD = Rule(V4, 32764, 254, protocol=3, suppressed_length=0)
+LOCAL, MAIN, DEFAULT = (PolicyRule(V4, p, t, protocol=2) for p, t in ((0, 255), (32766, 254), (32767, 253)))
+FROM = PolicyRule(V4, 32765, 100, protocol=3, head=(0, 32, 0, 0), selector=((FRA_SRC, b"\x0a\x4d\0\x0a"),))
+WIREGUARD = PolicyRule(V4, 32764, 254, protocol=3, suppressed_length=0)
 FOUR = rules.block(MAIN, 73)
 TABLES = {254: 73, 100: 730_000_100}
 
@@ -25,7 +25,7 @@ def body(request: bytes) -> bytes:
     return message.body
 
 
-def after(found: list[Rule], requests: list[bytes]) -> list[Rule]:
+def after(found: list[PolicyRule], requests: list[bytes]) -> list[PolicyRule]:
     """The rules as the kernel has them after these requests: a deletion takes the first that it does not rule out."""
     now = list(found)
     for request in requests:
@@ -54,12 +54,12 @@ def after(found: list[Rule], requests: list[bytes]) -> list[Rule]:
 
 
 @pytest.mark.parametrize("rule", [*FOUR, *rules.block(FROM, 730_000_100), replace(FROM, head=(8, 24, 4, 2))])
-def test_a_rule_reads_back(rule: Rule) -> None:
+def test_a_rule_reads_back(rule: PolicyRule) -> None:
     assert rules.decode(body(rules.add(rule))) == rule
 
 
 def test_what_is_no_ip_rule_is_not_read() -> None:
-    assert rules.decode(body(rules.add(Rule(128, 1, 2)))) is None
+    assert rules.decode(body(rules.add(PolicyRule(128, 1, 2)))) is None
 
 
 def test_four_rules_stand_right_before_the_hosts_own() -> None:
@@ -140,12 +140,14 @@ def test_whatever_somebody_did_to_ours_is_mended_and_at_no_moment_is_one_missing
     [
         (replace(FROM, priority=0), (), "before it"),
         (replace(FROM, suppressed_group=5), (), "interface group itself"),
-        (FROM, (Rule(V4, 9, 0, FR_ACT_GOTO, protocol=3, target=FROM.priority),), "rule 9 jumps to it"),
-        (FROM, (Rule(V4, 9, 0, FR_ACT_GOTO, protocol=3, target=MAIN.priority),), None),
+        (FROM, (PolicyRule(V4, 9, 0, FR_ACT_GOTO, protocol=3, target=FROM.priority),), "rule 9 jumps to it"),
+        (FROM, (PolicyRule(V4, 9, 0, FR_ACT_GOTO, protocol=3, target=MAIN.priority),), None),
         (FROM, (), None),
     ],
 )
-def test_a_rule_that_cannot_be_followed_says_why(rule: Rule, others: tuple[Rule, ...], words: str | None) -> None:
+def test_a_rule_that_cannot_be_followed_says_why(
+    rule: PolicyRule, others: tuple[PolicyRule, ...], words: str | None
+) -> None:
     why = rules.obstacle(rule, [*others, rule])
     assert (why is None) if words is None else (why is not None and words in why)
     if words is not None:

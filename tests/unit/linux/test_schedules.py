@@ -12,7 +12,7 @@ import pytest
 
 from ipmp_agent.core import timers
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.group.reconcile import LONGEST_WAIT, REPAIRS_AT_ONCE, RETRY, Reconciler
+from ipmp_agent.linux.group.reconcile import LONGEST_WAIT, REPAIRS_AT_ONCE, RETRY, GroupReconciler
 from ipmp_agent.linux.messages import frames
 from ipmp_agent.linux.shared import conflicts
 from ipmp_agent.linux.shared.announce import BURST, Announcer
@@ -164,7 +164,7 @@ class Fight:
     def __init__(self, *, repairs: int = 1, undone: bool = True) -> None:
         self.at: list[float] = []
         self.repairs, self.undone = repairs, undone
-        self.reconciler = Reconciler("data", self.compare)
+        self.reconciler = GroupReconciler("data", self.compare)
 
     async def compare(self) -> int:
         self.at.append(asyncio.get_running_loop().time())
@@ -238,7 +238,7 @@ async def test_requests_while_a_comparison_runs_are_one_more_comparison() -> Non
         await asyncio.sleep(1)
         return 0
 
-    reconciler = Reconciler("data", slow)
+    reconciler = GroupReconciler("data", slow)
     reconciler.soon()
     await running.wait()
     for _ in range(5):
@@ -259,7 +259,7 @@ async def test_a_comparison_that_fails_is_made_again_and_knows_what_it_was_for(
             raise ahead.pop()
         return 1
 
-    reconciler = Reconciler("data", compare)
+    reconciler = GroupReconciler("data", compare)
     reconciler.changed()
     await asyncio.sleep(10 * RETRY)
     assert [round(when, 3) for when in at] == [0, RETRY, 2 * RETRY]
@@ -286,7 +286,7 @@ async def test_a_comparison_under_way_has_ended_when_close_returns() -> None:
             ended.append("broken off")
         return 0
 
-    reconciler = Reconciler("data", slow)
+    reconciler = GroupReconciler("data", slow)
     reconciler.soon()
     await asyncio.sleep(1)
     await reconciler.close()

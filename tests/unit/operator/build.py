@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ipmp_api.parse import parse_group
-from ipmp_operator.core.model import Holder, Node, NodeGroupStatus, Observed
+from ipmp_operator.core.model import Holder, Node, NodeGroupReport, Observed
 from ipmp_operator.core.plan import Memory, Plan, View, plan
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class World:
 
     def withdrawn(self, holder: Holder) -> None:
         """The agent reports that nothing of the node group is left."""
-        self.there[holder] = replace(self.there[holder], status=NodeGroupStatus(withdrawn=True))
+        self.there[holder] = replace(self.there[holder], status=NodeGroupReport(withdrawn=True))
 
     def restart(self) -> None:
         """Another operator takes over: it knows only what is there."""

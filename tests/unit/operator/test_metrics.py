@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ipmp_operator.core.model import NodeGroupStatus
+from ipmp_operator.core.model import NodeGroupReport
 from ipmp_operator.metrics import Metrics
 from tests.unit.operator.build import World, api_group, nodes, pool, pools
 
@@ -53,7 +53,7 @@ def test_nodes_are_counted_by_state_and_those_behind_apart() -> None:
     made = world()
     made.settle()
     for number, (holder, seen) in enumerate(sorted(made.there.items())):
-        status = NodeGroupStatus(("ok", "degraded", "failed")[number], observed_generation=number and seen.generation)
+        status = NodeGroupReport(("ok", "degraded", "failed")[number], observed_generation=number and seen.generation)
         made.there[holder] = replace(seen, status=status)
     found = shown(made.plan())
     counts = {state: found["ipmp_operator_group_nodes", frozenset({"data", state})] for state in STATES}
@@ -67,7 +67,7 @@ def test_conditions_name_the_group_and_the_reason_while_somebody_should_look() -
     made = world(ranges="198.18.0.1-198.18.0.2")
     made.settle()
     for holder, seen in made.there.items():
-        made.there[holder] = replace(seen, status=NodeGroupStatus("ok", observed_generation=seen.generation))
+        made.there[holder] = replace(seen, status=NodeGroupReport("ok", observed_generation=seen.generation))
     found = shown(made.plan())
     conditions = {labels for name, labels in found if name == "ipmp_operator_group_condition"}
     assert conditions == {

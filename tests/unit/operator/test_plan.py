@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from ipmp_operator.core.model import Holder, InterfaceStatus, Node, NodeGroupStatus
+from ipmp_operator.core.model import Holder, InterfaceReport, Node, NodeGroupReport
 from ipmp_operator.core.plan import Release
 from tests.unit.operator.build import World, api_group, nodes, pool, pools
 
@@ -151,7 +151,7 @@ class TestInterfaceConflict:
         world.add_nodes(nodes(1))
         world.settle()
         here = Holder("old", "n0000")
-        status = NodeGroupStatus(state="ok", interfaces=(InterfaceStatus("eth1", mac),))
+        status = NodeGroupReport(state="ok", interfaces=(InterfaceReport("eth1", mac),))
         world.there[here] = replace(world.there[here], status=status)
         planned = world.settle()
         assert set(planned.desired) == {here}
@@ -183,7 +183,7 @@ class TestPeers:
         for number in range(3):
             here = Holder("data", f"n000{number}")
             link_local = ip_address(f"fe80::{number + 1}")
-            status = NodeGroupStatus(interfaces=(InterfaceStatus("eth1", None, False, link_local),))  # type: ignore[arg-type]
+            status = NodeGroupReport(interfaces=(InterfaceReport("eth1", None, False, link_local),))  # type: ignore[arg-type]
             world.there[here] = replace(world.there[here], status=status)
         peers = set(map(str, world.plan().desired[Holder("data", "n0000")].peers))
         assert peers == {"198.18.0.2", "198.18.0.3", "fe80::2", "fe80::3"}

@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 
 from ipmp_operator.core.allocate import Exhausted
-from ipmp_operator.core.model import Holder, InterfaceStatus, NodeGroupStatus
+from ipmp_operator.core.model import Holder, InterfaceReport, NodeGroupReport
 from ipmp_operator.core.rollup import Findings, NodeReport, Rollup, Verdict, roll_up
 
 EMPTY = Findings()
 
 
 def report(node: str = "n1", state: str = "ok", *, ready: bool = True, failed: int = 0, **more: Any) -> NodeReport:
-    interfaces = tuple(InterfaceStatus(f"eth{number}", None, number < failed) for number in range(2))
+    interfaces = tuple(InterfaceReport(f"eth{number}", None, number < failed) for number in range(2))
     reason = "" if state == "ok" else "LinkDown"
-    status = NodeGroupStatus(state, reason, observed_generation=1, interfaces=interfaces)
+    status = NodeGroupReport(state, reason, observed_generation=1, interfaces=interfaces)
     return NodeReport(node, status, generation=1, agent_ready=ready, **more)
 
 
@@ -43,7 +43,7 @@ def test_degraded_node_is_counted_named_and_explained() -> None:
 
 
 def test_node_whose_change_was_undone_counts_as_degraded_although_its_members_work() -> None:
-    status = NodeGroupStatus("ok", "ChangeUndone", observed_generation=1, programmed=False)
+    status = NodeGroupReport("ok", "ChangeUndone", observed_generation=1, programmed=False)
     rollup = roll_up([NodeReport("n1", status, generation=1, agent_ready=True)], EMPTY)
     assert (rollup.nodes.ready, rollup.nodes.degraded) == (0, 1)
     assert rollup.troubled[0].reason == "ChangeUndone"
@@ -78,7 +78,7 @@ def test_worst_ten_nodes_are_named_worst_first() -> None:
 
 
 def test_change_that_some_agents_have_yet_to_apply_is_in_progress() -> None:
-    behind = NodeReport("n1", NodeGroupStatus("ok", observed_generation=1), generation=2, agent_ready=True)
+    behind = NodeReport("n1", NodeGroupReport("ok", observed_generation=1), generation=2, agent_ready=True)
     ready = verdict(roll_up([behind], EMPTY), "Ready")
     assert (ready.status, ready.reason) == (False, "Progressing")
 
@@ -128,7 +128,7 @@ def test_agents_that_a_rollout_restarts_do_not_make_the_group_unready(away: int,
 
 
 def test_node_group_that_is_yet_to_be_written_is_in_progress() -> None:
-    status = NodeGroupStatus("ok", observed_generation=1)
+    status = NodeGroupReport("ok", observed_generation=1)
     rollup = roll_up([NodeReport("n1", status, generation=1, agent_ready=True, written=False)], EMPTY)
     assert verdict(rollup, "Ready").reason == "Progressing"
     assert rollup.behind == 1

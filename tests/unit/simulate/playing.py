@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Interface, ip_address
 from typing import TYPE_CHECKING
 
-from ipmp_agent.simulate.script import Fault, FaultScript, Target
+from ipmp_agent.simulate.script import Fault, FaultScript, PlayedTarget
 from ipmp_agent.simulate.simulation import Simulation
 from ipmp_agent.simulate.timeline import AddressChange, InterfaceChange
 from ipmp_api.types import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ipmp_agent.simulate.timeline import Entry
 
 ROUTER, NEIGHBOUR = ip_address("198.18.0.1"), ip_address("198.18.0.2")
-TARGETS = (Target(ROUTER, 0.001), Target(NEIGHBOUR, 0.001))
+TARGETS = (PlayedTarget(ROUTER, 0.001), PlayedTarget(NEIGHBOUR, 0.001))
 
 
 def make_group(  # each argument is one knob of a test
@@ -62,7 +62,7 @@ def play(
     *,
     duration: float = 60,
     group: NodeGroup | None = None,
-    targets: tuple[Target, ...] = TARGETS,
+    targets: tuple[PlayedTarget, ...] = TARGETS,
     seed: int = 1,
 ) -> list[Entry]:
     """Everything that happened."""

@@ -8,12 +8,12 @@ from ipmp_agent.simulate.script import (
     Fault,
     Latency,
     Loss,
-    Offline,
     Online,
+    PlayedTarget,
     Remove,
     Silent,
     Suspend,
-    Target,
+    TakeOffline,
     TargetPower,
     parse_script,
 )
@@ -45,7 +45,7 @@ def fault(**fields: str) -> Fault:
         ({"target": "198.18.0.1", "up": "false"}, TargetPower(ROUTER, up=False)),
         ({"loss": "nic0", "percent": "2.5"}, Loss("nic0", 2.5)),
         ({"latency": "198.18.0.1", "milliseconds": "300"}, Latency(ROUTER, 300)),
-        ({"offline": "nic0"}, Offline("nic0")),
+        ({"offline": "nic0"}, TakeOffline("nic0")),
         ({"online": "nic0"}, Online("nic0")),
         ({"remove": "nic0"}, Remove("nic0")),
         ({"add": "nic0"}, Add("nic0")),
@@ -78,14 +78,14 @@ def test_faults_happen_in_the_order_of_their_times_and_as_written_at_the_same_ti
 )
 def test_a_network_may_be_written_in_each_of_these_ways(network: object) -> None:
     script = parse_script({"duration": "10", "network": network}, NICS)
-    assert script.targets == (Target(ROUTER, 0.02), Target(ip_address("fe80::1"), 0.02))
+    assert script.targets == (PlayedTarget(ROUTER, 0.02), PlayedTarget(ip_address("fe80::1"), 0.02))
 
 
 def test_a_router_is_a_target_that_the_routing_table_knows() -> None:
     network = {"routers": ["198.18.0.1"], "targets": {"198.18.0.9": {"latency": "3", "discoverable": "true"}}}
     assert parse_script({"duration": "10", "network": network}, NICS).targets == (
-        Target(ip_address("198.18.0.9"), 0.003, discoverable=True),
-        Target(ROUTER, 0.001, router=True),
+        PlayedTarget(ip_address("198.18.0.9"), 0.003, discoverable=True),
+        PlayedTarget(ROUTER, 0.001, router=True),
     )
 
 

@@ -17,12 +17,12 @@ from ipmp_agent.simulate.script import (
     Happening,
     Latency,
     Loss,
-    Offline,
     Online,
+    PlayedTarget,
     Remove,
     Silent,
     Suspend,
-    Target,
+    TakeOffline,
     TargetPower,
 )
 from ipmp_agent.simulate.simulation import Simulation
@@ -109,7 +109,7 @@ def test_a_standing_agent_judges_nothing_and_hears_the_replies_that_waited() -> 
 
 
 def test_replies_that_waited_count() -> None:
-    slow = tuple(Target(target.address, 0.05) for target in TARGETS)
+    slow = tuple(PlayedTarget(target.address, 0.05) for target in TARGETS)
     suspended = tuple(Fault(2 + 1.37 * i, Suspend(1)) for i in range(30))
     simulated = Simulation(make_group(), FaultScript(50, 1, slow, suspended))
     list(simulated.run())
@@ -130,7 +130,10 @@ def test_a_reply_that_waited_took_its_time_in_the_network_and_longer_to_us(monke
         return handle(self, event, now)
 
     monkeypatch.setattr(Multipathing, "handle", listening)
-    play([(2 + 1.37 * i, Suspend(1)) for i in range(30)], targets=(Target(ROUTER, 0.05), Target(NEIGHBOUR, 0.05)))
+    play(
+        [(2 + 1.37 * i, Suspend(1)) for i in range(30)],
+        targets=(PlayedTarget(ROUTER, 0.05), PlayedTarget(NEIGHBOUR, 0.05)),
+    )
     assert {round(answer.network_rtt, 6) for answer in answers} == {0.05}
     assert 0.5 < max(answer.rtt for answer in answers) <= 1.05
 
@@ -166,7 +169,7 @@ def test_a_cable_out_at_zero_is_found_so() -> None:
 
 
 def test_offline_and_online_are_asked_of_the_agent_and_may_be_refused() -> None:
-    entries = play([(10, Offline("nic0")), (12, Offline("nic1")), (20, Online("nic0"))])
+    entries = play([(10, TakeOffline("nic0")), (12, TakeOffline("nic1")), (20, Online("nic0"))])
     seen = [(at, state) for at, state, _ in states(entries, "nic0")]
     assert seen[:3] == [(0, "ok"), (10, "offline"), (20, "unknown")]
     assert 20 < seen[3][0] < 20.2  # with its first answer
@@ -202,7 +205,7 @@ def test_total_loss_is_a_silent_failure() -> None:
 
 
 def test_hosts_marked_so_answer_discovery_in_their_own_family() -> None:
-    hosts = (Target(ROUTER, 0.001, discoverable=True), Target(NEIGHBOUR, 0.001))
+    hosts = (PlayedTarget(ROUTER, 0.001, discoverable=True), PlayedTarget(NEIGHBOUR, 0.001))
     network = Network({"nic0": "02:00:00:00:00:00"}, hosts, random.Random(1))
     for family, answers in ((Family.IPV4, [(ROUTER, 0.001)]), (Family.IPV6, [])):
         probe = SendProbe("nic0", family, ROUTER, 1, ProbeKind.DISCOVERY, ProbeProtocol.ICMP)
@@ -233,7 +236,10 @@ AMONG_MEMBERS: list[tuple[float, Happening]] = [(10, Silent("nic1", on=True)), (
     ("faults", "targets", "changes"), [(MANY, TARGETS, 8), (AMONG_MEMBERS, (), 8)], ids=["targets", "among members"]
 )
 def test_no_change_is_missed_between_the_moments_at_which_it_looks(
-    faults: list[tuple[float, Happening]], targets: tuple[Target, ...], changes: int, monkeypatch: pytest.MonkeyPatch
+    faults: list[tuple[float, Happening]],
+    targets: tuple[PlayedTarget, ...],
+    changes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     group = make_group()
     if not targets:

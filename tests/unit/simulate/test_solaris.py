@@ -14,11 +14,11 @@ from ipmp_agent.simulate.script import (
     Cable,
     Happening,
     Latency,
-    Offline,
     Online,
+    PlayedTarget,
     Remove,
     Silent,
-    Target,
+    TakeOffline,
     TargetPower,
 )
 from ipmp_agent.simulate.timeline import GroupChange, InterfaceChange, Told
@@ -102,7 +102,7 @@ def test_failure_of_an_idle_standby_activates_nobody() -> None:
 
 def test_offline_activates_a_standby_and_online_ignores_failback() -> None:
     group = without_failback(make_group(active=1, standby=1))
-    assert in_use(steps(Offline("nic0"), Online("nic0")), group) == ["0 (1)", "1 [0]", "0 (1)"]
+    assert in_use(steps(TakeOffline("nic0"), Online("nic0")), group) == ["0 (1)", "1 [0]", "0 (1)"]
 
 
 def test_a_missing_interface_is_made_up_for_by_a_standby_and_takes_its_place_when_it_comes() -> None:
@@ -135,7 +135,7 @@ def test_one_healthy_family_keeps_the_interface_up() -> None:
     entries = play(
         [(20, TargetPower(ROUTER, up=False)), (20, TargetPower(NEIGHBOUR, up=False))],
         group=replace(group, policies=both),
-        targets=(*TARGETS, Target(ipv6, 0.001)),
+        targets=(*TARGETS, PlayedTarget(ipv6, 0.001)),
     )
     assert {state for key in ("nic0", "nic1") for _, state, _ in states(entries, key)} == {"ok"}
 
@@ -151,8 +151,8 @@ def test_targets_come_from_the_routing_table_or_from_whoever_answers(by: str) ->
     group = make_group()
     sources = TargetSources(discovery=Switch.ENABLED)
     group = replace(group, policies=replace(group.policies, targets=sources))
-    there = Target(ROUTER, 0.001, router=by == "routes", discoverable=by == "discovery")
-    entries = play([(20, Silent("nic0", on=True))], group=group, targets=(there, Target(NEIGHBOUR, 0.001)))
+    there = PlayedTarget(ROUTER, 0.001, router=by == "routes", discoverable=by == "discovery")
+    entries = play([(20, Silent("nic0", on=True))], group=group, targets=(there, PlayedTarget(NEIGHBOUR, 0.001)))
     failed = [at for at, state, _ in states(entries, "nic0") if state == "failed"]
     assert len(failed) == 1
     assert 20 < failed[0] <= 21

@@ -10,7 +10,7 @@ from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.snapshot import AddressSnapshot, GroupSnapshot, InterfaceSnapshot, ProberSnapshot, TargetSnapshot
 from ipmp_agent.core.words import GroupState, InterfaceWord, LinkWord, ProbeWord, TargetMode, TargetState
-from ipmp_agent.publication import Failover, GroupView, Publication
+from ipmp_agent.publication import GroupView, PastFailover, Publication
 from ipmp_api.types import Role
 from tests.unit.agent.building import WALL, unprobed_group
 
@@ -95,7 +95,7 @@ def view(
     *interfaces: InterfaceSnapshot,
     name: str = "net",
     addresses: Iterable[AddressSnapshot] = (),
-    history: tuple[Failover, ...] = (),
+    history: tuple[PastFailover, ...] = (),
     ready: bool = True,
     findings: Any = (),
     **changes: Any,

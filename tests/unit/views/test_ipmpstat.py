@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from ipmp_agent.commands import ipmpstat
-from ipmp_agent.commands.client import RefusedError, UnreachableError
+from ipmp_agent.commands.client import AgentRefusedError, UnreachableError
 from ipmp_agent.core.actions import ProbeClosed
 from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
@@ -186,7 +186,7 @@ def test_unknown_field_is_left_out_with_a_warning(agent: Agent, capsys: pytest.C
     )
 
 
-@pytest.mark.parametrize("fault", [UnreachableError("is IPMP in use on this node?"), RefusedError("no")])
+@pytest.mark.parametrize("fault", [UnreachableError("is IPMP in use on this node?"), AgentRefusedError("no")])
 def test_agent_that_does_not_answer_ends_with_1(
     agent: Agent, capsys: pytest.CaptureFixture[str], fault: Exception
 ) -> None:

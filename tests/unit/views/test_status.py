@@ -14,7 +14,7 @@ from ipmp_agent.core.events import Family
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord, ProbeWord, TargetMode, TargetState
-from ipmp_agent.publication import Failover
+from ipmp_agent.publication import PastFailover
 from ipmp_agent.views import status
 from ipmp_api.schema import validate
 from ipmp_api.status import to_dict
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ipmp_agent.publication import GroupView
     from ipmp_api.status import Condition
 
-MOVED = Failover(
+MOVED = PastFailover(
     WALL + 0.25, "nic1", "nic0", Reason.LINK_DOWN, (ip_interface("198.18.0.100/24"), ip_interface("::1/128")), 0.00069
 )
 PROBED = prober(targets=("198.18.0.1",), dead=("198.18.0.3",))
@@ -87,7 +87,7 @@ def test_whole_status() -> None:
             address("198.18.0.100/24", "0000:3b:00.1"),
             address("198.18.0.101/24", None, refusal=Reason.ADDRESS_CONFLICT, detail="02:… has it"),
         ),
-        history=(Failover(WALL, "a", "b", Reason.FAILBACK, (), 0.0), MOVED),
+        history=(PastFailover(WALL, "a", "b", Reason.FAILBACK, (), 0.0), MOVED),
     )
     found: dict[str, Any] = to_dict(status.build(picture, now=WALL, generation=7))
     assert not list(validate(NODE_GROUP_STATUS, found, "status", strict=True))

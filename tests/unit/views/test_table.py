@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ipmp_agent.commands.table import Column, Table, UnknownFieldError, choose, fitting, line, parsable
+from ipmp_agent.commands.table import Column, TextTable, UnknownFieldError, choose, fitting, line, parsable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,13 +55,13 @@ def test_single_parsable_field_is_not_escaped() -> None:
 
 
 def test_header_comes_again_with_every_screenful() -> None:
-    table = Table(COLUMNS[:1], height=3)
+    table = TextTable(COLUMNS[:1], height=3)
     lines = [text for number in range(5) for text in table.lines({"A": str(number)})]
     assert lines == ["A", "0", "1", "A", "2", "3", "A", "4"]
 
 
 def test_empty_is_two_dashes_and_unobtainable_a_question_mark() -> None:
-    table = Table(COLUMNS, height=24)
+    table = TextTable(COLUMNS, height=24)
     assert list(table.lines({"A": "", "B": None, "C": "c"}))[1] == "--    ?     c"
     assert table.unobtainable == {"B"}
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.messages.addresses import InstalledAddress
     from ipmp_agent.linux.messages.netlink import Failure
     from ipmp_agent.linux.shared.host import Host
-    from ipmp_agent.linux.shared.members import Member, Members
+    from ipmp_agent.linux.shared.members import HostMember, Members
     from ipmp_api.types import Address, InterfaceAddress, Network, NodeGroup
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ REFUSED_RETRY = 30.0
 """Seconds until an address that cannot be had is tried again."""
 
 
-class DataAddresses:
+class GroupDataAddresses:
     """Places addresses as the core orders, and knows which ones are this agent's own.
 
     `placement` is the desired state: an address is on that member, or will be when its conflict check is over, or when
@@ -199,7 +199,7 @@ class DataAddresses:
         else:
             self._sink(AddressFound(address, key))
 
-    def heard(self, kind: int, each: InstalledAddress, member: Member) -> bool:
+    def heard(self, kind: int, each: InstalledAddress, member: HostMember) -> bool:
         """Somebody, perhaps we, changed an address of a member; returns whether it may differ from what is wanted.
 
         A notification tells of a moment that later orders may have overtaken: the comparison that follows decides.

@@ -44,7 +44,7 @@ class _Departure:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class DepartureVerdict:
     """What became of addresses of the host that were deleted on a member."""
 
     member: str
@@ -109,13 +109,13 @@ class Departures:
         """When to judge next; None: nothing waits."""
         return min((departure.due for departure in self._by_member.values()), default=None)
 
-    def judge(self, now: float) -> list[Verdict]:
+    def judge(self, now: float) -> list[DepartureVerdict]:
         """What can be said by now. A sweep is known as one before it is over."""
         verdicts = []
         for member, departure in list(self._by_member.items()):
             over = departure.due <= now
             if departure.waiting and (over or departure.swept):
-                verdicts.append(Verdict(member, frozenset(departure.waiting), departure.swept))
+                verdicts.append(DepartureVerdict(member, frozenset(departure.waiting), departure.swept))
                 departure.waiting.clear()
             if over:
                 del self._by_member[member]

@@ -10,7 +10,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.messages import addresses
 
 if TYPE_CHECKING:
-    from ipmp_agent.linux.group.data_addresses import DataAddresses
+    from ipmp_agent.linux.group.data_addresses import GroupDataAddresses
     from ipmp_agent.linux.group.settings import InterfaceSettings
     from ipmp_agent.linux.messages.links import Link
     from ipmp_agent.linux.shared.host import Host
@@ -23,7 +23,7 @@ class Fitness:
     """Keeps unfit interfaces out of one group, and leaves those that it had as they were found."""
 
     def __init__(
-        self, group: str, host: Host, members: Members, data: DataAddresses, settings: InterfaceSettings
+        self, group: str, host: Host, members: Members, data: GroupDataAddresses, settings: InterfaceSettings
     ) -> None:
         self._group = group
         self._host = host

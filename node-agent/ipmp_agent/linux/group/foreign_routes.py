@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ipmp_agent.linux.messages.routes import Prefix, Route
-    from ipmp_agent.linux.shared.members import Member
+    from ipmp_agent.linux.shared.members import HostMember
     from ipmp_api.types import Address
 
 
@@ -32,13 +32,13 @@ OWNER_WAIT = 5.0
 """Seconds that a routing daemon has to lay a route anew after its member is back; then it does not want it any more."""
 
 
-class Surroundings(Protocol):
+class RouteSurroundings(Protocol):
     """What routes need to know of the rest of the group."""
 
     def carries(self, key: str, version: int) -> bool:
         """Whether a member carries outbound traffic of this IP version."""
 
-    def member(self, key: str) -> Member | None:
+    def member(self, key: str) -> HostMember | None:
         """A member of the group."""
 
     def key_of(self, index: int) -> str | None:
@@ -96,7 +96,7 @@ def _foreign(route: Route, members: dict[int, str], *, missing: bool = False) ->
 class ForeignRoutes:
     """Follows one table."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: RouteSurroundings) -> None:
         self._around = around
         self._by_members: dict[Prefix, list[_Foreign]] = {}  # equal ones in the order of the kernel
         self._elsewhere: dict[

@@ -16,7 +16,7 @@ from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeAnswered, Pr
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group import settings
-from ipmp_agent.linux.group.data_addresses import DataAddresses
+from ipmp_agent.linux.group.data_addresses import GroupDataAddresses
 from ipmp_agent.linux.group.departures import Departures
 from ipmp_agent.linux.group.fitness import Fitness
 from ipmp_agent.linux.group.foreign_routes import OWNER_WAIT
@@ -27,14 +27,14 @@ from ipmp_agent.linux.group.neighbourhood import Neighbourhood
 from ipmp_agent.linux.group.outsiders import GroupOutsiders
 from ipmp_agent.linux.group.pinned import Pinned
 from ipmp_agent.linux.group.pod_egress import PodEgress
-from ipmp_agent.linux.group.reconcile import Reconciler
+from ipmp_agent.linux.group.reconcile import GroupReconciler
 from ipmp_agent.linux.group.settings import InterfaceSettings
 from ipmp_agent.linux.group.surroundings import GroupSurroundings
-from ipmp_agent.linux.group.testaddresses import TestAddresses
+from ipmp_agent.linux.group.testaddresses import GroupTestAddresses
 from ipmp_agent.linux.group.tunnels import GroupTunnels
 from ipmp_agent.linux.group.twins import TRANSIENT, Twins, others_in_use
 from ipmp_agent.linux.messages import addresses, netlink, routes, rules
-from ipmp_agent.linux.messages.routes import Table
+from ipmp_agent.linux.messages.routes import RouteTable
 from ipmp_agent.linux.shared.host import TRICKLE, Port
 from ipmp_api.types import DeletionPolicy, Mode, Tunnels
 
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.messages.addresses import InstalledAddress
     from ipmp_agent.linux.messages.links import Link
     from ipmp_agent.linux.messages.routes import Nexthop, Prefix, Route
-    from ipmp_agent.linux.messages.rules import Rule
+    from ipmp_agent.linux.messages.rules import PolicyRule
     from ipmp_agent.linux.shared.host import Host
-    from ipmp_agent.linux.shared.members import Member, Members
+    from ipmp_agent.linux.shared.members import HostMember, Members
     from ipmp_api.types import Address, NodeGroup
 
 log = logging.getLogger(__name__)
@@ -68,11 +68,11 @@ class Found(NamedTuple):
     installed: dict[str, list[InstalledAddress]]  # on the members that are present, by key
     nexthops: list[Nexthop]
     table: list[Route]  # all of them
-    policy: list[Rule]
+    policy: list[PolicyRule]
     heard_of: int  # changes of routes before that moment
 
 
-class Group:
+class GroupInKernel:
     """The kernel state of one group: carries out orders at once, and compares with the kernel when asked.
 
     Args:
@@ -94,7 +94,7 @@ class Group:
         self._host = host
         self._members = members
         self._tell = partial(sink, self.name)
-        self.reconciler = Reconciler(self.name, self.reconcile)
+        self.reconciler = GroupReconciler(self.name, self.reconcile)
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._orders = 0  # that changed the kernel
@@ -105,9 +105,9 @@ class Group:
         self._kept: list[bytes] = []  # routes that the memory holds
         self._unkept = False  # whether it holds addresses that were given up
         self._untold: list[AddressAdopted] = []  # until the memory is safe
-        self._data = DataAddresses(self.name, host, members, self._tell_safely, self._addresses_changed)
+        self._data = GroupDataAddresses(self.name, host, members, self._tell_safely, self._addresses_changed)
         self._neighbourhood = Neighbourhood(self.name, host, self._data, self._tell, lambda: self.observing)
-        self._tests = TestAddresses(self.name, host, members, self._sink)
+        self._tests = GroupTestAddresses(self.name, host, members, self._sink)
         self._departures = Departures()
         self._judging: asyncio.TimerHandle | None = None
         self._settings = InterfaceSettings(host.counters, host.guarded.before)
@@ -118,7 +118,7 @@ class Group:
         self._pinned = Pinned(host, members, self._surroundings)
         self._tunnels = GroupTunnels(host.tunnels, self._surroundings, self._data)
         self._pod_egress = PodEgress(self.name, host.nftables, self._surroundings, self.reconciler)
-        self._table = Table()
+        self._table = RouteTable()
         self._twins = Twins(host, self._surroundings, self._sink)
         self._membership = Membership()
         self._following: asyncio.Task[None] | None = None
@@ -351,7 +351,7 @@ class Group:
         self._data.close()
         self._multicast.close()
 
-    def _leaving(self) -> list[Member]:
+    def _leaving(self) -> list[HostMember]:
         return [member for member in self._members.of(self.name).values() if member.leaving]
 
     async def _dismiss(self) -> None:
@@ -365,11 +365,11 @@ class Group:
                 self._let_go(member)
                 self.reconciler.soon()
 
-    def _let_go(self, member: Member) -> None:
+    def _let_go(self, member: HostMember) -> None:
         self._members.release(member)
         self.drop_port(member.key)
 
-    async def _put_back(self, member: Member) -> None:
+    async def _put_back(self, member: HostMember) -> None:
         """Make the interface of a former member what it was, unless it is wanted again; a gone one may have an heir."""
         heir = self._data.heirs.pop(member.key, None)
         if member.index is None and heir is not None:
@@ -407,7 +407,7 @@ class Group:
     async def _routes(self) -> list[Route]:
         return await self._host.routes(self._table)
 
-    def _policy(self, found: list[Rule], tables: dict[int, int]) -> list[bytes]:
+    def _policy(self, found: list[PolicyRule], tables: dict[int, int]) -> list[bytes]:
         """Requests that lay the rules that lead to these tables of twins, by those of the host, and no others."""
         deleted, self._host.deleted_rules = self._host.deleted_rules, set()
         if deleted:
@@ -429,14 +429,14 @@ class Group:
         present = [m for m in self._members.of(self.name).values() if m.index is not None and not m.leaving]
         return {member.key: self._link(member) for member in present}
 
-    def _link(self, member: Member) -> Link:
+    def _link(self, member: HostMember) -> Link:
         if member.link is None:
             raise ValueError(f"{member.key} is not present")
         return self._host.link(member.link.index) or member.link
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
-    def member_changed(self, member: Member) -> None:
+    def member_changed(self, member: HostMember) -> None:
         """Give a member that is present a port to its link, and take it from one that is not."""
         self._news += 1
         self._retry_refused_soon()
@@ -493,7 +493,7 @@ class Group:
             self._host.announcer.leave(port.wire)
             port.close()
 
-    def link_changed(self, member: Member) -> None:
+    def link_changed(self, member: HostMember) -> None:
         """Take note that a carrier went or came."""
         self._news += 1
         self._retry_refused_soon()
@@ -513,7 +513,7 @@ class Group:
             self.reconciler.heard()
         return changed
 
-    def address_changed(self, kind: int, each: InstalledAddress, member: Member) -> bool:
+    def address_changed(self, kind: int, each: InstalledAddress, member: HostMember) -> bool:
         """An address of a member came or went; returns whether the kernel is not as it should be."""
         self._news += 1
         stood = self._tests.standing(member.key)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ipmp_agent.core.events import Event
-    from ipmp_agent.linux.group.data_addresses import DataAddresses
+    from ipmp_agent.linux.group.data_addresses import GroupDataAddresses
     from ipmp_agent.linux.shared.host import Host, Port
     from ipmp_api.types import Address, InterfaceAddress
 
@@ -59,7 +59,7 @@ class Neighbourhood:
         self,
         group: str,
         host: Host,
-        data: DataAddresses,
+        data: GroupDataAddresses,
         tell: Callable[[Event], None],
         observing: Callable[[], bool],
     ) -> None:

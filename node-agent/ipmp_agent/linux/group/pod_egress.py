@@ -30,9 +30,9 @@ from ipmp_agent.linux.messages.netlink import InterruptedDumpError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ipmp_agent.linux.group.reconcile import Reconciler
+    from ipmp_agent.linux.group.reconcile import GroupReconciler
     from ipmp_agent.linux.group.surroundings import GroupSurroundings
-    from ipmp_agent.linux.messages.nftables import Nftables, Rule, Table
+    from ipmp_agent.linux.messages.nftables import Nftables, NftRule, NftTable
     from ipmp_api.types import Address, Network
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ RETRY_FIRST, RETRY_LONGEST = 1.0, 60.0
 
 BASE, PODS = "postrouting", "pods"
 
-ABSENT: tuple[list[bytes], Table | None] = ([], None)
+ABSENT: tuple[list[bytes], NftTable | None] = ([], None)
 
 
 def table_name(group: str) -> str:
@@ -96,7 +96,7 @@ def replacement(
     return requests
 
 
-def given_addresses(rules: Sequence[Rule]) -> dict[int, Address]:
+def given_addresses(rules: Sequence[NftRule]) -> dict[int, Address]:
     """The addresses that the rules of a table give to flows of pods, by IP version."""
     found: dict[int, Address] = {}
     for rule in rules:
@@ -122,14 +122,14 @@ class PodEgress:
         reconciler: told when somebody else changed the table, and when to ask again a kernel that refused it.
     """
 
-    def __init__(self, group: str, tables: Nftables, around: GroupSurroundings, reconciler: Reconciler) -> None:
+    def __init__(self, group: str, tables: Nftables, around: GroupSurroundings, reconciler: GroupReconciler) -> None:
         self._table = table_name(group)
         self._tables = tables
         self._around = around
         self._reconciler = reconciler
         self._networks: tuple[Network, ...] = ()
         self._sources: dict[int, Address] = {}
-        self._made: tuple[list[bytes], Table | None] | None = None
+        self._made: tuple[list[bytes], NftTable | None] | None = None
         """The requests that made the table, and what it was right after; None: not known what is there."""
         self._generation: int | None = None
         self._refusal: OSError | None = None
@@ -197,7 +197,7 @@ class PodEgress:
             # Somebody else changed nf_tables before we could look: what is there may not be what we made.
         raise InterruptedDumpError(errno.EAGAIN, f"others changed nf_tables {ATTEMPTS} times meanwhile")
 
-    def _decide(self, found: Table | None) -> list[bytes]:
+    def _decide(self, found: NftTable | None) -> list[bytes]:
         """Requests that make the table as it is to be; none: there is to be none."""
         self._choose(given_addresses(found.rules) if found is not None else {})
         members = sorted(self._around.names())

@@ -35,7 +35,7 @@ LONGEST_WAIT = 10.0
 """Seconds between repairs of what somebody keeps undoing."""
 
 
-class Reconciler:
+class GroupReconciler:
     """Runs the comparison of one group, one at a time.
 
     Args:

@@ -6,9 +6,9 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ipmp_agent.linux.group.data_addresses import DataAddresses
-    from ipmp_agent.linux.group.testaddresses import TestAddresses
-    from ipmp_agent.linux.shared.members import Member, Members
+    from ipmp_agent.linux.group.data_addresses import GroupDataAddresses
+    from ipmp_agent.linux.group.testaddresses import GroupTestAddresses
+    from ipmp_agent.linux.shared.members import HostMember, Members
     from ipmp_api.types import Address, Network
 
 NOT_YET = float("-inf")
@@ -20,7 +20,7 @@ HEARING = 20.0
 class GroupSurroundings:
     """Answers from the desired state of one group, which is ahead of the kernel's notifications."""
 
-    def __init__(self, group: str, members: Members, data: DataAddresses, tests: TestAddresses) -> None:
+    def __init__(self, group: str, members: Members, data: GroupDataAddresses, tests: GroupTestAddresses) -> None:
         self._group = group
         self._members = members
         self._data = data
@@ -30,7 +30,7 @@ class GroupSurroundings:
         self.receiving: tuple[str, ...] = ()
         self._heard: dict[str, float] = {}  # of members whose link came back: when they were last answered
 
-    def member(self, key: str) -> Member | None:
+    def member(self, key: str) -> HostMember | None:
         """A member of the group."""
         return self._members.of(self._group).get(key)
 

@@ -22,7 +22,7 @@ CONNECTED_METRIC = {4: 0, 6: 256}
 _MEDIUM = netlink.attribute(routes.RTA_PREF, b"\0")  # what the kernel tells of an IPv6 route that says nothing
 
 
-class Surroundings(foreign_routes.Surroundings, Protocol):
+class TwinSurroundings(foreign_routes.RouteSurroundings, Protocol):
     """What twins need to know of the rest of the group."""
 
     def carriers(self, version: int) -> list[int]:
@@ -52,7 +52,7 @@ class Exit(NamedTuple):
     details: bytes  # as in `Leg`
 
 
-class Plan(NamedTuple):
+class PairPlan(NamedTuple):
     """What a twin is to be."""
 
     exits: tuple[Exit, ...]
@@ -104,10 +104,12 @@ class TableTwins:
         is_here: whether the host has a source address, packed.
     """
 
-    def __init__(self, table: int, around: Surroundings, legs: DeviceLegs, is_here: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self, table: int, around: TwinSurroundings, legs: DeviceLegs, is_here: Callable[[bytes], bool]
+    ) -> None:
         self.ours = routes.table_of_twins(table)
         self.foreign = ForeignRoutes(around)
-        self.wanted: dict[Prefix, dict[int, Plan]] = {}  # by metric
+        self.wanted: dict[Prefix, dict[int, PairPlan]] = {}  # by metric
         self.installed: dict[Prefix, dict[int, _Laid]] = {}
         self.occupied: set[Key] = set()  # by twins of another group
         self.doubtful: set[Prefix] = set()  # destinations to be decided on anew
@@ -192,24 +194,24 @@ class TableTwins:
             else:
                 self.wanted.pop(destination, None)
 
-    def _decide(self, destination: Prefix) -> dict[int, Plan]:
+    def _decide(self, destination: Prefix) -> dict[int, PairPlan]:
         found = self.foreign.to(destination)
         version = routes.version_of(destination)
         if not found:
             if destination not in self._prefixes:
                 return {}
             details = _MEDIUM if version == 6 else b""
-            return {CONNECTED_METRIC[version]: Plan((Exit(None, 1, b""),), self._source(destination), details)}
+            return {CONNECTED_METRIC[version]: PairPlan((Exit(None, 1, b""),), self._source(destination), details)}
         if destination[-1] == 0 and self._is_main and self.foreign.is_better_elsewhere(destination):
             # Of what our rules ask, only the last looks at default routes: it takes what is in our table.
             return {}
-        plans: dict[int, Plan] = {}
+        plans: dict[int, PairPlan] = {}
         for route in found:
             before = plans.get(route.metric)
             if before is None:
                 usable = route.source is not None and self._is_here(route.source)
                 source = route.source if usable else self._source(destination)
-                plans[route.metric] = Plan(self._exits(route), source, route.details)
+                plans[route.metric] = PairPlan(self._exits(route), source, route.details)
             elif before.details == route.details:
                 # Several routers of one metric: all of them are ways.
                 more = tuple(each for each in self._exits(route) if each not in before.exits)

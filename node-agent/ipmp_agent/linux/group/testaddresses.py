@@ -36,7 +36,7 @@ class _Member:
     told: dict[Family, tuple[Address | None, bool]] = field(default_factory=dict)
 
 
-class TestAddresses:
+class GroupTestAddresses:
     """Installs the configured IPv4 test addresses, follows the IPv6 link-local ones, and tells which are ready."""
 
     __test__ = False  # not a test class, whatever its name says to pytest

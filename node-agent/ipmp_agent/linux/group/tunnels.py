@@ -18,7 +18,7 @@ from ipmp_agent.linux.messages.tunnel_devices import VXLAN, pin
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from ipmp_agent.linux.group.data_addresses import DataAddresses
+    from ipmp_agent.linux.group.data_addresses import GroupDataAddresses
     from ipmp_agent.linux.group.surroundings import GroupSurroundings
     from ipmp_agent.linux.messages.tunnel_devices import Tunnel, TunnelTable
 
@@ -38,7 +38,7 @@ class _Pinned:
 class GroupTunnels:
     """The tunnels whose local address is a data address of one group."""
 
-    def __init__(self, table: TunnelTable, around: GroupSurroundings, data: DataAddresses) -> None:
+    def __init__(self, table: TunnelTable, around: GroupSurroundings, data: GroupDataAddresses) -> None:
         self._table = table
         self._around = around
         self._data = data

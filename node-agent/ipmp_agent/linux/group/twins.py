@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ipmp_agent.core.events import Event
-    from ipmp_agent.linux.group.table_twins import Surroundings
+    from ipmp_agent.linux.group.table_twins import TwinSurroundings
     from ipmp_agent.linux.messages.routes import Nexthop, Prefix, Route
-    from ipmp_agent.linux.messages.rules import Rule
+    from ipmp_agent.linux.messages.rules import PolicyRule
     from ipmp_agent.linux.shared.host import Host
     from ipmp_api.types import Address
 
@@ -45,7 +45,7 @@ class Differences(NamedTuple):
 class Twins:
     """Keeps the twins of one group."""
 
-    def __init__(self, host: Host, around: Surroundings, sink: Callable[[Event], None]) -> None:
+    def __init__(self, host: Host, around: TwinSurroundings, sink: Callable[[Event], None]) -> None:
         self._host = host
         self._around = around
         self._sink = sink
@@ -53,7 +53,7 @@ class Twins:
         self._tables: dict[int, TableTwins] = {}  # by table of the host
         self._main = self._table(RT_TABLE_MAIN)
         self._led_to: frozenset[int] = frozenset({RT_TABLE_MAIN})  # the tables that rules of the host lead to
-        self._rules: tuple[Rule, ...] = ()
+        self._rules: tuple[PolicyRule, ...] = ()
         self._here: dict[bytes, bool] = {}  # whether the host has a preferred source of a route
         self._routers: tuple[Address, ...] = ()
         self._compared = False  # once: till then nobody knows what an earlier agent left
@@ -98,7 +98,7 @@ class Twins:
 
     # -- what the kernel has -----------------------------------------------------------------------------------------
 
-    def read(self, found: Sequence[Route], policy: Sequence[Rule]) -> None:
+    def read(self, found: Sequence[Route], policy: Sequence[PolicyRule]) -> None:
         """Take the routes of others and the rules, and tell which gateways are used."""
         self._rules = tuple(rule for rule in policy if not rule.owned)
         self._led_to = frozenset(rule.table for rule in self._rules if _is_followed(rule.table)) | {RT_TABLE_MAIN}

@@ -218,7 +218,7 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class NftRule:
     """A rule; `packed` is its list of expressions as the kernel tells it."""
 
     chain: str
@@ -232,13 +232,13 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class NftTable:
     """All that decides what a table does, as the kernel tells it: the same for as long as nobody changes it."""
 
     flags: bytes  # dormant, owned by a process
     holds: bytes  # how many chains, sets, objects and flow tables
     chains: tuple[tuple[bytes, ...], ...]  # of each: name, hook with priority, type, policy, flags
-    rules: tuple[Rule, ...]
+    rules: tuple[NftRule, ...]
 
 
 class ChangedMeanwhileError(OSError):
@@ -334,7 +334,7 @@ class Nftables:
         bodies = await self._dump(_GETCHAIN, 0)
         return [chain for body in bodies if (chain := _decode_chain(body)) is not None]
 
-    async def table(self, family: int, name: str) -> tuple[Table | None, int]:
+    async def table(self, family: int, name: str) -> tuple[NftTable | None, int]:
         """A table, if it is there, and the generation that it is of.
 
         Raises:
@@ -347,21 +347,21 @@ class Nftables:
                 return found, generation
         raise netlink.InterruptedDumpError(errno.EAGAIN, f"table {name} changed during every look at it")
 
-    async def _table(self, family: int, name: str) -> Table | None:
+    async def _table(self, family: int, name: str) -> NftTable | None:
         try:
             table = self._ask(_GETTABLE, family, _text(_TABLE_NAME, name))
         except FileNotFoundError:
             return None
         chains = [netlink.attributes(body, _GENERIC.size) for body in await self._dump(_GETCHAIN, family)]
         deciding = (_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE, _CHAIN_POLICY, _CHAIN_FLAGS)
-        return Table(
+        return NftTable(
             table.get(_TABLE_FLAGS, b""),
             table.get(_TABLE_USE, b""),
             tuple(tuple(c.get(kind, b"") for kind in deciding) for c in chains if _string(c[_CHAIN_TABLE]) == name),
             tuple(await self.rules(family, name)),
         )
 
-    async def rules(self, family: int, table: str, chain: str | None = None) -> list[Rule]:
+    async def rules(self, family: int, table: str, chain: str | None = None) -> list[NftRule]:
         """The rules of a table, or of one chain of it; none if it is not there."""
         names = [_text(_RULE_TABLE, table)] + ([_text(_RULE_CHAIN, chain)] if chain is not None else [])
         try:
@@ -369,7 +369,7 @@ class Nftables:
         except FileNotFoundError:
             return []
         found = [netlink.attributes(body, _GENERIC.size) for body in bodies]
-        return [Rule(_string(each[_RULE_CHAIN]), each.get(_RULE_EXPRESSIONS, b"")) for each in found]
+        return [NftRule(_string(each[_RULE_CHAIN]), each.get(_RULE_EXPRESSIONS, b"")) for each in found]
 
     async def chains_by_interface(self) -> set[tuple[int, str, str]]:
         """Family, table and name of each chain with a rule that asks for an interface.

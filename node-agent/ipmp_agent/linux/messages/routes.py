@@ -190,7 +190,7 @@ def decode(body: bytes) -> Route | None:
     )
 
 
-class Table:
+class RouteTable:
     """Reads routes again and again: what did not change since costs next to nothing."""
 
     def __init__(self) -> None:

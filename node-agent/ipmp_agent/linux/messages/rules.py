@@ -45,7 +45,7 @@ _NO_SELECTOR = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PolicyRule:
     """One rule; the selector is kept as the kernel told it, whatever it asks for."""
 
     family: int
@@ -80,14 +80,14 @@ def get_request(family: int) -> bytes:
     return _MESSAGE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def decode(body: bytes) -> Rule | None:
+def decode(body: bytes) -> PolicyRule | None:
     """Read the body of an RTM_NEWRULE or RTM_DELRULE message; None for families that are not IP."""
     family, to_length, from_length, tos, table, _, _, action, flags = _MESSAGE.unpack_from(body)
     if family not in (socket.AF_INET, socket.AF_INET6):
         return None
     found = netlink.attributes(body, _MESSAGE.size)
     length, group = (netlink.number(found[k]) if k in found else _UNSET for k in _SUPPRESSORS)
-    return Rule(
+    return PolicyRule(
         family,
         priority=netlink.number(found.get(FRA_PRIORITY, b"")),
         table=netlink.number(found[FRA_TABLE]) if FRA_TABLE in found else table,
@@ -104,17 +104,17 @@ def decode(body: bytes) -> Rule | None:
 _SUPPRESSORS = (FRA_SUPPRESS_PREFIXLEN, FRA_SUPPRESS_IFGROUP)
 
 
-def add(rule: Rule) -> bytes:
+def add(rule: PolicyRule) -> bytes:
     """Request that lays a rule behind all of its priority, also if there is one like it."""
     return netlink.message(netlink.RTM_NEWRULE, netlink.NLM_F_CREATE, *_parts(rule))
 
 
-def delete(rule: Rule) -> bytes:
+def delete(rule: PolicyRule) -> bytes:
     """Request that deletes the first rule that is exactly like this."""
     return netlink.message(netlink.RTM_DELRULE, 0, *_parts(rule))
 
 
-def _parts(rule: Rule) -> Iterator[bytes]:
+def _parts(rule: PolicyRule) -> Iterator[bytes]:
     to_length, from_length, tos, flags = rule.head
     yield _MESSAGE.pack(rule.family, to_length, from_length, tos, 0, 0, 0, rule.action, flags)
     yield netlink.u32(FRA_PRIORITY, rule.priority)
@@ -130,7 +130,7 @@ def _parts(rule: Rule) -> Iterator[bytes]:
 # -- where ours belong -------------------------------------------------------------------------------------------------
 
 
-def block(rule: Rule, table: int) -> list[Rule]:
+def block(rule: PolicyRule, table: int) -> list[PolicyRule]:
     """The rules of ours that belong right before one that leads to a table with routes by members.
 
     For the host's own rule for `main` there are four. First come the prefixes that leave by other interfaces, taken as
@@ -152,7 +152,7 @@ def block(rule: Rule, table: int) -> list[Rule]:
     return [replace(before, suppressed_group=MEMBER_GROUP), replace(before, table=table)]
 
 
-def obstacle(rule: Rule, found: Iterable[Rule]) -> str | None:
+def obstacle(rule: PolicyRule, found: Iterable[PolicyRule]) -> str | None:
     """Why a rule can have no block of ours right before it; None: it can.
 
     Args:
@@ -167,7 +167,9 @@ def obstacle(rule: Rule, found: Iterable[Rule]) -> str | None:
     return f"rule {jump.priority} jumps to it, past everything before it" if jump is not None else None
 
 
-def differences(found: Sequence[Rule], tables: Mapping[int, int], deleted: Iterable[Rule] = ()) -> list[bytes]:
+def differences(
+    found: Sequence[PolicyRule], tables: Mapping[int, int], deleted: Iterable[PolicyRule] = ()
+) -> list[bytes]:
     """Requests that put our rules where they belong; at no moment is one missing that was there.
 
     Args:
@@ -179,7 +181,7 @@ def differences(found: Sequence[Rule], tables: Mapping[int, int], deleted: Itera
     if meant:
         return [delete(rule) for rule in meant] + differences([rule for rule in found if rule not in meant], tables)
     theirs = [rule for rule in found if not rule.owned]
-    wanted: list[Rule] = []
+    wanted: list[PolicyRule] = []
     for _, equals in groupby(theirs, key=lambda rule: rule.priority):
         group = list(equals)
         for rule in group:
@@ -199,7 +201,9 @@ def differences(found: Sequence[Rule], tables: Mapping[int, int], deleted: Itera
     return requests
 
 
-def _was_meant(rule: Rule, found: Sequence[Rule], tables: Mapping[int, int], deleted: Iterable[Rule]) -> bool:
+def _was_meant(
+    rule: PolicyRule, found: Sequence[PolicyRule], tables: Mapping[int, int], deleted: Iterable[PolicyRule]
+) -> bool:
     """Whether who deleted a rule of ours meant this one.
 
     A deletion takes the first rule that it does not rule out, and ours stands before the one that it repeats. Who

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.messages.frames import Transitive
     from ipmp_agent.linux.messages.links import Link
     from ipmp_agent.linux.messages.netlink import Failure
-    from ipmp_agent.linux.messages.routes import Route, Table
-    from ipmp_agent.linux.messages.rules import Rule
-    from ipmp_agent.linux.shared.members import Member
+    from ipmp_agent.linux.messages.routes import Route, RouteTable
+    from ipmp_agent.linux.messages.rules import PolicyRule
+    from ipmp_agent.linux.shared.members import HostMember
     from ipmp_agent.linux.shared.neighbors import Neighbor
     from ipmp_api.types import Address, InterfaceAddress
 
@@ -59,7 +59,7 @@ class Port:
 
     def __init__(
         self,
-        member: Member,
+        member: HostMember,
         sink: Callable[[Event], None],
         claimed: Callable[[Address, bytes], None],
         renew: Callable[[int, Address, bytes], None],
@@ -137,7 +137,7 @@ class Host:
         self.guarded = Guarded()
         self.heard_on: dict[int, set[bytes]] = {}  # MAC addresses of members, by index of an interface that is none
         self.ports: dict[tuple[str, str], Port] = {}  # by group and member
-        self.deleted_rules: set[Rule] = set()  # of ours, by somebody, since rules were compared last
+        self.deleted_rules: set[PolicyRule] = set()  # of ours, by somebody, since rules were compared last
 
     def close(self) -> None:
         """Give every socket back; the kernel stays as it is."""
@@ -180,7 +180,7 @@ class Host:
             return []  # it has just vanished, and we are about to hear of it
         return [found for body in bodies if (found := addresses.decode(body)) is not None]
 
-    async def rules(self) -> list[Rule]:
+    async def rules(self) -> list[PolicyRule]:
         """The policy rules of both families, in the order of the kernel. Raises OSError where they never hold still."""
         bodies = [
             body
@@ -189,7 +189,7 @@ class Host:
         ]
         return [found for body in bodies if (found := rules.decode(body)) is not None]
 
-    async def routes(self, table: Table) -> list[Route]:
+    async def routes(self, table: RouteTable) -> list[Route]:
         """The unicast routes of all tables, both families. Raises OSError where they never hold still."""
         bodies = [
             body

@@ -20,7 +20,7 @@ from ipmp_agent.linux.messages import nftables
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from ipmp_agent.linux.messages.nftables import Nftables, Rule
+    from ipmp_agent.linux.messages.nftables import Nftables, NftRule
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class InterfaceRules:
             if all(each.names or each.indexes for each in rules)
         ]
 
-    async def _split(self, family: int, table: str, rule: Rule) -> tuple[tuple[object, ...], _Names]:
+    async def _split(self, family: int, table: str, rule: NftRule) -> tuple[tuple[object, ...], _Names]:
         """A rule without its interfaces, and these."""
         rest: list[object] = []
         names: set[str] = set()

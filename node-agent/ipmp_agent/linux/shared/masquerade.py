@@ -19,7 +19,7 @@ from ipmp_agent.linux.messages import nftables
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from ipmp_agent.linux.messages.nftables import Chain, Nftables, Rule
+    from ipmp_agent.linux.messages.nftables import Chain, Nftables, NftRule
     from ipmp_api.types import Network
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Masquerades:
         return [Finding(Reason.MASQUERADED, message)]
 
 
-def read(rule: Rule, here: Masquerade) -> tuple[Masquerade, bool, str | None]:
+def read(rule: NftRule, here: Masquerade) -> tuple[Masquerade, bool, str | None]:
     """What a rule does: its limits beside those of its chain, whether it masquerades, and the chain it goes on in."""
     loaded: tuple[str, int] | None = None  # what the register holds: kind, and bits of the address
     masquerades, target = False, None

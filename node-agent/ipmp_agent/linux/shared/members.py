@@ -31,7 +31,7 @@ STORIES = 4
 
 
 @dataclass(slots=True)
-class Member:
+class HostMember:
     """One member of one group; `link` is None while it is absent."""
 
     group: str
@@ -68,33 +68,33 @@ class Members:
         ethtool: Ethtool,
         describe: Callable[[int], Link | None],
         sink: Callable[[str, Event], None],
-        changed: Callable[[Member], None],
-        link_changed: Callable[[Member], None],
+        changed: Callable[[HostMember], None],
+        link_changed: Callable[[HostMember], None],
     ) -> None:
         self._ethtool = ethtool
         self._describe = describe
         self._sink = sink
         self._changed = changed
         self._link_changed = link_changed
-        self._groups: dict[str, dict[str, Member]] = {}
-        self._owners: dict[int, list[Member]] = {}  # by interface index; the first one has it
-        self._asked: tuple[tuple[Member, Carrier], ...] = ()
+        self._groups: dict[str, dict[str, HostMember]] = {}
+        self._owners: dict[int, list[HostMember]] = {}  # by interface index; the first one has it
+        self._asked: tuple[tuple[HostMember, Carrier], ...] = ()
         self._polls = 0  # counted by the thread that asks
         self._tokens: list[bytes] = []
         self._candidates: dict[int, Link] = {}
         self.carrier_by_poll = 0
         self.carrier_by_event = 0
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[HostMember]:
         """Former ones first: what was done to an interface is undone before anybody else has it."""
         everyone = [member for group in self._groups.values() for member in group.values()]
         return iter(sorted(everyone, key=lambda member: not member.leaving))
 
-    def of(self, group: str) -> dict[str, Member]:
+    def of(self, group: str) -> dict[str, HostMember]:
         """The members of a group by key."""
         return self._groups.get(group, {})
 
-    def owner(self, index: int) -> Member | None:
+    def owner(self, index: int) -> HostMember | None:
         """The member that an interface is, if any."""
         owners = self._owners.get(index)
         return owners[0] if owners else None
@@ -103,7 +103,7 @@ class Members:
         """Follow what were members of a group in an earlier run: no other group has them before it lets go."""
         members = self._groups.setdefault(group, {})
         for match in former:
-            members.setdefault(match.key, Member(group, match.key, match, leaving=True))
+            members.setdefault(match.key, HostMember(group, match.key, match, leaving=True))
         self._tokens = [links.token(member.match) for member in self]
 
     def watch(self, configuration: NodeGroup) -> None:
@@ -116,12 +116,12 @@ class Members:
                 member.told = None  # by who has forgotten it
             member.leaving = key not in wanted
         for key, match in wanted.items():
-            members.setdefault(key, Member(group, key, match))
+            members.setdefault(key, HostMember(group, key, match))
         # Two members may match one interface. The first in the order of the configuration has it.
         self._groups[group] = {key: members[key] for key in [*wanted, *(k for k in members if k not in wanted)]}
         self._tokens = [links.token(member.match) for member in self]
 
-    def release(self, member: Member) -> None:
+    def release(self, member: HostMember) -> None:
         """Follow a leaving member no more."""
         self._groups[member.group].pop(member.key)
         self._forget([member])
@@ -130,14 +130,14 @@ class Members:
         """Follow a group no more."""
         self._forget(list(self._groups.pop(group, {}).values()))
 
-    def _forget(self, left: Iterable[Member]) -> None:
+    def _forget(self, left: Iterable[HostMember]) -> None:
         for member in left:
             if member.link is not None:
                 self._release(member, member.link.index)
         self._tokens = [links.token(member.match) for member in self]
         self._list_asked()
 
-    def _release(self, member: Member, index: int) -> None:
+    def _release(self, member: HostMember, index: int) -> None:
         owners = self._owners[index]
         was_first = owners[0] is member
         owners.remove(member)
@@ -146,7 +146,7 @@ class Members:
         elif was_first:
             self._tell(owners[0])
 
-    def bar(self, member: Member, reason: Reason | None) -> None:
+    def bar(self, member: HostMember, reason: Reason | None) -> None:
         """Take an interface for unfit because of what is on it; None: it is not any more."""
         if member.barred is not reason:
             member.barred = reason
@@ -249,7 +249,7 @@ class Members:
 
     # -- what follows from it ----------------------------------------------------------------------------------------
 
-    def _resolve(self, member: Member) -> None:
+    def _resolve(self, member: HostMember) -> None:
         """Find out which interface the member is now, and what changed about it."""
         link = None
         if member.link is not None and (now := self._candidates.get(member.link.index)) is not None:
@@ -267,7 +267,7 @@ class Members:
             member.up = None
         self._update(member, link)
 
-    def _lose(self, member: Member) -> None:
+    def _lose(self, member: HostMember) -> None:
         if member.link is None:
             return
         index = member.link.index
@@ -277,7 +277,7 @@ class Members:
             self._sink(member.group, InterfaceVanished(member.key))
         self._release(member, index)
 
-    def _update(self, member: Member, link: Link) -> None:
+    def _update(self, member: HostMember, link: Link) -> None:
         member.link = link
         names = self._names(link)
         if member.carrier is None or member.carrier.names != names:
@@ -293,7 +293,7 @@ class Members:
             self.carrier_by_event += 1
             self._set_up(member, up=up)
 
-    def _heard_carrier(self, member: Member, link: Link) -> None:
+    def _heard_carrier(self, member: HostMember, link: Link) -> None:
         """A message that says down is about a moment that was, however short: it is told before asking for now."""
         if not link.carrier and member.up is not False:
             self.carrier_by_event += 1
@@ -309,7 +309,7 @@ class Members:
                 names.append(below.name)
         return tuple(names)
 
-    def _carrier(self, member: Member, link: Link) -> bool | None:
+    def _carrier(self, member: HostMember, link: Link) -> bool | None:
         """Whether the link is up now; None if it is up by default, its driver having nothing to say.
 
         It is down as soon as driver or kernel says so, and up when both do: some drivers read the cable up to 2 s
@@ -324,7 +324,7 @@ class Members:
             carrier = now is not None and now.carrier
         return asked if carrier else False
 
-    def _set_up(self, member: Member, *, up: bool) -> None:
+    def _set_up(self, member: HostMember, *, up: bool) -> None:
         """Note what became of a link, and tell it if the member has been told of."""
         told: dict[str, bool] = {}  # by key: whether somebody set it down
         for each in [member] if up else [member, *self._lost_with(member)]:
@@ -342,7 +342,7 @@ class Members:
         if up and member.told is not None:
             self._tell(member)  # its speed can be had again
 
-    def _lost_with(self, member: Member) -> list[Member]:
+    def _lost_with(self, member: HostMember) -> list[HostMember]:
         """The other members of its group that lost their links as well, though nobody told yet.
 
         A dead switch takes several: asked for now, they are no refuge for what the first one leaves behind.
@@ -357,7 +357,7 @@ class Members:
             and self._is_lost(other)
         ]
 
-    def _is_lost(self, member: Member) -> bool:
+    def _is_lost(self, member: HostMember) -> bool:
         if member.carrier is None or member.link is None:
             return False
         if (up := member.carrier.ask()) is not None:
@@ -366,7 +366,7 @@ class Members:
         link = self._describe(member.link.index)
         return link is not None and not link.carrier
 
-    def _tell(self, member: Member) -> None:
+    def _tell(self, member: HostMember) -> None:
         """Tell the properties of a member if they are not what was told before."""
         link = member.link
         if link is None:
