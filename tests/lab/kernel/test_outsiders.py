@@ -85,6 +85,24 @@ def test_agent_that_was_killed_leaves_it_to_the_next_one(lab: Lab, start_kernel:
     assert settings(lab.host) == ["0", "0"]
 
 
+def test_address_with_a_peer_is_answered_on_an_outsider_too(lab: Lab, kernel: RunningKernel) -> None:
+    """With arp_ignore 1 nobody would be."""
+    managed(lab, kernel)
+    peer = lab.peer(0)
+    lab.host.namespace.ip("address", "add", OUTSIDER, "peer", f"{peer.ipv4}/32", "dev", "spare")
+    wait_for(lambda: reconciled(lab, kernel), lambda now: now == ["0", "0"])
+    assert lab.host.nic("spare").mac in macs_for(lab, OUTSIDER)
+    assert "nothing is done about it" in told(kernel)
+    lab.host.namespace.ip("address", "delete", OUTSIDER, "peer", f"{peer.ipv4}/32", "dev", "spare")
+    wait_for(lambda: reconciled(lab, kernel), lambda now: now == ["1", "2"])
+
+
+def reconciled(lab: Lab, kernel: RunningKernel) -> list[str]:
+    """The settings of the outsider after a comparison."""
+    kernel.run(lambda facade: facade.reconcile(GROUP))
+    return settings(lab.host)
+
+
 def test_observing_tells_and_changes_nothing(lab: Lab, kernel: RunningKernel) -> None:
     kernel.configure(kernel_group(mode=Mode.OBSERVE))
     wait_for(lambda: told(kernel), lambda words: "nothing is done about it" in words)

@@ -300,17 +300,6 @@ def test_member_without_an_ipv6_link_local_address_is_named(lab: Lab, kernel: Ru
     assert "net.ipv6.conf.nic1.addr_gen_mode is 1" in said(kernel, Reason.SETTINGS_OVERRIDDEN)
 
 
-def test_address_with_a_peer_stays_reachable_and_is_named(lab: Lab, kernel: RunningKernel) -> None:
-    lab.host.namespace.ip("address", "add", "198.18.0.50", "peer", "198.18.0.201/32", "dev", "nic0")
-    kernel.configure(kernel_group())
-    words = ("arping", "-c", "3", "-w", "3", "-f", "-I", "eth0", "198.18.0.50")
-    assert "reply from" in lab.peer(0).namespace.run(*words, check=False)
-    assert "198.18.0.50 on nic0 has a peer" in found(kernel, Reason.SETTINGS_OVERRIDDEN)
-    lab.host.namespace.ip("address", "delete", "198.18.0.50", "peer", "198.18.0.201/32", "dev", "nic0")
-    assert not said(kernel, Reason.SETTINGS_OVERRIDDEN)
-    assert lab.host.namespace.run("cat", "/proc/sys/net/ipv4/conf/nic0/arp_ignore").strip() == "1"
-
-
 def test_look_that_fails_keeps_no_address_from_its_member(
     lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,14 +204,6 @@ def test_setting_that_an_older_agent_did_not_know_is_noted_as_it_is_found() -> N
     assert ours.memory() == {"nic0": {"index": 2, "values": {**older, "arp_filter": 1}}}
 
 
-def test_member_with_an_address_that_has_a_peer_keeps_answering_for_it() -> None:
-    ours = InterfaceSettings(Counter())
-    ours.note({"nic0": having()})
-    assert "arp_ignore" not in changed(ours.differences({"nic0": having()}, {"nic0"}))[0]
-    assert changed(ours.differences({"nic0": having(**settings.WANTED)}, {"nic0"})) == [{"arp_ignore": 0}]
-    assert changed(ours.differences({"nic0": having(**(settings.WANTED | {"arp_ignore": 0}))}))[0] == {"arp_ignore": 1}
-
-
 def test_another_interface_under_the_same_key_is_not_given_the_values_of_the_first() -> None:
     ours = InterfaceSettings(Counter())
     ours.note({"nic0": having(2, rp_filter=1)})

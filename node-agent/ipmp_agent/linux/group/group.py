@@ -260,7 +260,7 @@ class GroupInKernel:
                 return 0
             self._keep_memory_soon()
             links = self._links()
-            requests = self._settings.differences(links, self._pinned.with_peer())
+            requests = self._settings.differences(links)
             requests += self._outsiders.differences() + self._membership.differences(links)
             requests += self._tests.differences()
             self._notice_missing(installed)

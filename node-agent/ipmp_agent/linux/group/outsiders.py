@@ -69,7 +69,12 @@ class GroupOutsiders:
         known = self._heard() | self._in_prefix() | self._below()
         self._found = {index: link.name for index, link in candidates.items() if index in known}
         self._say_something(candidates.keys() - self._found.keys())
-        return bool(self._found.keys() - self._held.keys())
+        return bool(self._found.keys() - self._held.keys() - self._answering_for_peers())
+
+    def _answering_for_peers(self) -> set[int]:
+        """Interfaces with an IPv4 address that has a peer: with arp_ignore 1 nobody who asks for it is answered."""
+        addresses = self._host.addresses.found.items()
+        return {index for index, found in addresses if any(e.address.version == 4 and e.has_peer for e in found)}
 
     def _heard(self) -> set[int]:
         macs = {port.wire.mac for (group, _), port in self._host.ports.items() if group == self._group}
@@ -105,15 +110,17 @@ class GroupOutsiders:
 
     def note(self) -> None:
         """Take down what the interfaces have, before anything of it is changed."""
+        left_alone = self._answering_for_peers()
         for index, name in self._found.items():
             link = self._host.link(index)
-            if index not in self._held and link is not None and link.name == name:
+            if index not in left_alone and index not in self._held and link is not None and link.name == name:
                 self._held[index] = name
                 self._host.guarded.hold(self._group, index, dict(link.settings))
 
     def differences(self) -> list[bytes]:
-        """Requests that guard what is noted."""
-        return [
+        """Requests that guard what is noted, and leave alone again what must not be guarded any more."""
+        spared = self._held.keys() & self._answering_for_peers()
+        return self._put_back(spared) + [
             settings.change(link.index, missing)
             for link in self._present()
             if (missing := {n: v for n, v in GUARD.items() if dict(link.settings).get(n) != v})
@@ -121,14 +128,17 @@ class GroupOutsiders:
 
     def restore(self) -> list[bytes]:
         """Requests that put back what was noted; a value that is not ours any more is left alone."""
+        return self._put_back(self._held.keys())
+
+    def _put_back(self, indexes: Iterable[int]) -> list[bytes]:
         requests = []
         links = {link.index: dict(link.settings) for link in self._present()}
-        for index in self._held:
+        for index in list(indexes):
             before, now = self._host.guarded.release(self._group, index), links.get(index, {})
             back = {name: value for name, value in before.items() if now.get(name) == GUARD[name] != value}
             if back:
                 requests.append(settings.change(index, back))
-        self._held.clear()
+            del self._held[index]
         return requests
 
     def _present(self) -> list[Link]:

@@ -39,15 +39,6 @@ class Pinned:
         self._programs: dict[str, frozenset[str]] = {}  # by member
         self._found: list[Finding] = []
 
-    def with_peer(self) -> dict[str, str]:
-        """An IPv4 address with a peer, by the member that it is on; as of the last look at the host's addresses."""
-        return {
-            key: f"{each.address.ip} on {key}"
-            for key, index in self._around.by_key().items()
-            for each in self._host.addresses.found.get(index, ())
-            if each.address.version == 4 and each.has_peer
-        }
-
     async def refresh(self) -> None:
         """Look again; what was found last stands where that fails, and the group works on."""
         try:
@@ -126,13 +117,6 @@ class Pinned:
         """What members have otherwise than they need, and the group does not set."""
         links = [link for index in self._around.by_key().values() if (link := self._host.link(index)) is not None]
         found = settings.left_to_others(links)
-        for key, what in self.with_peer().items():
-            message = (
-                f"{what} has a peer: with arp_ignore 1, which members need, the kernel answers nobody who asks for such"
-                f" an address. So {key} keeps its own value, and answers for addresses of other members, too. Lay the"
-                " address as /32 with a route to the peer."
-            )
-            found.append(Finding(Reason.SETTINGS_OVERRIDDEN, message, key))
         if any(prefix.version == 6 for prefix in self._around.prefixes()):
             mute = {key for key in self._around.by_key() if not self._around.has_link_local(key)}
             found += settings.without_link_local(link for link in links if self._around.key_of(link.index) in mute)

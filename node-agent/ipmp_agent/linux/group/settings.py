@@ -233,24 +233,13 @@ class InterfaceSettings:
     def _is_noted(self, key: str, link: Link) -> bool:
         return key in self._before and self._before[key][0] == link.index
 
-    def differences(self, members: Mapping[str, Link], with_peer: Collection[str] = ()) -> list[bytes]:
-        """Requests that set what is not as it should be, where noted; what somebody set back is counted.
-
-        Args:
-            members: by key.
-            with_peer: members with an address that has a peer, which nobody would be answered for with arp_ignore 1:
-                there that stays as it was found.
-        """
+    def differences(self, members: Mapping[str, Link]) -> list[bytes]:
+        """Requests that set what is not as it should be, where noted; what somebody set back is counted."""
         requests = []
         for key, link in members.items():
             if not self._is_noted(key, link):
                 continue
             missing = drift(dict(link.settings))
-            if key in with_peer:
-                found = self._before[key][1]["arp_ignore"]
-                missing.pop("arp_ignore", None)
-                if dict(link.settings).get("arp_ignore") != found:
-                    missing["arp_ignore"] = found
             if self._applied.get(key) != link.index:
                 self._applied[key] = link.index
             elif missing:
