@@ -29,6 +29,9 @@ DEVICES_OF_SOME_KERNELS = {
     "gre9": "link add gre9 type gre local 198.18.0.9 remote 198.18.0.10",  # its link-layer address has 4 bytes
 }
 
+THEIRS = {"arp_filter": "arpfilter"}
+"""Settings that the library has under another name than the kernel."""
+
 
 def read_by_the_library(body: bytes) -> Link:
     """What pyroute2 makes of a message."""
@@ -58,8 +61,9 @@ def read_by_the_library(body: bytes) -> Link:
         flags=decoded["flags"],
         media=decoded["ifi_type"],
         mtu=decoded.get("IFLA_MTU") or 0,
-        settings=tuple((name, ipv4[name]) for name in IDENTIFIERS if name in ipv4),
+        settings=tuple((name, ipv4[THEIRS.get(name, name)]) for name in IDENTIFIERS),
         forwards_ipv6=bool(ipv6.get("forwarding")),
+        group=decoded.get("IFLA_GROUP") or 0,
         ipv6=ipv6.get("disable_ipv6") == 0,
     )
 

@@ -318,6 +318,7 @@ def test_icmp_of_others_does_not_wake_us(lab: Lab, probing: RunningKernel, forge
     probing.perform(order(lab.peer(0).ipv4))
     probing.await_event(ProbeAnswered)
     changed = {k: v - before.get(k, 0) for k, v in counters(probing).items() if v != before.get(k, 0)}
+    changed.pop("announcements_sent", None)  # of the test address, on a schedule of its own
     assert changed == {"probes_sent": 1, "probes_answered": 1}
 
 

@@ -139,8 +139,10 @@ class ForeignRoutes:
                 from_home[kind] = any(self._around.is_home(key, version) for key in each.members.values())
             if not _comes_back(each.route):
                 continue
-            # IPv6 routes stay when an address goes; one that names it loses it.
-            if each.missing or (from_home[kind] and (version == 4 or each.route.source is not None)):
+            # IPv6 routes stay when an address goes; one that names it loses it. All of them go with the interface, and
+            # a node without its default route cannot be reached: that one is known though the agent is killed then.
+            is_default = each.route.destination[-1] == 0
+            if each.missing or (from_home[kind] and (version == 4 or each.route.source is not None or is_default)):
                 found.append(each)
         return found
 
