@@ -15,11 +15,12 @@
 set -eu
 folder=$(mktemp -d)
 trap 'for each in $(ip netns list | grep -o "find-$$-[0-9a-z]*" | sort -u); do ip netns del "$each"; done; rm -rf "$folder"' EXIT
+site=$(apt-get indextargets --format '$(SITE) $(CODENAME)' 'Created-By: Packages' | awk '$2 !~ /security/ { print $1; exit }')
 unpack() { # the package systemd of Debian's suite $1, as version $2
     place=$folder/$1
     mkdir -p "$place/lists/partial" "$place/archives/partial" "$place/root"
     touch "$place/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $1 main" >"$place/sources"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $1 main" >"$place/sources"
     options="-o Dir::State=$place -o Dir::State::status=$place/status -o Dir::Cache::archives=$place/archives
         -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Dir::Etc::sourcelist=$place/sources
         -o Dir::Etc::sourceparts=- -o APT::Sandbox::User=root"

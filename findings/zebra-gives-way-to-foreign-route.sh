@@ -26,8 +26,10 @@ cleanup() {
 trap cleanup EXIT
 mkdir -p "$folder/lists/partial" "$folder/archives/partial" "$folder/root" "$folder/run"
 touch "$folder/status"
-echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main
-deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian-security bookworm-security main' >"$folder/sources"
+# The sites are those of this machine's own packages.
+apt-get indextargets --format '$(SITE) $(CODENAME)' 'Created-By: Packages' | sort -u | while read -r site suite; do
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $suite main"
+done >"$folder/sources"
 apt() {
     apt-get -qq -y -o Dir::State="$folder" -o Dir::State::status="$folder/status" -o Dir::Cache::archives="$folder/archives" \
         -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Dir::Etc::sourcelist="$folder/sources" \

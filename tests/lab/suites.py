@@ -13,10 +13,18 @@ from tests.cluster.cache import cache_directory, locked
 if TYPE_CHECKING:
     from pathlib import Path
 
-ARCHIVE = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 TESTED = ("trixie", "sid")
 """Debian 13, and what is newest in Debian."""
+
+
+def _archive() -> str:
+    """The archive that this machine's own packages come from: other suites of it are there, too."""
+    targets = _run("apt-get", "indextargets", "--format", "$(SITE) $(CODENAME)", "Created-By: Packages").splitlines()
+    sites = [site for site, suite in map(str.split, targets) if "security" not in suite]
+    if not sites:
+        raise AssertionError("apt has no list of packages: apt-get update")
+    return sites[0]
 
 
 class Suite:
@@ -49,7 +57,7 @@ class Suite:
         for directory in ("state/lists/partial", "archives/partial", "etc"):
             (apt / directory).mkdir(parents=True)
         (apt / "status").touch()
-        (apt / "etc/sources.list").write_text(f"deb [signed-by={KEYRING}] {ARCHIVE} {self.name} main\n")
+        (apt / "etc/sources.list").write_text(f"deb [signed-by={KEYRING}] {_archive()} {self.name} main\n")
         options = {
             "Dir::State": apt / "state",
             "Dir::State::status": apt / "status",
@@ -73,7 +81,8 @@ class Suite:
         return [str(linker), "--library-path", ":".join(map(str, libraries)), str(self.root / program.lstrip("/"))]
 
 
-def _run(*command: str) -> None:
+def _run(*command: str) -> str:
     done = subprocess.run(command, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    return done.stdout
