@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 import ipmp_agent
 from ipmp_agent.core.multipathing import Multipathing
@@ -196,6 +196,7 @@ class Agent:
             )
             registry = CollectorRegistry(auto_describe=False)
             registry.register(collector)
+            ProcessCollector(registry=registry)
             server = HealthServer(self._options.metrics_address, registry, lambda: alive(plane), lambda: ready(plane))
             stack.callback(server.close)
             log.info("metrics at http://%s:%d/metrics", *server.address)

@@ -75,6 +75,7 @@ def test_silent_switch_port_is_told_from_a_cable(watched: Watched) -> None:
 
 
 def test_agent_that_is_gone_pages(watched: Watched) -> None:
+    assert watched.monitoring.query('process_resident_memory_bytes{job="ipmp-agent"}')
     watched.agent.kill()
     watched.monitoring.wait_firing("IPMPAgentDown")
     watched.agent.start()
