@@ -130,6 +130,7 @@ class Kernel:
         known = self._groups.get(configuration.group_name)
         group = known or GroupInKernel(configuration, self._host, self._members, self._sink)
         self._groups[group.name] = group
+        problems: list[str] = []
         try:
             if known is None:
                 memory, problems = memories.read(memory)
@@ -138,7 +139,9 @@ class Kernel:
                 self._members.expect(group.name, memories.former_members(memory))
             self._members.watch(configuration)
             await self.read_links()
-            await group.configure(configuration, memory, secure)
+            await group.configure(
+                configuration, memory, secure, forgotten=any(each.startswith("routes") for each in problems)
+            )
         except BaseException:
             if known is None:
                 # The caller discards what was told until now; the next attempt tells everything anew.

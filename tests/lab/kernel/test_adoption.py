@@ -224,6 +224,32 @@ def test_an_address_whose_memory_is_lost_is_not_lost(host: Lab, start_kernel: Ca
     assert "198.18.0.0/24 dev nic1 proto kernel" in host.host.namespace.run("ip", "route")
 
 
+@pytest.mark.parametrize("withdrawn", [False, True], ids=["restarted", "withdrawn"])
+def test_a_lost_memory_leaves_no_host_without_the_routes_that_went_with_its_addresses(
+    host: Lab, start_kernel: Callable[[], RunningKernel], *, withdrawn: bool
+) -> None:
+    """What went with the addresses is in nobody's memory then: the twins are all that is left of it."""
+    first = start_kernel()
+    first.configure(adopting())
+    first.perform(SetOutbound(("nic1",), ("nic1",)))
+    move_all(host, first, "nic0", "nic1")
+    first.run(lambda k: k.reconcile(GROUP))
+    first.close()
+    second = start_kernel()
+    second.configure(adopting())
+    second.perform(SetOutbound(("nic1",), ("nic1",)))
+    second.run(lambda k: k.reconcile(GROUP))
+    if withdrawn:
+        second.run(lambda k: k.withdraw(GROUP))
+    run = host.host.namespace.run
+    assert "via 198.18.0.201 dev nic1" in run("ip", "route", "get", "203.0.113.1")
+    assert "via 198.18.0.202 dev nic1" in run("ip", "route", "get", "198.19.7.1")
+    assert "via 2001:db8:0:1::202" in run("ip", "route", "get", "2001:db8:7::1")
+    table = run("ip", "route", "show", "table", "main")
+    assert table.count("default") == 2, "those of both metrics"
+    assert [line for line in table.splitlines() if line.startswith("198.19.7.0/24") and "mtu 1400" in line]
+
+
 def test_an_address_that_the_configuration_names_too_is_assigned(host: Lab, kernel: RunningKernel) -> None:
     before = dump(host)
     kernel.configure(adopting())

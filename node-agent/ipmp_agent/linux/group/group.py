@@ -135,10 +135,12 @@ class GroupInKernel:
         configuration: NodeGroup,
         memory: Mapping[str, Any] | None,
         secure: Callable[[], Awaitable[None]],
+        *,
+        forgotten: bool = False,
     ) -> None:
         """Take a configuration; before this returns, everything that is present has been told.
 
-        `memory` is what `memory.read` made of it; heeded the first time.
+        `memory` is what `memory.read` made of it; heeded the first time. `forgotten`: routes in it were unreadable.
         """
         self._secure = secure
         async with self._turn:
@@ -165,6 +167,9 @@ class GroupInKernel:
             self._tests.read(found.installed)
             self._data.find(found.installed)
             self._twins.read(found.table, found.policy)
+            if not (self._configured or self.observing) and (memory is None or forgotten):
+                self._host.send(self._twins.rescue(found.table), expected=TRANSIENT)
+                self._twins.read(await self._routes(), found.policy)
             self._configured = True
             if not self.observing:
                 # All that follows can be undone by another agent, should this one be killed.

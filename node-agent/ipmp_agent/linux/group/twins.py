@@ -7,6 +7,7 @@ host take its own decision as it is, unless it leaves by a member. Take the rule
 from __future__ import annotations
 
 import errno
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipmp_agent.core.events import RoutersChanged
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.group.table_twins import TwinSurroundings
-    from ipmp_agent.linux.messages.routes import Nexthop, Prefix, Route
+    from ipmp_agent.linux.messages.routes import Leg, Nexthop, Prefix, Route
     from ipmp_agent.linux.messages.rules import PolicyRule
     from ipmp_agent.linux.shared.host import Host
     from ipmp_api.types import Address
+
+log = logging.getLogger(__name__)
 
 # A carrier that goes in this moment takes a leg along; a route that is there already is what was wanted; a gateway is
 # unreachable until its address is back. What is missing in the end, the next comparison finds.
@@ -207,6 +210,41 @@ class Twins:
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
+    def rescue(self, found: Sequence[Route]) -> list[bytes]:
+        """Requests that make routes of the host of the twins that have none: for an agent whose memory is lost.
+
+        What went along with an address that was moved is remembered by its twin alone then.
+
+        Args:
+            found: all routes, as last given to `read`.
+        """
+        there = {(r.table, r.destination, r.metric) for r in found if not r.owned}
+        connected = {routes.prefix_of(network) for network in self._around.prefixes()}
+        requests = []
+        for twin in found:
+            if not twin.owned or not routes.is_table_of_twins(twin.table) or twin.nexthop_id:
+                continue
+            table = routes.table_of_host(twin.table)
+            leg = self._leg_of_source(twin)
+            lost = (table, twin.destination, twin.metric) not in there and twin.destination not in connected
+            if lost and leg is not None:
+                log.warning(
+                    "table %d has no route to %s/%d, which went with an address that was moved by an agent whose memory"
+                    " is lost: it is laid as it leaves now",
+                    table,
+                    routes.address_of(twin.destination[:-1]),
+                    twin.destination[-1],
+                )
+                requests.append(routes.lay_from_twin(table, twin, leg))
+        return requests
+
+    def _leg_of_source(self, twin: Route) -> Leg | None:
+        """The leg of a twin by the member that has its source address, else its first by a member."""
+        keys = [(leg, key) for leg in twin.legs if (key := self._around.key_of(leg.index)) is not None]
+        source = routes.address_of(twin.source) if twin.source is not None else None
+        right = [leg for leg, key in keys if source is None or not self._around.was_moved(key, source)]
+        return next(iter(right or [leg for leg, _ in keys]), None)
+
     def set_outbound(self) -> tuple[bool, list[tuple[int, Prefix]]]:
         """Give twins their ways at once, the most important first.
 
@@ -352,4 +390,4 @@ def others_in_use(found: Iterable[Route], indexes: set[int]) -> dict[int, int]:
         for route in found
         if route.owned and routes.is_table_of_twins(route.table) and any(leg.index not in indexes for leg in route.legs)
     }
-    return {RT_TABLE_MAIN if table == routes.TWINS else table - routes.OTHER_TWINS: table for table in ours}
+    return {routes.table_of_host(table): table for table in ours}

@@ -146,6 +146,11 @@ def table_of_twins(table: int) -> int:
     return TWINS if table == RT_TABLE_MAIN else OTHER_TWINS + table
 
 
+def table_of_host(table: int) -> int:
+    """The host's table that one of ours stands beside."""
+    return RT_TABLE_MAIN if table == TWINS else table - OTHER_TWINS
+
+
 def is_table_of_twins(table: int) -> bool:
     """Whether a table is one of ours."""
     return table == TWINS or OTHER_TWINS <= table < OTHER_TWINS + TABLES_MAXIMUM
@@ -287,6 +292,30 @@ def lay_twin(
         netlink.attribute(RTA_PREFSRC, source) if source is not None else b"",
         details,
         way,
+    )
+
+
+def lay_from_twin(table: int, twin: Route, leg: Leg) -> bytes:
+    """Request that lays a route of the host as its twin tells it, by one leg; refused where it is there already.
+
+    Args:
+        table: the host's.
+        twin: of ours; it does not tell the protocol of its route, which becomes static.
+        leg: one of the twin's.
+    """
+    family = netlink.FAMILIES[twin.version]
+    scope = netlink.RT_SCOPE_LINK if twin.version == 4 and leg.gateway is None else netlink.RT_SCOPE_UNIVERSE
+    length = twin.destination[-1]
+    return netlink.message(
+        netlink.RTM_NEWROUTE,
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+        _ROUTE_MESSAGE.pack(family, length, 0, 0, min(table, 252), RTPROT_STATIC, scope, RTN_UNICAST, 0),
+        netlink.attribute(RTA_DST, twin.destination[:-1]),
+        netlink.u32(RTA_PRIORITY, twin.metric),
+        netlink.u32(RTA_TABLE, table),
+        netlink.attribute(RTA_PREFSRC, twin.source) if twin.source is not None else b"",
+        twin.details,
+        pack_legs(twin.version, [leg]),
     )
 
 
