@@ -155,8 +155,6 @@ def test_home_that_is_gone_and_then_taken_out_of_the_group_leaves_the_node_to_be
         wait_home(agent, "nic0")
         host.host.nic("nic0").remove()
         wait_home(agent, "nic1")
-        if not killed:
-            settle(agent)
         if killed:
             agent.kill()
         agent.write(manifest(host, interfaces=["nic1"]))

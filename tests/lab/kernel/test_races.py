@@ -620,6 +620,51 @@ def test_a_former_member_dismissed_before_its_configuration_is_taken_spoils_no_c
     assert kernel.call(lambda k: list(k._members.of(GROUP))) == ["nic0"]
 
 
+@pytest.mark.parametrize("when", ["before its configuration is taken", "while it does not know of the loss"])
+def test_home_that_is_gone_and_dismissed_leaves_its_routes_to_its_heir(
+    lab: Lab, kernel: RunningKernel, when: str
+) -> None:
+    host = lab.host.namespace
+    host.batch([f"address add {V4} dev nic0", "route add default via 198.18.0.1 dev nic0"])
+    kernel.configure(kernel_group(existing=Existing.ADOPT))
+    kernel.await_event(AddressAdopted)
+    left = kernel_group("nic1", existing=Existing.ADOPT)
+
+    def lose() -> None:
+        lab.host.nic("nic0").remove()
+        kernel.kernel.drain()
+        for order in (moves(V4, source="nic0", destination="nic1"), Announce("nic1", (V4,))):
+            kernel.kernel.perform(GROUP, order)
+
+    async def compare() -> None:
+        for _ in range(2):
+            await kernel.kernel.reconcile(GROUP)
+
+    if when.startswith("before"):
+        kernel.call(lambda _: lose())
+        meanwhile(kernel, netlink.RTM_GETLINK, compare)
+        kernel.configure(left)
+    else:
+        configuring: list[asyncio.Task[None]] = []
+
+        async def lose_and_configure() -> None:
+            lose()
+            configuring.append(asyncio.create_task(kernel.kernel.configure(left, None)))
+            await asyncio.sleep(0)
+
+        kernel.kernel._host.neighbors._groups[GROUP].read_at = float("-inf")
+        meanwhile(kernel, netlink.RTM_GETNEIGH, lose_and_configure)
+        kernel.run(lambda k: k.reconcile(GROUP))
+
+        async def configured(_: Kernel) -> None:
+            await asyncio.gather(*configuring)
+
+        kernel.run(configured)
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert where(lab, V4) == ["nic1"]
+    assert [route["dev"] for route in host.ip_json("route", "show", "default")] == ["nic1"]
+
+
 def test_counters_are_read_in_a_thread_while_the_loop_forgets_a_group(lab: Lab, kernel: RunningKernel) -> None:
     for name, nic in (("one", "nic0"), ("two", "nic1")):
         kernel.configure(replace(kernel_group(nic), group_name=name))

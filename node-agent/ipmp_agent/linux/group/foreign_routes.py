@@ -184,8 +184,7 @@ class ForeignRoutes:
         self._disowned[member, address.packed] = _READS
         left = [each for each in self._all() if each.missing and self._is_disowned(each)]
         for each in left:
-            self._by_members[each.route.destination].remove(each)
-            self._count(each, -1)
+            self._remove(self._by_members[each.route.destination], each)
         return {each.route.destination for each in left}
 
     def _is_disowned(self, each: _Foreign) -> bool:
@@ -421,23 +420,46 @@ class ForeignRoutes:
         """The gateways on the link, in table order."""
         return tuple(routes.address_of(gateway) for gateway in self._gateways)
 
-    def leave(self, member: str, heirs: Mapping[str, str]) -> tuple[list[bytes], set[Prefix]]:
+    def leave(self, member: str) -> tuple[list[bytes], set[Prefix]]:
         """Forget the routes by a member that is one no more.
 
         Args:
             member: its key.
-            heirs: members that take the routes of others that are gone.
 
         Returns:
             Requests that put back those that are missing, and the destinations of all.
         """
         left = [each for each in self._all() if member in each.members.values()]
-        requests = self.restore(heirs, left)
+        requests = self.restore({}, left)
         for each in left:
-            self._by_members[each.route.destination].remove(each)
-            self._known.pop(each.route.body, None)
-            self._count(each, -1)
+            self._drop(each)
         return requests, {each.route.destination for each in left}
+
+    def inherit(self, member: str, heir: str) -> set[Prefix]:
+        """Have another member get what went with one that is gone for good, as soon as the kernel takes it there.
+
+        Returns:
+            The destinations of the routes that the member had.
+        """
+        left = [each for each in self._all() if member in each.members.values()]
+        for each in left:
+            self._drop(each)
+            new = _foreign(each.route, {i: heir if key == member else key for i, key in each.members.items()})
+            known = self._by_members.setdefault(each.route.destination, [])
+            if self._may_be_put_back(each) and all(other.key != new.key for other in known):
+                new.missing, new.rank, new.until = True, each.rank, each.until
+                known.append(new)
+                self._count(new, 1)
+        return {each.route.destination for each in left}
+
+    def _drop(self, each: _Foreign) -> None:
+        self._remove(self._by_members[each.route.destination], each)
+        self._known.pop(each.route.body, None)
+
+    @staticmethod
+    def _may_be_put_back(each: _Foreign) -> bool:
+        """Whether a route is missing and ours to put back. The kernel lays connected routes with their address."""
+        return each.missing and not each.awaited and each.route.protocol != RTPROT_KERNEL and each.lives()
 
     def restore(self, refuges: Mapping[str, str] | None = None, among: Iterable[_Foreign] | None = None) -> list[bytes]:
         """Requests that put back what went along with something that is back.
@@ -449,8 +471,7 @@ class ForeignRoutes:
         requests = []
         ready: dict[tuple[str, int], bool] = {}
         for each in self._all() if among is None else among:
-            # Connected routes come back with their address, by the kernel's own hand.
-            if not each.missing or each.awaited or each.route.protocol == RTPROT_KERNEL or not each.lives():
+            if not self._may_be_put_back(each):
                 continue
             if refuges is None and not self.undecided.isdisjoint(each.members.values()):
                 continue

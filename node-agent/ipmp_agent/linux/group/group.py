@@ -357,7 +357,9 @@ class GroupInKernel:
         self._multicast.close()
 
     def _leaving(self) -> list[HostMember]:
-        return [member for member in self._members.of(self.name).values() if member.leaving]
+        """The former members, once the configuration without them is taken: until then nobody knows their heirs."""
+        wanted = {member.key for member in self._configuration.members}
+        return [m for m in self._members.of(self.name).values() if m.leaving and m.key not in wanted]
 
     async def _dismiss(self) -> None:
         """Let former members go, once the core has emptied them and nothing leaves by them."""
@@ -378,7 +380,7 @@ class GroupInKernel:
         """Make the interface of a former member what it was, unless it is wanted again; a gone one may have an heir."""
         heir = self._data.heirs.pop(member.key, None)
         if member.index is None and heir is not None:
-            self._host.send(self._twins.inherit(member.key, heir), expected=TRANSIENT)
+            self._twins.inherit(member.key, heir)
         found = await self._host.addresses_of(member.index) if member.index is not None else []
         if member.index is not None and member.leaving:
             requests = [addresses.delete(each.index, each.address) for each in found if each.owned]

@@ -172,16 +172,15 @@ class Twins:
         """Requests that leave the routes by a member that is one no more to the host, as they were."""
         requests = []
         for twins in self._tables.values():
-            restored, destinations = twins.foreign.leave(member, {})
+            restored, destinations = twins.foreign.leave(member)
             twins.plan(destinations)
             requests += restored + twins.requests(destinations)
         return requests + [routes.delete_nexthop(identifier) for identifier in self._legs.leave(index)]
 
-    def inherit(self, member: str, heir: str) -> list[bytes]:
-        """Requests that lay the routes by a member that is gone by another; the next reading finds them there."""
-        return [
-            request for twins in self._tables.values() for request in twins.foreign.leave(member, {member: heir})[0]
-        ]
+    def inherit(self, member: str, heir: str) -> None:
+        """Have the routes by a member that is gone for good put back by another one."""
+        for twins in self._tables.values():
+            twins.doubtful |= twins.foreign.inherit(member, heir)
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
