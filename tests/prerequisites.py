@@ -37,6 +37,7 @@ LADDERS = {
         "debootstrap": "the image's base from Debian's packages",
         "debian-archive-keyring": "debootstrap checks signatures with it",
         "buildah": "builds the image without a daemon",
+        "lua5.1": "runs the health script for Argo CD",
     },
     "bench": {
         "keepalived": "the peer that failover is measured against",

@@ -33,6 +33,15 @@ class Condition:
     observed_generation: int = 0
 
 
+BAD_WHEN_TRUE = frozenset({"Degraded", "Stalled"})
+"""Conditions of either kind that are well while False; all others are well while True."""
+
+
+def is_well(kind: str, *, holds: bool) -> bool:
+    """Whether a condition of this type wants nobody to look while it is True, or is not."""
+    return holds is not (kind in BAD_WHEN_TRUE)
+
+
 def cut(message: str) -> str:
     """The message within what the API takes; one that was longer ends with an ellipsis."""
     return message if len(message) <= MESSAGE_MAX else message[: MESSAGE_MAX - 1] + "…"

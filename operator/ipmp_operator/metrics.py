@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ipmp_api.status import is_well
 from ipmp_operator import __version__
 from ipmp_service.metrics import BuildInfo
 
@@ -116,7 +117,7 @@ class _Planned(Collector):
         )
         for name, rollup in self.rollups.items():
             for verdict in rollup.verdicts:
-                if verdict.status is (verdict.type in _BAD_WHEN_TRUE):
+                if not is_well(verdict.type, holds=verdict.status):
                     condition.add_metric((name, verdict.type, verdict.reason), 1.0)
             counts = rollup.nodes
             for state, count in (
@@ -136,6 +137,3 @@ class _Planned(Collector):
             size.add_metric(where, use.size)
             given.add_metric(where, use.given)
         yield from (condition, nodes, size, given)
-
-
-_BAD_WHEN_TRUE = frozenset({"Degraded", "Stalled"})

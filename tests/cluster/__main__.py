@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from tests.cluster.build import build
+from tests.cluster.build import build, build_judge
 from tests.cluster.cluster import Cluster, all_clusters, clusters_directory, remove_cluster, stale_clusters
 from tests.cluster.image import build_image
 from tests.cluster.playground import NAME, play
@@ -107,6 +107,7 @@ def _run(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "build":
             build()
+            build_judge()
         case "image":
             image = build_image()
             print(f"{image.name} {image.archive}")

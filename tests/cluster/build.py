@@ -12,6 +12,7 @@ from tests.cluster.golang import go_command, go_environment
 from tests.cluster.oci import pack
 
 SOURCES = Path(__file__).resolve().parent / "tools"
+JUDGE = Path(__file__).resolve().parent / "kstatus"
 PAUSE_IMAGE = "ipmp.test/pause:1"  # containerd.toml names it as the sandbox of every pod
 # client-go and component-base print the version that these variables hold; without a stamp the API server says
 # v0.0.0-master, which helm refuses.
@@ -94,6 +95,16 @@ def build() -> Path:
     return directory
 
 
+def build_judge() -> Path:
+    """Build the program by which tests ask kstatus, and return its path. Beside the tools it is a second's work."""
+    files = {path.name: path for path in JUDGE.iterdir()}
+    target = cache_directory() / "cluster" / f"kstatus-{content_hash(files, '')}"
+    with locked(target.with_name(target.name + ".lock")):
+        if not target.exists():
+            _compile(go_command(), JUDGE, Tool(target.name, "", "."), target)
+    return target
+
+
 def _build_all(directory: Path) -> None:
     go = go_command()
     (directory / "cni").mkdir(parents=True, exist_ok=True)
@@ -106,7 +117,7 @@ def _build_all(directory: Path) -> None:
             print(f"{label} is there", flush=True)
             continue
         started = time.monotonic()
-        _compile(go, tool, target)
+        _compile(go, SOURCES / tool.module, tool, target)
         megabytes = target.stat().st_size >> 20
         print(f"{label} {time.monotonic() - started:5.0f} s {megabytes:4} MB", flush=True)
     stages = _module_directory(go, "sigs.k8s.io/kwok") / "kustomize/stage"
@@ -117,12 +128,12 @@ def _build_all(directory: Path) -> None:
     print(f"built in {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def _compile(go: str, tool: Tool, target: Path) -> None:
+def _compile(go: str, module: Path, tool: Tool, target: Path) -> None:
     unfinished = target.with_name(target.name + ".unfinished")
     flags = f"-s -w {_stamp(go)}" if tool.stamped else "-s -w"
     command = ["nice", go, "build", "-tags", tool.tags, "-ldflags", flags, "-o", str(unfinished), tool.package]
     env = go_environment(go, cgo=tool.cgo)
-    done = subprocess.run(command, cwd=SOURCES / tool.module, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=module, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"go build of {tool.package} failed:\n{done.stderr}")
     unfinished.rename(target)  # what has its final name is whole, also after a kill

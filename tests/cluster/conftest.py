@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.build import build, tools_directory
+from tests.cluster.build import build, build_judge, tools_directory
 from tests.cluster.cluster import Cluster, remove_cluster, stale_clusters
 from tests.cluster.image import Image, build_image
-from tests.cluster.product import install_chart
+from tests.cluster.operating import FAKES, prepare
+from tests.cluster.product import NAMESPACE, install_chart
 from tests.prerequisites import LADDERS, missing_packages
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
         build()
+        build_judge()
         if any("image" in item.fixturenames for item in session.items if isinstance(item, pytest.Function)):
             session.config.stash[IMAGE] = build_image()
 
@@ -80,6 +82,34 @@ def installed(cluster: Cluster, image: Image) -> Cluster:
     """The session's cluster with the chart installed."""
     install_chart(cluster, image)
     return cluster
+
+
+@pytest.fixture(scope="session")
+def control(tools: Path) -> Iterator[Cluster]:
+    """A control plane and a few fake nodes, with the chart's roles but no operator."""
+    with Cluster() as cluster:
+        cluster.control.add_fake_nodes(FAKES)
+        prepare(cluster)
+        yield cluster
+
+
+@pytest.fixture
+def fakes(control: Cluster) -> Iterator[Cluster]:
+    """The control plane with fake nodes, without groups before and after the test."""
+    yield control
+    control.kubectl("delete", "ipmpgroups.ipmp.dev", "--all")
+    # After a restart of the API server the garbage collector may take most of a minute.
+    control.kubectl("delete", "ipmpnodegroups.ipmp.dev", "--all", "--wait=false")
+    for one in control.get("ipmpnodegroups"):
+        patch = ("--type=merge", "--patch", '{"metadata":{"finalizers":null}}')
+        control.try_kubectl("patch", "ipmpnodegroup", one["metadata"]["name"], *patch)
+    control.wait(lambda: control.get("ipmpnodegroups"), lambda left: left == [], what="no node groups")
+    control.kubectl("--namespace", NAMESPACE, "delete", "daemonsets,leases", "--all")
+    missing = {f"fake-{number:04}" for number in range(FAKES)} - control.ready_nodes()
+    for name in missing:
+        control.control.add_fake_nodes(1, first=int(name.removeprefix("fake-")))
+    if missing:
+        control.wait_nodes_ready(*missing)
 
 
 @pytest.fixture

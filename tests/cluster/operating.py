@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tests.cluster.cluster import condition
 from tests.cluster.product import CHART, NAMESPACE, RELEASE
 from tests.lab.namespaces import NETNS_DIRECTORY
 from tests.lab.waiting import wait_for
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 ACCOUNT = f"{RELEASE}-operator"
 STOP_DEADLINE = 30
+FAKES = 6
+"""Nodes that kwok plays."""
+POOL = {"name": "v4", "ranges": ["198.18.7.1-198.18.7.250"]}
 
 
 def prepare(cluster: Cluster) -> None:
@@ -146,3 +150,48 @@ def report(cluster: Cluster, node_group: str, **status: Any) -> None:
     """Write a node group's status as the agent of a fake node would."""
     patch = json.dumps({"status": {"state": "ok"} | status})
     cluster.kubectl("patch", "ipmpnodegroup", node_group, "--subresource=status", "--type=merge", "--patch", patch)
+
+
+def group_manifest(name: str = "data", *, created_with: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    """An IPMPGroup over two interfaces of every node, with an address for each."""
+    whole = {"interfaces": [{"name": "net0"}, {"name": "net1"}], "dataAddresses": {"pools": [POOL]}} | spec
+    metadata = {"name": name} | (created_with or {})
+    return {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "metadata": metadata, "spec": whole}
+
+
+def node_groups(cluster: Cluster, name: str = "data") -> dict[str, dict[str, Any]]:
+    """The node groups of a group, by node."""
+    found = cluster.get("ipmpnodegroups", "--selector", f"ipmp.dev/group={name}")
+    return {one["spec"]["nodeName"]: one for one in found}
+
+
+def data(cluster: Cluster, name: str = "data") -> dict[str, list[str]]:
+    """The data addresses of each node."""
+    return {
+        node: [entry["address"] for entry in one["spec"].get("dataAddresses", ())]
+        for node, one in node_groups(cluster, name).items()
+    }
+
+
+def wait_data(cluster: Cluster, count: int, name: str = "data") -> dict[str, list[str]]:
+    """Wait until so many nodes have all their addresses."""
+    seen: dict[str, list[str]] = cluster.wait(
+        lambda: data(cluster, name),
+        lambda seen: len(seen) == count and all(seen.values()),
+        what=f"{count} nodes with addresses of {name}",
+    )
+    return seen
+
+
+def wait_condition(cluster: Cluster, name: str, kind: str, status: str) -> dict[str, Any]:
+    """Wait until a condition of a group has this status; returns it."""
+    whole = cluster.wait(
+        lambda: cluster.get("ipmpgroup", name), lambda seen: condition(seen, kind) == status, what=f"{kind}={status}"
+    )
+    found: dict[str, Any] = next(one for one in whole["status"]["conditions"] if one["type"] == kind)
+    return found
+
+
+def events(cluster: Cluster, reason: str) -> list[dict[str, Any]]:
+    """The Events with this reason about objects without a namespace."""
+    return [event for event in cluster.get("events", "--namespace", "default") if event["reason"] == reason]

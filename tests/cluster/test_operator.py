@@ -15,83 +15,35 @@ from ipmp_operator.reconciler import RESYNC
 from ipmp_service.api_server import ApiError, ApiServer, Kubeconfig
 from tests.cluster.cluster import Cluster, condition
 from tests.cluster.controlplane import API_SERVER
-from tests.cluster.operating import OperatorProcess, operating, prepare, report, withdraw
+from tests.cluster.operating import (
+    FAKES,
+    OperatorProcess,
+    data,
+    events,
+    group_manifest,
+    node_groups,
+    operating,
+    prepare,
+    report,
+    wait_condition,
+    wait_data,
+    withdraw,
+)
 from tests.cluster.product import CHART, NAMESPACE, RELEASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-FAKES = 6
 DEFINITIONS = ("crd", "ipmpgroups.ipmp.dev", "ipmpnodegroups.ipmp.dev")
 STEPS = 'ipmp_operator_reconcile_duration_seconds_count{result="success"}'
 VERSIONS = "jsonpath={range .items[*]}{.metadata.name} {.metadata.resourceVersion}{end}"
-POOL = {"name": "v4", "ranges": ["198.18.7.1-198.18.7.250"]}
-
-
-@pytest.fixture(scope="module")
-def control(tools: Path) -> Iterator[Cluster]:
-    """A control plane and a few fake nodes, with the chart's roles but no operator."""
-    with Cluster() as cluster:
-        cluster.control.add_fake_nodes(FAKES)
-        prepare(cluster)
-        yield cluster
 
 
 @pytest.fixture
-def cluster(control: Cluster) -> Iterator[Cluster]:
-    """The control plane, without groups before and after the test."""
-    yield control
-    control.kubectl("delete", "ipmpgroups.ipmp.dev", "--all")
-    # After a restart of the API server the garbage collector may take most of a minute.
-    control.kubectl("delete", "ipmpnodegroups.ipmp.dev", "--all", "--wait=false")
-    for one in control.get("ipmpnodegroups"):
-        patch = ("--type=merge", "--patch", '{"metadata":{"finalizers":null}}')
-        control.try_kubectl("patch", "ipmpnodegroup", one["metadata"]["name"], *patch)
-    control.wait(lambda: control.get("ipmpnodegroups"), lambda left: left == [], what="no node groups")
-    control.kubectl("--namespace", NAMESPACE, "delete", "daemonsets,leases", "--all")
-    missing = {f"fake-{number:04}" for number in range(FAKES)} - control.ready_nodes()
-    for name in missing:
-        control.control.add_fake_nodes(1, first=int(name.removeprefix("fake-")))
-    if missing:
-        control.wait_nodes_ready(*missing)
-
-
-def group_manifest(name: str = "data", *, created_with: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
-    whole = {"interfaces": [{"name": "net0"}, {"name": "net1"}], "dataAddresses": {"pools": [POOL]}} | spec
-    metadata = {"name": name} | (created_with or {})
-    return {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "metadata": metadata, "spec": whole}
-
-
-def node_groups(cluster: Cluster, name: str = "data") -> dict[str, dict[str, Any]]:
-    found = cluster.get("ipmpnodegroups", "--selector", f"ipmp.dev/group={name}")
-    return {one["spec"]["nodeName"]: one for one in found}
-
-
-def data(cluster: Cluster, name: str = "data") -> dict[str, list[str]]:
-    """The data addresses of each node."""
-    return {
-        node: [entry["address"] for entry in one["spec"].get("dataAddresses", ())]
-        for node, one in node_groups(cluster, name).items()
-    }
-
-
-def wait_data(cluster: Cluster, count: int, name: str = "data") -> dict[str, list[str]]:
-    """Wait until so many nodes have all their addresses."""
-    seen: dict[str, list[str]] = cluster.wait(
-        lambda: data(cluster, name),
-        lambda seen: len(seen) == count and all(seen.values()),
-        what=f"{count} nodes with addresses of {name}",
-    )
-    return seen
-
-
-def wait_condition(cluster: Cluster, name: str, kind: str, status: str) -> dict[str, Any]:
-    whole = cluster.wait(
-        lambda: cluster.get("ipmpgroup", name), lambda seen: condition(seen, kind) == status, what=f"{kind}={status}"
-    )
-    found: dict[str, Any] = next(one for one in whole["status"]["conditions"] if one["type"] == kind)
-    return found
+def cluster(fakes: Cluster) -> Cluster:
+    """The control plane with fake nodes."""
+    return fakes
 
 
 def agents(cluster: Cluster) -> dict[str, Any]:
@@ -118,10 +70,6 @@ def strip(cluster: Cluster, node_group: str, field: str = "finalizers") -> None:
     """Take a field off a node group's metadata, as people do by hand."""
     patch = json.dumps({"metadata": {field: None}})
     cluster.kubectl("patch", "ipmpnodegroup", node_group, "--type=merge", "--patch", patch)
-
-
-def events(cluster: Cluster, reason: str) -> list[dict[str, Any]]:
-    return [event for event in cluster.get("events", "--namespace", "default") if event["reason"] == reason]
 
 
 def test_group_becomes_a_node_group_on_every_node_and_agents(cluster: Cluster) -> None:

@@ -6,12 +6,14 @@ reasons) has a series only then: its reason cannot be known before.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from ipmp_agent.core.words import GroupState, InterfaceWord, LinkWord, ProbeWord, TargetState
 from ipmp_agent.views.status import conditions
+from ipmp_api.status import is_well
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
 
 Names = dict[str, dict[str, str]]
 """By group: by key of each of its members, the name by which it is shown."""
-
-BAD_WHEN_TRUE = frozenset({"Degraded"})
-"""Conditions that are well while False; all others are well while True."""
 
 _INTERFACE = ("group", "interface")
 
@@ -71,7 +70,7 @@ def _groups(groups: tuple[GroupView, ...]) -> Iterator[Metric]:
             state.add_metric((name, word.value), float(word is snapshot.state))
         degraded.add_metric((name,), float(any(not i.usable and not i.offline for i in snapshot.interfaces)))
         for one in conditions(view):
-            if (one.status == "True") is (one.type in BAD_WHEN_TRUE):
+            if not is_well(one.type, holds=one.status == "True"):
                 condition.add_metric((name, one.type, one.reason), 1.0)
         unavailable.add_metric((name,), sum(a.interface is None for a in snapshot.addresses))
         detection.add_metric((name,), snapshot.detection_time)
@@ -109,6 +108,7 @@ def _interfaces(groups: tuple[GroupView, ...], names: Names) -> Iterator[Metric]
     addresses = GaugeMetricFamily("ipmp_data_addresses", "Data addresses on the interface.", labels=_INTERFACE)
     for view in groups:
         snapshot = view.snapshot
+        held = Counter(address.interface for address in snapshot.addresses)
         for interface in snapshot.interfaces:
             labels = (snapshot.group, names[snapshot.group][interface.interface])
             information.add_metric((*labels, interface.role.value, interface.mac or ""), 1.0)
@@ -123,7 +123,7 @@ def _interfaces(groups: tuple[GroupView, ...], names: Names) -> Iterator[Metric]
                 probes.add_metric(labels, float(interface.probe is ProbeWord.OK))
             if interface.speed_megabits:
                 speed.add_metric(labels, interface.speed_megabits * 1e6)
-            addresses.add_metric(labels, sum(a.interface == interface.interface for a in snapshot.addresses))
+            addresses.add_metric(labels, held[interface.interface])
     yield from (information, state, unusable, active, link, probes, speed, addresses)
 
 
