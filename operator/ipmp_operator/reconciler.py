@@ -347,7 +347,7 @@ class Reconciler:
                 _ignore_absent(lambda: self._api.delete(path, existing.uid))
                 log.info("no groups are left: the agents' DaemonSet is deleted")
             return
-        now = existing.terms if existing is not None else ()
+        now = self._template.group_terms(existing.terms) if existing is not None else ()
         intent = self._template.intent(agent_terms(planned.selectors, planned.withdrawing, now), self._owner)
         if existing is not None and self._applied == (digest(intent), existing.uid, existing.generation):
             return

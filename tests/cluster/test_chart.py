@@ -17,6 +17,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.controlplane import SERVER
 from tests.cluster.operating import prepare
 from tests.cluster.product import CHART, NAMESPACE, RELEASE
+from tests.cluster.rendering import daemonset, objects, only, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,29 +25,6 @@ if TYPE_CHECKING:
 
 ACCOUNT = f"{RELEASE}-agent"
 NETWORK = {"NET_ADMIN", "NET_RAW"}
-
-
-def render(tools: Path, *settings: str, kubernetes: str = "1.37.0") -> subprocess.CompletedProcess[str]:
-    flags = [word for setting in settings for word in ("--set", setting)]
-    place = ("--namespace", NAMESPACE, "--kube-version", kubernetes)
-    command = [str(tools / "helm"), "template", RELEASE, str(CHART), *place, *flags]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def objects(tools: Path, *settings: str) -> list[dict[str, Any]]:
-    done = render(tools, *settings)
-    assert done.returncode == 0, done.stderr
-    return [part for part in yaml.safe_load_all(done.stdout) if part]
-
-
-def only(parts: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
-    (found,) = [part for part in parts if part["kind"] == kind and name in part["metadata"]["name"]]
-    return found
-
-
-def daemonset(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(only(parts, "ConfigMap")["data"]["daemonset.yaml"])
-    return found
 
 
 @pytest.mark.parametrize("word", ["123", "true", "null", "1e3"])

@@ -7,29 +7,28 @@ metadata:
   name: {{ include "ipmp.fullname" . }}-agent
   namespace: {{ .Release.Namespace | quote }}
   labels:
-    {{- include "ipmp.selectorLabels" $component | nindent 4 }}
-    app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-    app.kubernetes.io/part-of: ipmp
-    app.kubernetes.io/managed-by: ipmp-operator
+    {{- include "ipmp.labels" (merge (dict "manager" "ipmp-operator") $component) | nindent 4 }}
 spec:
   selector:
     matchLabels:
       {{- include "ipmp.selectorLabels" $component | nindent 6 }}
   updateStrategy:
-    type: RollingUpdate
+    type: {{ .Values.agent.updateStrategy }}
+    {{- if eq .Values.agent.updateStrategy "RollingUpdate" }}
     rollingUpdate:
       maxUnavailable: {{ .Values.agent.maxUnavailable }}
+    {{- end }}
   template:
     metadata:
       labels:
-        {{- include "ipmp.selectorLabels" $component | nindent 8 }}
+        {{- include "ipmp.podLabels" $component | nindent 8 }}
       annotations:
         kubectl.kubernetes.io/default-container: agent
         {{- with .Values.agent.podAnnotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
     spec:
-      serviceAccountName: {{ include "ipmp.fullname" . }}-agent
+      serviceAccountName: {{ include "ipmp.serviceAccountName" $component | quote }}
       {{- with .Values.imagePullSecrets }}
       imagePullSecrets:
         {{- toYaml . | nindent 8 }}
@@ -44,6 +43,14 @@ spec:
         kubernetes.io/os: linux
       {{- with .Values.agent.tolerations }}
       tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .Values.agent.affinity }}
+      {{- $required := dig "nodeAffinity" "requiredDuringSchedulingIgnoredDuringExecution" "nodeSelectorTerms" list . }}
+      {{- if gt (len $required) 1 }}
+      {{- fail "agent.affinity: one required node selector term at most, which the operator joins to those of the groups" }}
+      {{- end }}
+      affinity:
         {{- toYaml . | nindent 8 }}
       {{- end }}
       securityContext:
@@ -64,6 +71,9 @@ spec:
             {{- end }}
             - --log-format={{ .Values.log.format }}
             - --log-level={{ .Values.log.level }}
+            {{- with .Values.agent.extraArgs }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
           env:
             - name: NODE_NAME
               valueFrom:
@@ -77,6 +87,9 @@ spec:
             - name: IPMP_RUNTIME_DIR
               value: {{ .Values.agent.runtimeDir | quote }}
             {{- include "ipmp.apiServerEnv" . | nindent 12 }}
+            {{- with .Values.agent.extraEnv }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
           ports:
             - name: metrics
               containerPort: {{ .Values.agent.metrics.port }}
@@ -87,19 +100,21 @@ spec:
               host: 127.0.0.1
               path: /healthz
               port: metrics
-            periodSeconds: 20
-            timeoutSeconds: 5
-            failureThreshold: 6
+            {{- with .Values.agent.livenessProbe }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
           readinessProbe:
             httpGet:
               host: 127.0.0.1
               path: /readyz
               port: metrics
-            periodSeconds: 5
-            timeoutSeconds: 5
-            failureThreshold: 3
+            {{- with .Values.agent.readinessProbe }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          {{- with .Values.agent.resources }}
           resources:
-            {{- toYaml .Values.agent.resources | nindent 12 }}
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
           # Kubernetes gives capabilities to root only. These two of root's powers are all that is left to it.
           securityContext:
             runAsUser: 0
@@ -109,11 +124,17 @@ spec:
             capabilities:
               drop: [ALL]
               add: [NET_ADMIN, NET_RAW]
+            {{- with .Values.agent.securityContext }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
           volumeMounts:
             - name: state
               mountPath: {{ .Values.agent.stateDir | quote }}
             - name: runtime
               mountPath: {{ .Values.agent.runtimeDir | quote }}
+            {{- with .Values.agent.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
       volumes:
         - name: state
           hostPath:
@@ -123,4 +144,7 @@ spec:
           hostPath:
             path: {{ .Values.agent.runtimeDir | quote }}
             type: DirectoryOrCreate
+        {{- with .Values.agent.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
 {{- end }}

@@ -12,8 +12,12 @@
 {{- end }}
 {{- end }}
 
+{{/* A digest wins over the tag: it names one image only. */}}
 {{- define "ipmp.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- $image := .Values.image -}}
+{{- with $image.registry | default (.Values.global | default dict).imageRegistry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{/* Selectors are immutable: these labels never change. Argument: dict "root" . "component" NAME */}}
@@ -23,12 +27,32 @@ app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{/* Labels of an object; "manager" names who applies it where that is not Helm. The chart's own win over commonLabels. */}}
 {{- define "ipmp.labels" -}}
-{{ include "ipmp.selectorLabels" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: ipmp
-app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | quote }}
+{{- $labels := include "ipmp.selectorLabels" . | fromYaml -}}
+{{- $_ := set $labels "app.kubernetes.io/version" .root.Chart.AppVersion -}}
+{{- $_ := set $labels "app.kubernetes.io/part-of" "ipmp" -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" (.manager | default .root.Release.Service) -}}
+{{- if not .manager -}}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
+{{- end -}}
+{{- toYaml (merge $labels (.root.Values.commonLabels | default dict)) }}
+{{- end }}
+
+{{/* Labels of pods: the component's podLabels come to those of objects. The manager never changes with Helm's version. */}}
+{{- define "ipmp.podLabels" -}}
+{{- $manager := dict "agent" "ipmp-operator" "operator" .root.Release.Service | dig .component "" -}}
+{{- $labels := include "ipmp.labels" (merge (dict "manager" $manager) .) | fromYaml -}}
+{{- toYaml (merge $labels ((index .root.Values .component).podLabels | default dict)) }}
+{{- end }}
+
+{{- define "ipmp.serviceAccountName" -}}
+{{- $account := (index .root.Values .component).serviceAccount -}}
+{{- if $account.create -}}
+{{- $account.name | default (printf "%s-%s" (include "ipmp.fullname" .root) .component) -}}
+{{- else -}}
+{{- $account.name | default "default" -}}
+{{- end -}}
 {{- end }}
 
 {{- define "ipmp.apiServerEnv" -}}

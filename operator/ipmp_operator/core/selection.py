@@ -51,7 +51,17 @@ def _holds(operator: str, value: str | None, values: Collection[str]) -> bool:
             return value is not None
         case "DoesNotExist":
             return value is None
+        case "Gt" | "Lt":  # of a template's own affinity, by an earlier template
+            number, bound = _integer(value), _integer(*values)
+            return number is not None and bound is not None and (number > bound if operator == "Gt" else number < bound)
     raise ValueError(f"unknown label selector operator {operator!r}")
+
+
+def _integer(text: str | None) -> int | None:
+    try:
+        return int(text or "")
+    except ValueError:
+        return None
 
 
 def agent_terms(

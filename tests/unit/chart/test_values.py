@@ -11,6 +11,8 @@ import jsonschema  # type: ignore[import-untyped]  # its stubs would be one more
 import pytest
 import yaml
 
+from tests.docs import chart
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -36,7 +38,7 @@ def stated(schema: dict[str, Any], path: str = "") -> Iterator[str]:
     for key, inner in schema["properties"].items():
         if "required" in inner:
             yield from stated(inner, f"{path}{key}.")
-        elif f"{path}{key}" != "global":  # helm's own
+        else:
             yield f"{path}{key}"
 
 
@@ -62,8 +64,12 @@ def test_defaults_are_valid() -> None:
 
 
 def test_no_part_of_the_chart_takes_a_value_that_it_does_not_know() -> None:
-    theirs = {f"operator.affinity.{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")}
+    theirs = {f"affinity.{kind}" for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")}
+    theirs |= {
+        f"operator.networkPolicy.metricsFrom[].{kind}" for kind in ("namespaceSelector", "podSelector", "ipBlock")
+    }
     theirs |= {"monitoring.podMonitors.relabelings[]", "monitoring.prometheusRule.extraRules[]"}
+    theirs |= {"named[]", "operator.topologySpreadConstraints[]"}
     assert set(opened(SCHEMA)) == theirs | {"global"}, "Kubernetes and helm check these"
     wrong = {**VALUES, "agent": {**VALUES["agent"], "hostNetwrok": True}}
     with pytest.raises(jsonschema.ValidationError, match="hostNetwrok"):
@@ -80,6 +86,12 @@ def test_no_part_of_the_chart_takes_a_value_that_it_does_not_know() -> None:
         ("agent.metrics.host", "198.18.0.1"),  # the kubelet's probes would find nobody at 127.0.0.1
         ("agent.stateDir", "relative"),
         ("agent.maxUnavailable", "110%"),
+        ("agent.updateStrategy", "Recreate"),
+        ("agent.securityContext", {"privileged": True}),  # what an agent may is not a value
+        ("agent.extraArgs", ["run"]),
+        ("agent.extraEnv", [{"value": "x"}]),
+        ("image.digest", "latest"),
+        ("operator.networkPolicy.apiServerPorts", []),
         ("operator.replicas", -1),
         ("operator.withdrawTimeoutSeconds", 0),
     ],
@@ -101,6 +113,10 @@ def test_every_value_is_explained_by_its_full_name() -> None:
     assert missing == []
 
 
+def test_readme_of_the_chart_is_generated() -> None:
+    assert chart.PATH.read_text(encoding="utf-8") == chart.text(), ".venv/bin/python -m tests.docs.chart"
+
+
 def test_crds_of_the_chart_are_the_generated_ones() -> None:
     link = CHART / "files/crds"
     assert link.is_symlink()
@@ -108,8 +124,19 @@ def test_crds_of_the_chart_are_the_generated_ones() -> None:
 
 
 def test_chart_and_package_have_one_version() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    described = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'version = "{chart["appVersion"]}"' in project
-    assert chart["version"] == chart["appVersion"]
-    assert chart["kubeVersion"] == ">=1.32.0-0"
+    assert f'version = "{described["appVersion"]}"' in project
+    assert described["version"] == described["appVersion"]
+    assert described["kubeVersion"] == ">=1.32.0-0"
+
+
+def test_what_a_hub_shows_of_the_chart_is_yaml_and_names_our_definitions() -> None:
+    described = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    notes = {key: yaml.safe_load(value) for key, value in described["annotations"].items()}
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CHART / "files/crds").glob("*.yaml")]
+    shown = {(one["kind"], one["version"], one["name"]) for one in notes["artifacthub.io/crds"]}
+    assert shown == {
+        (f["spec"]["names"]["kind"], f["spec"]["versions"][0]["name"], f["metadata"]["name"]) for f in files
+    }
+    assert notes["artifacthub.io/license"] == "Apache-2.0"

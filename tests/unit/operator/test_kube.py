@@ -368,6 +368,47 @@ class TestTemplate:
         assert digest(intent) != digest(template.intent(None, {"name": "operator"}))
         assert digest(intent) == digest(template.intent((term,), {"name": "operator"}))
 
+    def restricted(self, *terms: dict[str, Any]) -> dict[str, Any]:
+        manifest = self.manifest()
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": list(terms)}}
+        manifest["spec"]["template"]["spec"]["affinity"] = {"nodeAffinity": required, "podAffinity": {"x": []}}
+        return manifest
+
+    def test_what_the_template_asks_of_nodes_holds_in_every_term(self, tmp_path: Path) -> None:
+        bare = {"key": "virtual", "operator": "DoesNotExist"}
+        template = self.load(tmp_path, self.restricted({"matchExpressions": [bare]}))
+        by_rack = {"matchExpressions": [{"key": "rack", "operator": "Exists"}]}
+        by_name = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
+        intent = template.intent((by_rack, by_name), None)
+        seen = read_daemonset(intent | {"metadata": intent["metadata"] | {"uid": "u", "generation": 2}})[1]
+        assert seen.terms == (
+            {"matchExpressions": [*by_rack["matchExpressions"], bare]},
+            by_name | {"matchExpressions": [bare]},
+        )
+        assert intent["spec"]["template"]["spec"]["affinity"]["podAffinity"] == {"x": []}
+        assert template.group_terms(seen.terms) == (by_rack, by_name), "so that a kept term does not grow"
+        assert digest(template.intent(template.group_terms(seen.terms), None)) == digest(intent)
+
+    def test_agents_on_every_node_are_on_every_node_that_the_template_allows(self, tmp_path: Path) -> None:
+        bare = {"matchExpressions": [{"key": "virtual", "operator": "DoesNotExist"}]}
+        template = self.load(tmp_path, self.restricted(bare))
+        intent = template.intent(None, None)
+        seen = read_daemonset(intent | {"metadata": intent["metadata"] | {"uid": "u", "generation": 2}})[1]
+        assert seen.terms == (bare,)
+        assert template.group_terms(seen.terms) is None
+        assert template.group_terms(None) is None
+
+    @pytest.mark.parametrize(
+        "terms",
+        [
+            ({"matchExpressions": []}, {"matchExpressions": []}),
+            ({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]},),
+        ],
+    )
+    def test_template_whose_affinity_cannot_be_joined_is_refused(self, tmp_path: Path, terms: Any) -> None:
+        with pytest.raises(TemplateError, match="one required node selector term"):
+            self.load(tmp_path, self.restricted(*terms))
+
     @pytest.mark.parametrize(
         ("spoil", "words"),
         [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ipmp_api.types import LabelRequirement, LabelSelector
 from ipmp_operator.core.model import Node
 from ipmp_operator.core.selection import MAX_NAMED_NODES, agent_terms
@@ -50,3 +52,16 @@ def test_too_many_single_nodes_to_name_means_everywhere() -> None:
 def test_agents_that_run_everywhere_stay_there_while_any_node_withdraws() -> None:
     assert agent_terms([RACK_A], [Node("x")], None) is None
     assert agent_terms([RACK_A], [], None) == (TERM_A,)
+
+
+def test_kept_term_may_compare_numbers_as_the_affinity_of_an_earlier_template_did() -> None:
+    def term(operator: str) -> dict[str, Any]:
+        numbered = {"key": "slots", "operator": operator, "values": ["2"]}
+        return {"matchExpressions": [*TERM_A["matchExpressions"], numbered]}
+
+    named = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["x"]}]}
+    for slots, kept in (("4", "Gt"), ("1", "Lt")):
+        node = Node("x", {"rack": "a", "slots": slots})
+        assert agent_terms([], [node], (term("Gt"), term("Lt"))) == (term(kept),)
+    for labels in ({"rack": "a"}, {"rack": "a", "slots": "many"}):
+        assert agent_terms([], [Node("x", labels)], (term("Gt"), term("Lt"))) == (named,)
