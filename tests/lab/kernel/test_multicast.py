@@ -287,6 +287,77 @@ def test_the_link_is_told_by_igmp_and_mld_unless_nothing_may_be_changed(
             wait_for(lambda: any(heard_reports(wire, version, lab.host.nic("nic1").mac)), deadline=10)
 
 
+def test_the_link_is_told_again_by_a_member_that_works_again(
+    lab: Lab, kernel: RunningKernel, program: tuple[int, socket.socket]
+) -> None:
+    """A switch that snoops has forgotten a port whose link was down, and the next query may be two minutes away."""
+    version, _ = program
+    nic0 = lab.host.nic("nic0")
+    kernel.configure(kernel_group())
+    nic0.unplug()
+    kernel.await_event(LinkChanged, lambda event: event.interface == "nic0" and not event.up)
+    nominate(kernel, "nic1", ("nic1",))
+    nic0.plug()
+    kernel.await_event(LinkChanged, lambda event: event.interface == "nic0" and event.up)
+    time.sleep(1.2)  # what the kernel repeats by itself is over
+    with lab.peer(1).namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+        wire.bind(("eth0", ETH_P_IP))
+        wire.settimeout(0.1)
+        nominate(kernel, "nic1", ("nic0", "nic1"))
+        if version == 4:
+            wait_for(lambda: any(heard_reports(wire, version, nic0.mac)), deadline=10)
+        assert not heard_queries(wire), "the question is for this host alone"
+
+
+def test_ipv6_tells_the_link_of_its_groups_when_a_carrier_returns_and_ipv4_does_not(
+    lab: Lab, program: tuple[int, socket.socket]
+) -> None:
+    version, _ = program
+    nic0 = lab.host.nic("nic0")
+    time.sleep(1.2)  # the kernel repeats a report within a second
+    nic0.unplug()
+    with lab.peer(1).namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+        wire.bind(("eth0", ETH_P_IP if version == 4 else ETH_P_IPV6))
+        wire.settimeout(0.1)
+        nic0.plug()
+        if version == 6:
+            wait_for(lambda: any(heard_reports(wire, version, nic0.mac)), deadline=10)
+        else:
+            time.sleep(2)  # MLD has been heard within it
+            assert not any(heard_reports(wire, version, nic0.mac))
+
+
+def test_a_question_that_stays_on_the_host_has_the_kernel_report_the_groups_of_an_interface(lab: Lab) -> None:
+    nic0 = lab.host.nic("nic0")
+    with (
+        lab.host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as program,
+        lab.peer(1).namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire,
+    ):
+        program.setsockopt(
+            socket.IPPROTO_IP,
+            socket.IP_ADD_MEMBERSHIP,
+            struct.pack("=4s4si", socket.inet_aton(GROUPS[4]), b"", nic0.index),
+        )
+        time.sleep(1.2)  # the kernel's own reports are over
+        wire.bind(("eth0", ETH_P_IP))
+        wire.settimeout(0.1)
+        lab.host.namespace.call(multicast.report_anew, nic0.index)
+        wait_for(lambda: any(heard_reports(wire, 4, nic0.mac)), deadline=10)
+        assert not heard_queries(wire)
+
+
+def heard_queries(wire: socket.socket) -> list[bytes]:
+    """IGMP queries among the frames that are pending."""
+    found = []
+    while True:
+        try:
+            frame = wire.recv(2048)
+        except TimeoutError:
+            return found
+        if frame[12:14] == b"\x08\x00" and frame[23] == socket.IPPROTO_IGMP:
+            found += [frame] if frame[14 + 4 * (frame[14] & 15)] == 0x11 else []
+
+
 def heard_reports(wire: socket.socket, version: int, mac: str) -> Iterator[bytes]:
     """Reports of the group (RFC 3376, RFC 3810) by the NIC with this MAC, among the frames that are pending."""
     group = socket.inet_pton(socket.AF_INET if version == 4 else socket.AF_INET6, GROUPS[version])

@@ -2,6 +2,9 @@
 
 A socket that joined on a member that failed then receives again, by the member that works. Groups joined on members
 that work are left alone: what arrives twice is delivered twice.
+
+A switch that snoops forgets what a port heard when its link goes. The kernel tells the link again of IPv6 groups when
+the link is back, and not of IPv4 groups: a member that works again is made to.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ipmp_agent.linux.messages import netlink
+from ipmp_agent.linux.messages import frames, netlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +45,7 @@ GROUPS_AT_MOST = 2000
 # Every interface is in these by itself: all hosts, all nodes of interface and link, all routers of interface, link and
 # site where the host forwards, solicited-node groups.
 ALL_HOSTS = IPv4Address("224.0.0.1")
+VRRP = IPv4Address("224.0.0.18")
 _EVERYWHERE = frozenset(IPv6Address(group) for group in ("ff01::1", "ff02::1", "ff01::2", "ff02::2", "ff05::2"))
 _SOLICITED = bytes.fromhex("ff0200000000000000000001ff")
 _GROUP_V4, _GROUP_V6 = re.compile("[0-9A-Fa-f]{8}"), re.compile("[0-9A-Fa-f]{32}")
@@ -74,6 +78,28 @@ def memberships(igmp: str, igmp6: str) -> dict[str, set[Address]]:
 
 def _is_automatic(group: IPv6Address) -> bool:
     return group.packed.startswith(_SOLICITED) or group in _EVERYWHERE
+
+
+def speakers_of_vrrp() -> set[str]:
+    """Names of the interfaces on which a daemon of VRRP listens (IPv4), be it master, backup or in trouble."""
+    try:
+        return {name for name, groups in memberships(_read(IGMP), "").items() if VRRP in groups}
+    except OSError as error:
+        log.warning("cannot look for speakers of VRRP: %s", error)
+        return set()
+
+
+def report_anew(index: int) -> None:
+    """Have the kernel tell the link of the IPv4 groups of an interface, as if somebody had asked there.
+
+    The question never leaves the host: with a time to live of 0 it comes back to the interface, and that is all. The
+    kernel's own answer has the version of IGMP and the sources that its programs want.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_IGMP) as asking:
+        asking.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=8xi", index))  # struct ip_mreqn
+        asking.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 0)
+        asking.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        asking.sendto(frames.igmp_general_query(), (str(ALL_HOSTS), 0))
 
 
 class _Memberships:
@@ -144,6 +170,7 @@ class Multicast:
     def __init__(self) -> None:
         self._joined: dict[int, _Memberships] = {}  # by IP version
         self._crowded: set[int] = set()  # IP versions in which programs joined more groups than are followed
+        self._deaf: set[str] = set()  # members whose IPv4 groups the link may have forgotten
 
     def follow(self, version: int, nominee: int | None, deaf: Iterable[str]) -> None:
         """Join on the nominee what programs joined on deaf members, and leave what nobody needs there any more.
@@ -153,9 +180,13 @@ class Multicast:
             nominee: interface index; None: nobody, and what is joined stays.
             deaf: interface names of the members that do not work.
         """
+        names = set(deaf)
+        if version == 4:
+            again, self._deaf = self._deaf - names, names
+            for name in again:
+                _report(name)
         if nominee is None:
             return
-        names = set(deaf)
         present: dict[str, set[Address]] = {}
         if names:
             try:
@@ -189,6 +220,14 @@ class Multicast:
         for joined in self._joined.values():
             joined.close()
         self._joined.clear()
+
+
+def _report(name: str) -> None:
+    try:
+        report_anew(socket.if_nametoindex(name))
+    except OSError as error:
+        # It is gone or renamed; or its switch learns of its groups by the next query.
+        log.debug("cannot have the groups of %s reported anew: %s", name, error)
 
 
 def _read(table: Path) -> str:

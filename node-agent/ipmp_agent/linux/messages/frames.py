@@ -19,6 +19,7 @@ ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST = 0, 8
 ICMPV6_ECHO_REQUEST, ICMPV6_ECHO_REPLY = 128, 129
 ICMPV6_SOLICITATION, ICMPV6_ADVERTISEMENT = 135, 136
 IPPROTO_ICMPV6 = 58
+IGMP_QUERY = 0x11
 ND_SOURCE_MAC, ND_TARGET_MAC = 1, 2  # options, RFC 4861 section 4.6.1
 NA_ROUTER, NA_SOLICITED, NA_OVERRIDE = 0x80000000, 0x40000000, 0x20000000
 
@@ -212,6 +213,14 @@ def read_echo_reply(version: int, packet: bytes) -> Echo | None:
 
 
 # -- between members -------------------------------------------------------------------------------------------------
+
+
+def igmp_general_query() -> bytes:
+    """Ask for all groups (RFC 3376 section 4.1), to be answered within 0.1 s; zeros stand for what nobody sets."""
+    query = struct.Struct("!BBH4sBBH")  # type, response time in tenths, checksum, group, robustness, interval, sources
+    blank = query.pack(IGMP_QUERY, 1, 0, b"", 0, 0, 0)
+    return query.pack(IGMP_QUERY, 1, checksum(blank), b"", 0, 0, 0)
+
 
 _TRANSITIVE = struct.Struct("!4sBBHQ")  # magic, question or answer, kind, sequence, random bits
 TRANSITIVE_MAGIC = b"IPMP"
