@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -89,7 +88,9 @@ def test_vip_that_comes_after_the_agent_has_one_owner(host: Lab, length: int) ->
 
 
 @pytest.mark.parametrize(
-    ("length", "adoption"), [(32, {}), (24, {"exclude": [f"{VIP}/32"]})], ids=["a single host address", "excluded"]
+    ("length", "adoption"),
+    [(32, {}), (24, {}), (24, {"exclude": [f"{VIP}/32"]})],
+    ids=["a single host address", "with the prefix length of the link", "excluded"],
 )
 def test_vip_that_is_there_before_the_agent_has_one_owner(host: Lab, length: int, adoption: dict[str, Any]) -> None:
     vip = f"{VIP}/{length}"
@@ -101,20 +102,3 @@ def test_vip_that_is_there_before_the_agent_has_one_owner(host: Lab, length: int
         with Agent(host, manifest(host, **adoption)) as agent:
             agent.wait_for(lambda s: group_view(s).addresses == {OWN: "nic0"})
             story(host, node, other)
-
-
-def test_vip_that_was_adopted_is_let_go_when_its_daemon_gives_it_up(host: Lab) -> None:
-    """Nothing tells a VIP with the prefix length of the link from the host's own, when it is there at the start."""
-    vip = f"{VIP}/24"
-    with contextlib.ExitStack() as stack:
-        other = stack.enter_context(Keepalived(host.peer(1), "eth0", 100, vip))
-        node = stack.enter_context(Keepalived(host.host, "nic0", 150, vip))
-        node.wait_for("MASTER")
-        agent = stack.enter_context(Agent(host, manifest(host)))
-        agent.wait_for(lambda s: group_view(s).addresses == {OWN: "nic0", VIP: "nic0"})
-        node.stop()
-        handed_over(host, other, None)
-        agent.wait_for(lambda s: group_view(s).addresses == {OWN: "nic0"})
-        node.start()
-        handed_over(host, node, "nic0")
-        agent.wait_for(lambda s: group_view(s).addresses == {OWN: "nic0"}, what="the VIP left alone")

@@ -179,6 +179,20 @@ def test_single_host_addresses_inside_a_prefix_are_guests_from_the_start(lab: La
     assert left_alone(kernel) == {str(a.ip): Reason.GUEST_ADDRESS for a in (VIP, VIP_V6)}
 
 
+def test_where_a_daemon_speaks_vrrp_the_first_address_of_a_prefix_is_the_hosts_and_others_are_guests(
+    lab: Lab, kernel: RunningKernel
+) -> None:
+    other = ip_interface("198.18.32.7/20")
+    lay(lab, OWN, SECOND, other, OWN_V6)
+    with lab.host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        request = struct.pack("=4s4si", socket.inet_aton("224.0.0.18"), b"", lab.host.nic("nic0").index)
+        daemon.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+        assert adopted(kernel.configure(adopting())) == {OWN, other, OWN_V6}
+        assert left_alone(kernel) == {str(SECOND.ip): Reason.GUEST_ADDRESS}
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert left_alone(kernel) == {str(SECOND.ip): Reason.GUEST_ADDRESS}, "a daemon that is killed leaves its VIP behind"
+
+
 def test_a_selection_is_obeyed_and_what_it_leaves_out_is_named(lab: Lab, kernel: RunningKernel) -> None:
     labelled = ip_interface("198.18.32.7/20")
     lay(lab, OWN, SECOND, VIP)

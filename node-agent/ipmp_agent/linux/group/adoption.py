@@ -108,10 +108,12 @@ class Adoption:
         installed: Mapping[str, Sequence[InstalledAddress]],
         is_known: Callable[[Address], bool],
         homes: Mapping[str, Iterable[InterfaceAddress]],
+        speaks: Callable[[str], bool],
     ) -> list[tuple[str, InstalledAddress]]:
         """The addresses to adopt now, with the members they are on, the oldest of a member first.
 
         Args:
+            speaks: whether a daemon of VRRP uses a member.
             installed: what is on the members, by key, in the order of the kernel.
             is_known: whether an address is one of the group already.
             homes: the adopted addresses of each member, which may be elsewhere.
@@ -125,7 +127,7 @@ class Adoption:
         for candidate in self._candidates(installed, is_known, homes):
             key, each, _ = candidate
             address = each.address.ip
-            if (why := self._objection(candidate)) is not None:
+            if (why := self._objection(candidate, speaks)) is not None:
                 reason, words = why
                 left_alone.append(NotAdopted(each.address, key, reason, f"{address} on {key} is not adopted: {words}"))
             elif address in chosen:
@@ -157,7 +159,7 @@ class Adoption:
                     if not ours and _is_global(each):
                         yield _Candidate(key, each, prefixes.cover(each))
 
-    def _objection(self, candidate: _Candidate) -> tuple[Reason, str] | None:
+    def _objection(self, candidate: _Candidate, speaks: Callable[[str], bool]) -> tuple[Reason, str] | None:
         """Why an address is not adopted; None: it is."""
         key, each, covered = candidate
         if each.scope != netlink.RT_SCOPE_UNIVERSE:
@@ -177,7 +179,7 @@ class Adoption:
             return Reason.NOT_SELECTED, words
         if each.borrowed or self._selection.when is AdoptWhen.ALWAYS:
             return None
-        return self._guest(key, each, covered=covered)
+        return self._guest(key, each, speaks, covered=covered)
 
     def _not_selected(self, each: InstalledAddress) -> str | None:
         wanted, address = self._selection, each.address.ip
@@ -193,14 +195,20 @@ class Adoption:
             return f"dataAddresses.adoption does not name its protocol, {each.protocol}"
         return None
 
-    def _guest(self, key: str, each: InstalledAddress, *, covered: bool) -> tuple[Reason, str] | None:
+    def _guest(
+        self, key: str, each: InstalledAddress, speaks: Callable[[str], bool], *, covered: bool
+    ) -> tuple[Reason, str] | None:
         """Whether an address seems to be brought, and to be taken away again, by a program of its own."""
+        guest = key, each.address.ip
         single = each.address.network.prefixlen == each.address.max_prefixlen
-        if single and (covered or (key, each.address.ip) in self._guests):
-            self._guests.add((key, each.address.ip))  # what becomes of the prefix does not make it the host's own
+        if single and (covered or guest in self._guests):
+            self._guests.add(guest)  # what becomes of the prefix does not make it the host's own
             words = "it is a single host address inside a prefix of its interface, as programs lay VIPs"
-        elif (key, each.address.ip) not in self._early and (single or covered):
+        elif guest not in self._early and (single or covered):
             words = "it came after the group had started, and brings no prefix of its own"
+        elif guest in self._guests or (each.secondary and speaks(key)):
+            self._guests.add(guest)  # a daemon that was killed leaves its VIP behind
+            words = "it is not the first of its prefix, and a daemon of VRRP uses the interface: it may be its VIP"
         else:
             return None
         ask = "If it is to move with the group, name it in dataAddresses.assigned, or set adoption.when to Always."

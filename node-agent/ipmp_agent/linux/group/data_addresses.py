@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from functools import cache
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core.events import AddressAdopted, AddressCleared, AddressFound, AddressRefused, AddressReleased
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group.adoption import Adoption, oldest_first
+from ipmp_agent.linux.group.multicast import speakers_of_vrrp
 from ipmp_agent.linux.messages import addresses, frames, netlink
 
 if TYPE_CHECKING:
@@ -154,7 +156,8 @@ class GroupDataAddresses:
         homes: dict[str, list[InterfaceAddress]] = {}
         for address, (its_home, _) in self._foreign.items():
             homes.setdefault(its_home, []).append(address)
-        chosen = self.adoption.choose(installed, lambda address: self.is_data(address) or address in going, homes)
+        is_known = lambda address: self.is_data(address) or address in going  # noqa: E731
+        chosen = self.adoption.choose(installed, is_known, homes, cache(self._speaks_vrrp))
         for key, each in chosen:
             known = by_ip.get(each.address.ip, each.address)
             home, _ = self._foreign.get(known, (None, b""))
@@ -184,6 +187,10 @@ class GroupDataAddresses:
                     self._sink(AddressReleased(address))
                 elif self._foreign[address][0] == key and each.usable:
                     self._foreign[address] = (key, each.body)
+
+    def _speaks_vrrp(self, key: str) -> bool:
+        member = self._members.of(self._group).get(key)
+        return member is not None and member.link is not None and member.link.name in speakers_of_vrrp()
 
     def _found(self, address: InterfaceAddress, key: str, each: InstalledAddress) -> None:
         self._host.checks.cancel(address)

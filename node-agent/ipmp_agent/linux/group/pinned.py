@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group import settings
-from ipmp_agent.linux.group.multicast import IGMP, memberships
+from ipmp_agent.linux.group.multicast import speakers_of_vrrp
 from ipmp_agent.linux.messages import addresses, netlink, traffic_control
 from ipmp_agent.linux.messages.links import IFF_LOOPBACK, IFF_NOARP
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.shared.members import Members
 
 log = logging.getLogger(__name__)
-
-VRRP = IPv4Address("224.0.0.18")
 
 NAMED_MAX = 5
 """Devices of one member that a finding names."""
@@ -164,13 +161,8 @@ class Pinned:
 
     def _virtual(self) -> list[Finding]:
         """Daemons that bring addresses to a member for a while: they know one NIC, and not the group."""
-        try:
-            joined = memberships(IGMP.read_text(encoding="ascii"), "")
-        except OSError as error:
-            log.debug("cannot look for speakers of VRRP: %s", error)
-            joined = {}
         names = self._around.by_name()
-        speaking = sorted(name for name in names if VRRP in joined.get(name, ()))
+        speaking = sorted(names.keys() & speakers_of_vrrp())
         held = sorted(
             f"{each.address.ip} on {name}"
             for name, index in names.items()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 3, 6, 8, 11
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
+IFA_F_SECONDARY = 0x01  # of IPv4
 IFA_F_TEMPORARY, IFA_F_MANAGETEMPADDR, IFA_F_NOPREFIXROUTE = 0x01, 0x100, 0x200
 IFAPROT_KERNEL_RA, IFAPROT_KERNEL_LL, IFAPROT_KEEPALIVED = 2, 3, 18
 
@@ -72,6 +73,11 @@ class InstalledAddress:
     def usable(self) -> bool:
         """Neither tentative nor found to be a duplicate."""
         return not self.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
+
+    @property
+    def secondary(self) -> bool:
+        """Whether an IPv4 address came into the prefix of another one of its interface."""
+        return self.address.version == 4 and bool(self.flags & IFA_F_SECONDARY)
 
     @property
     def leased(self) -> bool:
