@@ -348,7 +348,7 @@ def test_a_question_that_stays_on_the_host_has_the_kernel_report_the_groups_of_a
 
 def heard_queries(wire: socket.socket) -> list[bytes]:
     """IGMP queries among the frames that are pending."""
-    found = []
+    found: list[bytes] = []
     while True:
         try:
             frame = wire.recv(2048)
