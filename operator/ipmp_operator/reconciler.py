@@ -99,6 +99,11 @@ class WriteStatus:
 Key = Pass | Resync | Agents | WriteNodeGroup | WriteStatus
 
 
+def _rank(key: Key) -> int:
+    """Node groups come by the thousand: what is planned and told meanwhile does not wait for them."""
+    return int(isinstance(key, WriteNodeGroup))
+
+
 class Reconciler:
     """Owns the caches, the work queue and the memory between plans. `leading` is asked before each write."""
 
@@ -116,7 +121,7 @@ class Reconciler:
         self._leading = leading
         self._withdraw_seconds = withdraw_seconds
         self._events = EventsOnce(api, "ipmp.dev/operator", identity)
-        self._queue: WorkQueue[Key] = WorkQueue(self._work, self._attempted, WORKERS)
+        self._queue: WorkQueue[Key] = WorkQueue(self._work, self._attempted, WORKERS, _rank)
         self.metrics = Metrics(lambda: len(self._queue))
         self.groups = GroupCache()
         cache = partial(Reflector, api, longest=LAST_RECONNECT)

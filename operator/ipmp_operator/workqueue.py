@@ -22,15 +22,20 @@ log = logging.getLogger(__name__)
 class WorkQueue(Generic[K]):
     """Does `work(key)` for every key that is due, in several threads, never one key in two.
 
-    What raises is tried again, later each time; `outcome(key, seconds, error)` hears of every attempt.
+    What raises is tried again, later each time; `outcome(key, seconds, error)` hears of every attempt. A key of a lower
+    `rank` goes before all others that are due.
     """
 
     def __init__(
-        self, work: Callable[[K], None], outcome: Callable[[K, float, Exception | None], None], threads: int
+        self,
+        work: Callable[[K], None],
+        outcome: Callable[[K, float, Exception | None], None],
+        threads: int,
+        rank: Callable[[K], int] = lambda _: 0,
     ) -> None:
         self._work = work
         self._outcome = outcome
-        self._backlog: Backlog[K] = Backlog()
+        self._backlog: Backlog[K] = Backlog(rank)
         self._changed = threading.Condition()
         self._stopped = False
         self._threads = [kept(self._run, f"worker {number}") for number in range(threads)]

@@ -1,15 +1,18 @@
 """What is to be done and when: keys that coalesce, one worker per key, and a delay that grows with each failure.
 
+Of what is due, the lowest rank comes first: thousands of writes that drain must not hold up what is told meanwhile.
+
 Time is an argument (monotonic seconds); `ipmp_operator.workqueue` adds the waiting.
 """
 
 from __future__ import annotations
 
 import heapq
+from operator import itemgetter
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
 K = TypeVar("K", bound="Hashable")
 
@@ -24,11 +27,16 @@ LAST_RECONNECT = 8.0
 
 
 class Backlog(Generic[K]):
-    """A set of keys with due times; of several times for one key the earliest counts."""
+    """A set of keys with due times; of several times for one key the earliest counts.
 
-    def __init__(self) -> None:
+    Args:
+        rank: of a key; keys of one rank come in the order in which they are due.
+    """
+
+    def __init__(self, rank: Callable[[K], int] = lambda _: 0) -> None:
+        self._rank = rank
         self._due: dict[K, float] = {}
-        self._heap: list[tuple[float, int, K]] = []  # may hold outdated entries: _due decides
+        self._heaps: dict[int, list[tuple[float, int, K]]] = {}  # by rank; may hold outdated entries: _due decides
         self._count = 0
         self._busy: set[K] = set()
         self._failures: dict[K, int] = {}
@@ -48,9 +56,10 @@ class Backlog(Generic[K]):
 
     def take(self, now: float) -> K | None:
         """A key that is due, which nobody else gets until it is settled."""
-        while self._heap and self._heap[0][0] <= now:
-            due, _, key = heapq.heappop(self._heap)
-            if key not in self._busy and self._due.get(key) == due:
+        for heap in self._ready():
+            due, _, key = heap[0]
+            if due <= now:
+                heapq.heappop(heap)
                 del self._due[key]
                 self._busy.add(key)
                 return key
@@ -58,12 +67,15 @@ class Backlog(Generic[K]):
 
     def next_due(self) -> float | None:
         """When the next key that nobody works on is due."""
-        while self._heap:
-            due, _, key = self._heap[0]
-            if key not in self._busy and self._due.get(key) == due:
-                return due
-            heapq.heappop(self._heap)
-        return None
+        return min((heap[0][0] for heap in self._ready()), default=None)
+
+    def _ready(self) -> Iterator[list[tuple[float, int, K]]]:
+        """The heaps, lowest rank first, that begin with a key that counts and that nobody works on."""
+        for _, heap in sorted(self._heaps.items(), key=itemgetter(0)):
+            while heap and (heap[0][2] in self._busy or self._due.get(heap[0][2]) != heap[0][0]):
+                heapq.heappop(heap)
+            if heap:
+                yield heap
 
     def settle(self, key: K) -> None:
         """Take note that the key was done; what was added meanwhile is due as asked."""
@@ -87,4 +99,4 @@ class Backlog(Generic[K]):
 
     def _push(self, key: K, due: float) -> None:
         self._count += 1
-        heapq.heappush(self._heap, (due, self._count, key))
+        heapq.heappush(self._heaps.setdefault(self._rank(key), []), (due, self._count, key))

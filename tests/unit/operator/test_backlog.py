@@ -37,6 +37,19 @@ def test_keys_come_in_the_order_in_which_they_are_due(backlog: Backlog[str]) -> 
     assert [backlog.take(9.0) for _ in range(4)] == ["a", "b", "c", None]
 
 
+def test_lower_rank_goes_first_of_what_is_due_and_of_nothing_else() -> None:
+    backlog: Backlog[str] = Backlog(rank=lambda key: int(key.startswith("node")))
+    for number in range(5000):
+        backlog.add(f"node {number}", number / 5000)
+    backlog.add("status", 2.0)
+    backlog.add("pass", 3.0)
+    assert backlog.take(1.0) == "node 0"
+    assert backlog.next_due() == 1 / 5000
+    assert [backlog.take(3.0) for _ in range(3)] == ["status", "pass", "node 1"]
+    assert [backlog.retry("status", 3.0), backlog.next_due(), backlog.take(3.0)] == [FIRST_RETRY, 2 / 5000, "node 2"]
+    assert backlog.take(4.0) == "status", "again before all others, once its wait is over"
+
+
 def test_each_failure_doubles_the_wait_up_to_a_minute_and_success_forgets(backlog: Backlog[str]) -> None:
     now, waits = 0.0, []
     backlog.add("a", now)
