@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 import urllib3
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -44,13 +44,18 @@ ANSWER_TIMEOUT = 1.5
 RETRY_AFTER_LIMIT = 60.0
 """Seconds that a server may have us wait: whoever waits is deaf."""
 
-PAGE = 1000
+PAGE = 500
 """Objects asked for at a time in a list."""
-PAGES = 500
-"""Pages of one list; a server that promises yet more goes round in a circle."""
+LEAST_PAGE = 125
+"""The same where more did not come in time."""
+PAGES = 1000
+"""Requests of one list; a server that promises yet more goes round in a circle."""
 BODY_LIMIT = 64 << 20
 """Bytes of one answer, or of one line of a watch."""
 CHUNK = 65536
+
+LATE = "Timeout"
+LATE_ERRORS = (ReadTimeoutError, TimeoutError)
 
 NO_SOCKET = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 """Errors of this host's own: they say nothing of a server."""
@@ -96,6 +101,11 @@ class ApiError(Exception):
         """There was no answer, or one that says that there will be one later."""
         later = (0, HTTPStatus.TOO_MANY_REQUESTS)  # the second also while it starts
         return self.status in later or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+    @property
+    def late(self) -> bool:
+        """The answer, or the rest of it, did not come in time."""
+        return self.reason == LATE
 
     @property
     def gone(self) -> bool:
@@ -253,19 +263,37 @@ class ApiServer:
             raise ApiError(0, "AnswerBroken", f"no object came for {path}")
         return answer
 
-    def list_all(self, path: str, query: Mapping[str, str], *, metadata_only: bool = False) -> tuple[list[Object], str]:
-        """Read a whole collection; return its objects and its resource version.
-
-        What is no list is an error: taken for an empty one, it would say that everything was deleted.
-        """
+    def list_all(self, path: str, query: Mapping[str, str]) -> tuple[list[Object], str]:
+        """Read a whole collection; return its objects and its resource version."""
         items: list[Object] = []
-        query = dict(query, limit=str(PAGE))
-        for _ in range(PAGES):
-            page = self._json("GET", path, query, accept=METADATA_LIST if metadata_only else JSON)
-            found, version, more = _read_page(page, path)
+        version = ""
+        for found, version in self.pages(path, query):  # noqa: B007 - that of the last page counts
             items += found
+        return items, version
+
+    def pages(
+        self, path: str, query: Mapping[str, str], *, metadata_only: bool = False
+    ) -> Iterator[tuple[list[Object], str]]:
+        """Read a whole collection; yield the objects of each page and the collection's resource version.
+
+        A page that does not come in time is asked for again, with fewer objects: a server that is slow would never get
+        to the end of a list that begins anew each time. What is no list is an error: taken for an empty one, it would
+        say that everything was deleted.
+        """
+        query, size = dict(query), PAGE
+        for _ in range(PAGES):
+            query["limit"] = str(size)
+            try:
+                page = self._json("GET", path, query, accept=METADATA_LIST if metadata_only else JSON)
+            except ApiError as error:
+                if not error.late or size == LEAST_PAGE:
+                    raise
+                size = max(LEAST_PAGE, size // 2)
+                continue
+            found, version, more = _read_page(page, path)
+            yield found, version
             if not more:
-                return items, version
+                return
             query["continue"] = more
         raise ApiError(0, "AnswerBroken", f"the list of {path} has no end")
 
@@ -353,7 +381,8 @@ class ApiServer:
         try:
             answer = json.loads(_whole(response))
         except (HTTPError, OSError, ValueError, RecursionError) as error:
-            raise ApiError(0, "AnswerBroken", f"broken answer: {error}") from error
+            reason = LATE if isinstance(error, LATE_ERRORS) else "AnswerBroken"
+            raise ApiError(0, reason, f"broken answer: {error}") from error
         if not isinstance(answer, dict):
             raise ApiError(0, "AnswerBroken", "broken answer: no object")
         return answer
@@ -387,7 +416,7 @@ class ApiServer:
                 return response
             text = _whole(response).decode(errors="replace").strip()
         except (HTTPError, OSError, ValueError, CredentialsError) as error:
-            raise ApiError(0, "Unreachable", str(error)) from error
+            raise ApiError(0, LATE if isinstance(error, LATE_ERRORS) else "Unreachable", str(error)) from error
         raise _refusal(response.status, text, response.headers.get("Retry-After"))
 
 

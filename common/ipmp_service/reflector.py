@@ -138,14 +138,18 @@ class Reflector(Generic[K, V]):
         return version, True, None
 
     def _list(self) -> str:
-        objects, version = self._api.list_all(self._path, self._query, metadata_only=self._metadata_only)
         items: dict[K, V] = {}
         keys: dict[tuple[str, str], K] = {}
-        for obj in objects:
-            entry = self._read(obj)
-            if entry is not None:
-                items[entry[0]] = entry[1]
-                keys[_identity(obj)] = entry[0]
+        version = ""
+        pages = self._api.pages(self._path, self._query, metadata_only=self._metadata_only)
+        for page, version in pages:  # noqa: B007 - that of the last page counts
+            page.reverse()
+            while page:  # what was read is let go: a cache is small beside its objects
+                obj = page.pop()
+                entry = self._read(obj)
+                if entry is not None:
+                    items[entry[0]] = entry[1]
+                    keys[_identity(obj)] = entry[0]
         with self._lock:
             same = items == self._items and self.synced.is_set()
             self._items, self._keys = items, keys

@@ -66,6 +66,7 @@ class FakeApiServer:
         self.retry_after = ""  # said beside every fault
         self.lists: list[Any] = []  # answered to lists in place of the truth, in order
         self.hanging = threading.Event()  # set: requests get no answer
+        self.unanswered: list[bool] = []  # of the next requests, whether they get none
         self.released = threading.Event()
         self._closed = False
         self._version = 100
@@ -163,7 +164,7 @@ class FakeApiServer:
         headers = {key.lower(): value for key, value in handler.headers.items()}
         self.connections.add(handler.client_address)
         self.requests.append((handler.command, url.path, query, headers, body))
-        if self.hanging.is_set():
+        if self.hanging.is_set() or (self.unanswered and self.unanswered.pop(0)):
             self.released.wait()
             handler.close_connection = True
             return

@@ -91,6 +91,20 @@ def lists(server: FakeApiServer) -> int:
     return len([request for request in server.requests if "watch" not in request[2]])
 
 
+def test_list_that_breaks_off_half_way_leaves_the_cache_as_it_was(
+    server: FakeApiServer, start: Callable[[], Cache]
+) -> None:
+    put(server, "a", 1)
+    cache = start()
+    until(lambda: cache.seen == {"a.node1": 1} and server.watches)
+    half = {"kind": "IPMPNodeGroupList", "metadata": {"resourceVersion": "7", "continue": "more"}, "items": []}
+    server.lists = [half, {"kind": "Status", "status": "Success"}]
+    server.send({"type": "ERROR", "object": {"code": 410, "reason": "Expired"}})
+    until(lambda: lists(server) >= 4)
+    assert cache.seen == {"a.node1": 1}
+    assert cache.changes == 1
+
+
 def test_collection_is_followed(server: FakeApiServer, start: Callable[[], Cache]) -> None:
     put(server, "a", 1)
     cache = start()
