@@ -1,6 +1,7 @@
 """From what is seen to what is written: one pass plans everything, then each object is written by itself.
 
-A pass reads the caches and asks the core. Whatever differs from the plan becomes a key in the work queue; a worker that
+A pass reads the caches and asks the core: for a plan where something changed that decides, else for the groups' status
+alone. Whatever differs from the plan becomes a key in the work queue; a worker that
 takes the key looks again and writes. An object that the API server refuses delays no other.
 """
 
@@ -11,14 +12,14 @@ import gc
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND, WITHDRAW_FINALIZER
 from ipmp_operator.core.backlog import LAST_RECONNECT
-from ipmp_operator.core.plan import Memory, Plan, Release, View, plan
+from ipmp_operator.core.plan import Memory, Plan, Release, View, plan, roll_up_groups, still_holds
 from ipmp_operator.core.selection import agent_terms
 from ipmp_operator.kube.daemonset import DaemonSet, digest, read_daemonset
 from ipmp_operator.kube.groups import GroupCache
@@ -61,7 +62,7 @@ PASS_SHARE = 2.0
 """Rest between two passes, in durations of a pass, whose cost grows with the cluster: at most a third of one core."""
 
 RESYNC = 60.0
-"""Seconds between lists of the groups."""
+"""Seconds between lists of the groups, with a plan that takes nothing for done."""
 
 STALLED = 300.0
 """Seconds without the end of any step after which the operator counts as dead."""
@@ -127,7 +128,10 @@ class Reconciler:
         cache = partial(Reflector, api, longest=LAST_RECONNECT)
         self._nodes: Reflector[str, Node] = cache(NODES_PATH, "nodes", read_node, self.changed, metadata_only=True)
         self._node_groups: Reflector[Holder, Observed] = cache(
-            NODE_GROUPS_PATH, "node groups", read_node_group, self.changed
+            NODE_GROUPS_PATH,
+            "node groups",
+            lambda obj: read_node_group(obj, self._node_groups.get),
+            self.changed,
         )
         pods = f"/api/v1/namespaces/{template.namespace}/pods"
         labels = ",".join(f"{key}={value}" for key, value in sorted(template.pod_labels.items()))
@@ -146,6 +150,8 @@ class Reconciler:
         self._lock = threading.Lock()
         self._memory = Memory()
         self._plan: Plan | None = None
+        self._view: View | None = None  # that the plan is right for
+        self._anew = False  # plan whatever was seen: what was written may have been lost unseen
         self._not_before = 0.0
         self._last_end = time.monotonic()
         self._applied: tuple[str, str, int] | None = None  # the DaemonSet's intent, and its uid and generation since
@@ -205,6 +211,7 @@ class Reconciler:
             case Resync():
                 self._queue.add(Resync(), RESYNC)
                 self.groups.refresh(self._api)
+                self._anew = True
                 self.changed()
             case Agents():
                 self._write_agents()
@@ -218,30 +225,39 @@ class Reconciler:
             self._queue.add(Pass(), 0.2)
             return
         started = time.monotonic()
-        observed = self._node_groups.snapshot()
-        self._look_after_owners(observed)
-        objects = self.groups.snapshot()
-        view = View(
-            groups=[obj.group for obj in objects if obj.group is not None],
-            invalid={obj.name: obj.invalid for obj in objects if obj.group is None},
-            nodes=self._nodes.snapshot(),
-            observed=observed,
-            agents=frozenset(node for node, ready in self._pods.snapshot().values() if ready),
-            now=time.time(),
-        )
-        with collector_paused():
-            planned = plan(view, self._memory, self._withdraw_seconds)
-        self._memory = planned.memory
-        self._plan = planned
-        self._enqueue(planned, objects)
-        self._queue.add(Agents())
+        view = self._look()
+        anew, self._anew = self._anew, False
+        if not anew and self._plan and self._view and still_holds(self._plan, self._view, view):
+            self._plan = replace(self._plan, rollups=roll_up_groups(self._plan.shares, self._plan.desired, view))
+        else:
+            self._look_after_owners(view.observed)
+            view = self._look(view.observed)
+            with collector_paused():
+                self._plan = plan(view, self._memory, self._withdraw_seconds)
+            self._memory = self._plan.memory
+            self._enqueue_node_groups(self._plan, view.observed)
+            self._queue.add(Agents())
+            if self._plan.next_deadline is not None:
+                self._queue.add(Pass(), max(0.1, self._plan.next_deadline - time.time()))
+        self._view = view
+        self._enqueue_statuses(self._plan)
         ended = time.monotonic()
         self.metrics.plan_seconds.observe(ended - started)
         with self._lock:
             self._not_before = ended + PASS_SHARE * (ended - started)
-        if planned.next_deadline is not None:
-            self._queue.add(Pass(), max(0.1, planned.next_deadline - time.time()))
-        log.debug("planned %d node groups of %d groups in %.3f s", len(planned.desired), len(objects), ended - started)
+        log.debug("planned %d node groups in %.3f s", len(self._plan.desired), ended - started)
+
+    def _look(self, observed: Mapping[Holder, Observed] | None = None) -> View:
+        """Everything as it is now, or with node groups as they were a moment ago."""
+        objects = self.groups.snapshot()
+        return View(
+            groups=[obj.group for obj in objects if obj.group is not None],
+            invalid={obj.name: obj.invalid for obj in objects if obj.group is None},
+            nodes=self._nodes.snapshot(),
+            observed=self._node_groups.snapshot() if observed is None else observed,
+            agents=frozenset(node for node, ready in self._pods.snapshot().values() if ready),
+            now=time.time(),
+        )
 
     def _look_after_owners(self, observed: Mapping[Holder, Observed]) -> None:
         """List the groups when a node group begins to go, is gone, or has another owner: its group may be gone unseen.
@@ -254,18 +270,20 @@ class Reconciler:
             self.groups.refresh(self._api)
         self._standing = standing
 
-    def _enqueue(self, planned: Plan, objects: list[GroupObject]) -> None:
-        owners = {obj.name: obj.uid for obj in objects}
-        observed = self._node_groups.snapshot()
+    def _enqueue_node_groups(self, planned: Plan, observed: Mapping[Holder, Observed]) -> None:
+        owners = {obj.name: obj.uid for obj in self.groups.snapshot()}
         for holder, spec in planned.desired.items():
             seen = observed.get(holder)
-            if seen is None or seen.spec != spec or not seen.finalizer or seen.owner_uid != owners[holder.group]:
+            owner = owners.get(holder.group)
+            if seen is None or seen.spec is not spec or not seen.finalizer or seen.owner_uid != owner:
                 self._queue.add(WriteNodeGroup(holder))
         for holder in (*planned.delete, *planned.release):
             self._queue.add(WriteNodeGroup(holder))
+
+    def _enqueue_statuses(self, planned: Plan) -> None:
+        objects = [obj for obj in self.groups.snapshot() if obj.name in planned.rollups]
         for obj in objects:
-            rollup = planned.rollups[obj.name]
-            if _status_of(obj, rollup) != obj.status:
+            if _status_of(obj, planned.rollups[obj.name]) != obj.status:
                 self._queue.add(WriteStatus(obj.name))
         self.metrics.show(planned)
         self.metrics.count_groups(_state(planned.rollups[obj.name]) for obj in objects)

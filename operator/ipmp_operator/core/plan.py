@@ -79,12 +79,22 @@ class PoolUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What a plan says of one group, beside its node groups."""
+
+    nodes: Sequence[str]  # that the group selects, or where it is though it cannot be read
+    missing: Mapping[str, int]  # by node, the addresses that nobody could give
+    findings: Findings
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What has to be."""
 
-    desired: Mapping[Holder, NodeGroup]
+    desired: Mapping[Holder, NodeGroup]  # the object that was observed, where it says so already
     delete: frozenset[Holder]
     release: Mapping[Holder, Release]
+    shares: Mapping[str, Share]
     rollups: Mapping[str, Rollup]
     pools: Mapping[tuple[str, str], PoolUse]  # by group and pool
     selectors: tuple[LabelSelector, ...]
@@ -120,16 +130,45 @@ def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAWAL) -> Pl
     release, deadlines = _release(view, going, withdraw_seconds)
     if allocations.exhausted:
         deadlines.extend(quarantine.until for quarantine in quarantined.values())
+    shares = _shares(groups, selected, conflicts, allocations, view)
     return Plan(
         desired=desired,
         delete=delete,
         release=release,
-        rollups=_roll_up(groups, selected, desired, conflicts, allocations, view),
+        shares=shares,
+        rollups=roll_up_groups(shares, desired, view),
         pools=_pool_use(groups, allocations),
         selectors=tuple(group.node_selector for group in groups),
         withdrawing=_withdrawing(view, desired),
         next_deadline=min(deadlines, default=None),
         memory=Memory(desired, _in_use(held, desired), quarantined),
+    )
+
+
+def still_holds(planned: Plan, view: View, now: View) -> bool:
+    """Whether a plan made from `view` is the one that would be made from what is seen now.
+
+    Then only the groups' status may differ: most of what agents report decides nothing.
+    """
+    if planned.next_deadline is not None and now.now >= planned.next_deadline:
+        return False
+    if (now.groups, now.invalid, now.nodes) != (view.groups, view.invalid, view.nodes):
+        return False
+    if now.observed.keys() != view.observed.keys():
+        return False
+    before = view.observed
+    return all(
+        seen is before[holder] or _ground(seen) == _ground(before[holder]) for holder, seen in now.observed.items()
+    )
+
+
+def _ground(seen: Observed) -> tuple[object, ...]:
+    """What a plan takes from a node group."""
+    status = seen.status
+    return (
+        *(seen.uid, seen.owner_uid, seen.generation, seen.finalizer, seen.deleting_since),
+        *(status.withdrawn, status.present),
+        [(interface.name, interface.mac_address, interface.link_local) for interface in status.interfaces],
     )
 
 
@@ -231,6 +270,7 @@ def _compile(
     allocations: Allocations,
     view: View,
 ) -> dict[Holder, NodeGroup]:
+    """What each node group has to say. One that says it already is given as it was read: kept once, compared once."""
     desired: dict[Holder, NodeGroup] = {}
     for group in groups:
         here = members[group.name]
@@ -243,13 +283,15 @@ def _compile(
             allocation = allocations.by_holder.get(holder)
             if allocation is None:
                 continue
-            desired[holder] = compile_for_node(
+            spec = compile_for_node(
                 _granted(bare, node, keys, allocation),
                 node,
                 pool_addresses=allocation.pools,
                 test_ipv4=allocation.test,
                 peers=tuple(address for peer in peers.get(node, ()) for address in reachable[peer]),
             )
+            seen = view.observed.get(holder)
+            desired[holder] = seen.spec if seen is not None and seen.spec == spec else spec
     return desired
 
 
@@ -325,39 +367,45 @@ def _pools(group: Group) -> tuple[Pool, ...]:
     return group.data_addresses.pools if test is None else (*group.data_addresses.pools, test)
 
 
-def _roll_up(
+def _shares(
     groups: Iterable[Group],
     selected: Mapping[str, Sequence[str]],
-    desired: Mapping[Holder, NodeGroup],
     conflicts: Conflicts,
     allocations: Allocations,
     view: View,
-) -> dict[str, Rollup]:
+) -> dict[str, Share]:
     exhausted: dict[str, list[Exhausted]] = {}
     for shortage in allocations.exhausted:
         exhausted.setdefault(shortage.holder.group, []).append(shortage)
     clashes: dict[str, list[AddressConflict]] = {}
     for clash in allocations.conflicts:
         clashes.setdefault(clash.holder.group, []).append(clash)
-    rollups: dict[str, Rollup] = {}
+    shares: dict[str, Share] = {}
     for group in groups:
-        missing: dict[str, int] = {}
+        missing: Counter[str] = Counter()
         for shortage in exhausted.get(group.name, ()):
-            missing[shortage.holder.node] = missing.get(shortage.holder.node, 0) + shortage.missing
+            missing[shortage.holder.node] += shortage.missing
         findings = Findings(
             interface_conflicts=conflicts.by_group.get(group.name, ()),
             address_conflicts=tuple(clashes.get(group.name, ())),
             exhausted=tuple(exhausted.get(group.name, ())),
         )
-        reports = (_report(Holder(group.name, node), desired, missing, view) for node in selected[group.name])
-        rollups[group.name] = roll_up(reports, findings)
+        shares[group.name] = Share(selected[group.name], missing, findings)
     for name, reason in view.invalid.items():
-        there = sorted(holder for holder in view.observed if holder.group == name)
-        rollups[name] = roll_up((_report(holder, desired, {}, view) for holder in there), Findings(invalid=reason))
-    return rollups
+        there = sorted(holder.node for holder in view.observed if holder.group == name)
+        shares[name] = Share(there, {}, Findings(invalid=reason))
+    return shares
 
 
-def _report(holder: Holder, desired: Mapping[Holder, NodeGroup], missing: Mapping[str, int], view: View) -> NodeReport:
+def roll_up_groups(shares: Mapping[str, Share], desired: Mapping[Holder, NodeGroup], view: View) -> dict[str, Rollup]:
+    """The status of every group, of what its agents report now."""
+    return {
+        name: roll_up((_report(Holder(name, node), desired, share, view) for node in share.nodes), share.findings)
+        for name, share in shares.items()
+    }
+
+
+def _report(holder: Holder, desired: Mapping[Holder, NodeGroup], share: Share, view: View) -> NodeReport:
     seen = view.observed.get(holder)
     spec = desired.get(holder) or (seen.spec if seen else None)
     return NodeReport(
@@ -365,7 +413,7 @@ def _report(holder: Holder, desired: Mapping[Holder, NodeGroup], missing: Mappin
         status=seen.status if seen else None,
         generation=seen.generation if seen else 0,
         agent_ready=holder.node in view.agents,
-        written=seen is not None and seen.spec == spec,
+        written=seen is not None and seen.spec is spec,
         data_addresses=len(spec.data_addresses) if spec else 0,
-        unallocated=missing.get(holder.node, 0),
+        unallocated=share.missing.get(holder.node, 0),
     )

@@ -25,7 +25,7 @@ from ipmp_api.types import (
 from ipmp_operator.core.model import Holder, InterfaceReport, Node, NodeGroupReport, Observed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ipmp_api.types import Address, Group, NodeGroup
     from ipmp_operator.core.rollup import Rollup
@@ -91,28 +91,44 @@ def read_agent_pod(obj: Object) -> tuple[str, tuple[str, bool]]:
     return obj["metadata"]["uid"], ((obj.get("spec") or {}).get("nodeName") or "", ready and not going)
 
 
-def read_node_group(obj: Object) -> tuple[Holder, Observed]:
-    """Read an IPMPNodeGroup. What cannot be read counts as absent, except addresses: those are held all the same."""
-    metadata, raw = obj["metadata"], _object(obj.get("spec"))
+def read_node_group(
+    obj: Object, known: Callable[[Holder], Observed | None] = lambda _: None
+) -> tuple[Holder, Observed]:
+    """Read an IPMPNodeGroup. What cannot be read counts as absent, except addresses: those are held all the same.
+
+    Args:
+        obj: the object.
+        known: what was read before; its spec is still right in the same generation, and costs more than all the rest.
+    """
+    metadata = obj["metadata"]
     group, _, node = metadata["name"].partition(".")
     holder = Holder(group, node)
-    try:
-        spec = replace(parse_node_group(obj, strict=False), offline=())
-    except ValidationError:
-        spec = None
+    generation = int(metadata.get("generation") or 0)
+    before = known(holder)
+    if before is not None and generation and (before.uid, before.generation) == (metadata["uid"], generation):
+        spec, held = before.spec, before.held
+    else:
+        spec, held = _read_spec(obj), tuple(_held(_object(obj.get("spec"))))
     owners = metadata.get("ownerReferences") or ()
     deleting = metadata.get("deletionTimestamp")
     return holder, Observed(
         holder=holder,
         uid=metadata["uid"],
         owner_uid=next((o["uid"] for o in owners if o.get("kind") == GROUP_KIND), ""),
-        generation=int(metadata.get("generation") or 0),
+        generation=generation,
         spec=spec,
-        held=tuple(_held(raw)),
+        held=held,
         finalizer=WITHDRAW_FINALIZER in (metadata.get("finalizers") or ()),
         deleting_since=_seconds(deleting) if deleting else None,
         status=_read_status(_object(obj.get("status"))),
     )
+
+
+def _read_spec(obj: Object) -> NodeGroup | None:
+    try:
+        return replace(parse_node_group(obj, strict=False), offline=())
+    except ValidationError:
+        return None
 
 
 # The schema lets nothing else in. An object that came in before it, or without it, must not stop the reading of others,

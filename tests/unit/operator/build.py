@@ -60,9 +60,13 @@ class World:
     def add_nodes(self, more: Iterable[Node]) -> None:
         self.nodes.update({node.name: node for node in more})
 
+    @property
+    def view(self) -> View:
+        """What is seen now."""
+        return View(list(self.groups), dict(self.invalid), dict(self.nodes), dict(self.there), self.agents, self.now)
+
     def plan(self) -> Plan:
-        view = View(self.groups, self.invalid, self.nodes, self.there, self.agents, self.now)
-        planned = plan(view, self.memory)
+        planned = plan(self.view, self.memory)
         self.memory = planned.memory
         return planned
 

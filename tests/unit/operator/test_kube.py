@@ -54,6 +54,17 @@ def test_node_group_reads_back_as_it_was_meant() -> None:
     assert seen.held == (ip_address("198.18.0.1"),)
 
 
+def test_spec_is_read_once_a_generation() -> None:
+    obj = node_group()
+    holder, first = read_node_group(obj)
+    known = {holder: first}.get
+    _, reported = read_node_group(obj | {"status": {"state": "degraded"}}, known)
+    assert reported.spec is first.spec
+    assert reported.status.state == "degraded"
+    for metadata in ({"generation": 4}, {"uid": "another"}, {"generation": 0}):
+        assert read_node_group(node_group(**metadata), known)[1].spec is not first.spec
+
+
 def test_what_people_took_offline_makes_no_difference_to_the_plan() -> None:
     obj = node_group()
     obj["spec"]["offline"] = [{"interface": "eth1"}]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from ipmp_operator.core.model import Holder, InterfaceReport, Node, NodeGroupReport
-from ipmp_operator.core.plan import Release
+from ipmp_operator.core.plan import WITHDRAWAL, Release, plan, roll_up_groups, still_holds
 from tests.unit.operator.build import World, api_group, nodes, pool, pools
 
 OLD, YOUNG = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
@@ -165,6 +166,102 @@ class TestInterfaceConflict:
         planned = world.settle()
         assert [m.key for m in planned.desired[Holder("young", "n0000")].members] == ["eth1", "eth2"]
         assert planned.rollups["young"].verdicts[0].status
+
+
+class TestPlanThatStillHolds:
+    """Reports that decide nothing are rolled up without a new plan."""
+
+    def test_failovers_and_agents_that_go_need_no_new_plan(self, world: World) -> None:
+        planned, view = world.plan(), world.view
+        here = Holder("data", "n0001")
+        members = (InterfaceReport("eth1", failed=True), InterfaceReport("eth2"))
+        world.there[here] = replace(world.there[here], status=NodeGroupReport("ok", observed_generation=1))
+        assert still_holds(planned, view, world.view)
+        world.agents = frozenset(world.nodes)
+        failed = replace(world.there[here], status=NodeGroupReport("degraded", "LinkDown", interfaces=members))
+        world.there[here] = failed
+        assert not still_holds(planned, view, world.view), "names of members that nobody had reported"
+        planned, view = world.plan(), world.view
+        world.there[here] = replace(failed, status=replace(failed.status, state="failed", unavailable_addresses=1))
+        assert still_holds(planned, view, world.view)
+        rolled = roll_up_groups(planned.shares, planned.desired, world.view)["data"]
+        assert (rolled.nodes.failed, rolled.data_addresses.unavailable) == (1, 1)
+
+    def test_address_that_an_agent_lets_go_of_needs_a_new_plan(self) -> None:
+        world = World([api_group(dataAddresses=pools(pool(ranges="198.18.0.1-198.18.0.2")))])
+        world.add_nodes(nodes(1))
+        world.settle()
+        here = Holder("data", "n0000")
+        seen = world.there[here]
+        world.there[here] = replace(seen, status=NodeGroupReport("ok", present=(ip_address("198.18.0.2"),)))
+        world.add_nodes(nodes(2))
+        planned, view = world.settle(), world.view
+        assert planned.rollups["data"].data_addresses.unavailable == 1
+        world.there[here] = replace(seen, status=NodeGroupReport("ok"))
+        assert not still_holds(planned, view, world.view)
+
+    def test_it_holds_only_until_its_deadline(self, world: World) -> None:
+        world.groups = []
+        world.there = {h: replace(seen, deleting_since=world.now) for h, seen in world.there.items()}
+        planned, view = world.plan(), world.view
+        world.now += WITHDRAWAL - 1
+        assert still_holds(planned, view, world.view)
+        world.now += 1
+        assert not still_holds(planned, view, world.view)
+
+    @pytest.mark.parametrize("seed", range(40))
+    def test_what_still_holds_is_what_would_be_planned(self, seed: int) -> None:
+        chance = random.Random(seed)
+        world = World(
+            [
+                api_group("a", dataAddresses=pools(pool())),
+                api_group("b", created=YOUNG, dataAddresses=pools(pool(ranges="198.18.1.1-198.18.1.4"))),
+            ]
+        )
+        world.add_nodes(nodes(5))
+        planned, view = world.settle(), world.view
+        held = 0
+        for _ in range(60):
+            disturb(world, chance)
+            anew = plan(world.view, world.memory)
+            if still_holds(planned, view, world.view):
+                held += 1
+                rollups = roll_up_groups(planned.shares, planned.desired, world.view)
+                assert (planned.desired, planned.delete, planned.release) == (anew.desired, anew.delete, anew.release)
+                assert (rollups, planned.pools, planned.withdrawing) == (anew.rollups, anew.pools, anew.withdrawing)
+            else:
+                world.step()
+                planned, view = world.plan(), world.view
+        assert held > 10
+
+
+def disturb(world: World, chance: random.Random) -> None:
+    """Something happens: mostly what decides nothing."""
+    world.now += chance.choice((0.1, 1.0, 100.0))
+    if not world.there:
+        return
+    holder = chance.choice(sorted(world.there))
+    seen = world.there[holder]
+    members = tuple(InterfaceReport(f"eth{n}", failed=chance.random() < 0.3) for n in (1, 2))
+    match chance.randrange(12):
+        case 0:
+            there = chance.choice(((), (ip_address("198.18.1.4"),)))
+            world.there[holder] = replace(seen, status=replace(seen.status, present=there))
+        case 1:
+            world.there[holder] = replace(seen, status=replace(seen.status, interfaces=members[:1]))
+        case 2:
+            world.nodes.pop(chance.choice(sorted(world.nodes)))
+            world.add_nodes([Node(f"new{chance.randrange(5)}")])
+        case 3:
+            world.add_nodes([Node(f"new{chance.randrange(5)}")])
+        case 4:
+            world.there[holder] = replace(seen, status=replace(seen.status, withdrawn=True))
+        case 5:
+            world.agents = frozenset(chance.sample(sorted(world.nodes), len(world.nodes) // 2))
+        case _:
+            state = chance.choice(("ok", "degraded", "failed"))
+            reported = replace(seen.status, state=state, interfaces=members, programmed=chance.random() < 0.9)
+            world.there[holder] = replace(seen, status=reported)
 
 
 class TestPeers:
