@@ -26,7 +26,7 @@ venv: .venv/.installed ## The virtual environment with everything installed edit
 lint: venv ## ruff, mypy, the architecture's contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy crds/ipmp_api common/ipmp_service node-agent/ipmp_agent operator/ipmp_operator tests benchmarks
+	$(BIN)/mypy crds/ipmp_api common/ipmp_service node-agent/ipmp_agent operator/ipmp_operator helm/board tests benchmarks
 	$(BIN)/lint-imports --no-cache
 
 .PHONY: demo
@@ -79,6 +79,10 @@ image: venv ## The container image, as an archive in the cache
 crds: venv ## Generate crds/*.yaml and docs/api.md from ipmp_api
 	$(BIN)/python -m ipmp_api.crd crds
 	$(BIN)/python -m ipmp_api.reference docs/api.md
+
+.PHONY: board
+board: venv ## Generate helm/ipmp/files/board.json from helm/board
+	$(BIN)/python -m helm.board
 
 .PHONY: bench
 bench: venv ## Every benchmark, each against a peer in the same run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import subprocess
 from dataclasses import dataclass
@@ -313,6 +314,16 @@ class TestMonitoring:
             wanted = only(parts, "PodMonitor", name)["spec"]["selector"]["matchLabels"]
             assert wanted.items() <= pod.items()
 
+    def test_board_is_the_file_where_a_sidecar_finds_it(self, tools: Path) -> None:
+        assert "board" not in {part["metadata"]["name"].rpartition("-")[2] for part in objects(tools)}
+        chosen = "monitoring.dashboard"
+        parts = objects(tools, f"{chosen}.enabled=true", f"{chosen}.annotations.grafana_folder=Network")
+        found = only(parts, "ConfigMap", "-board")
+        assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert found["metadata"]["annotations"] == {"grafana_folder": "Network"}
+        plain = (CHART / "files/board.json").read_text(encoding="utf-8")
+        assert json.loads(found["data"]["ipmp.json"]) == json.loads(plain)
+
     def test_single_alerts_are_changed_by_name(self, tools: Path) -> None:
         chosen = "monitoring.prometheusRule"
         found = rules(
@@ -343,7 +354,7 @@ class TestMonitoring:
     def test_commands_of_the_page_are_taken(self, tools: Path) -> None:
         text = (CHART.parents[1] / "docs/monitoring.md").read_text(encoding="utf-8").replace("\\\n", " ")
         commands = re.findall(r"^    helm upgrade (.*)$", text, re.MULTILINE)
-        assert len(commands) == 3
+        assert len(commands) == 4
         for command in commands:
             words = command.split()
             settings = [word for flag, word in itertools.pairwise(words) if flag == "--set"]

@@ -16,6 +16,7 @@ from tests.lab.agent import METRICS_ADDRESS, NODE_NAME
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from tests.lab.namespaces import Namespace
@@ -38,11 +39,18 @@ class Page:
 
 
 class Monitoring:
-    """Scrapes the agent in a namespace every second; `pages` has what arrived, in order."""
+    """Scrapes the agent in a namespace every second; `pages` has what arrived, in order.
 
-    def __init__(self, namespace: Namespace, directory: Path) -> None:
+    Args:
+        namespace: of the agent.
+        directory: for configurations, data and logs.
+        jobs: addresses that are scraped besides, by their jobs.
+    """
+
+    def __init__(self, namespace: Namespace, directory: Path, jobs: Mapping[str, str] | None = None) -> None:
         self.pages: list[Page] = []
         self._namespace = namespace
+        self._jobs = {"ipmp-agent": METRICS_ADDRESS} | dict(jobs or {})
         self._directory = directory
         self._processes: list[subprocess.Popen[bytes]] = []
         self._server: ThreadingHTTPServer | None = None
@@ -101,10 +109,8 @@ class Monitoring:
                 "rule_files": [str(self._directory / "rules.yaml")],
                 "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER]}]}]},
                 "scrape_configs": [
-                    {
-                        "job_name": "ipmp-agent",
-                        "static_configs": [{"targets": [METRICS_ADDRESS], "labels": {"node": NODE_NAME}}],
-                    }
+                    {"job_name": job, "static_configs": [{"targets": [address], "labels": {"node": NODE_NAME}}]}
+                    for job, address in self._jobs.items()
                 ],
             },
         )
@@ -165,6 +171,24 @@ class Monitoring:
         except (ValueError, KeyError):
             return []
         return found
+
+    def queries(self, expressions: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """Ask Prometheus many things; returns the samples of each. Raises AssertionError with what it refuses."""
+        script = (
+            "import json, sys, urllib.error, urllib.parse, urllib.request\n"
+            "def ask(expression):\n"
+            "    data = urllib.parse.urlencode({'query': expression}).encode()\n"
+            "    try:\n"
+            "        return json.load(urllib.request.urlopen(sys.argv[1], data, timeout=30))\n"
+            "    except urllib.error.HTTPError as error:\n"
+            "        return {'error': f'{expression}: {error.read().decode()}'}\n"
+            "json.dump([ask(expression) for expression in json.loads(sys.argv[2])], sys.stdout)\n"
+        )
+        url = f"http://{PROMETHEUS}/api/v1/query"
+        answers = json.loads(self._namespace.run("python3", "-c", script, url, json.dumps(list(expressions))))
+        refused = [answer["error"] for answer in answers if "data" not in answer]
+        assert not refused, refused
+        return [answer["data"]["result"] for answer in answers]
 
     def firing(self) -> set[str]:
         """Alerts that a person has been paged for and not released from."""
