@@ -218,6 +218,9 @@ class Twins:
             found: all routes, as last given to `read`.
         """
         there = {(r.table, r.destination, r.metric) for r in found if not r.owned}
+        for table, twins in self._tables.items():  # and what is remembered to be missing
+            for destination in twins.foreign.destinations():
+                there |= {(table, destination, route.metric) for route in twins.foreign.to(destination)}
         connected = {routes.prefix_of(network) for network in self._around.prefixes()}
         requests = []
         for twin in found:
