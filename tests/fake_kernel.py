@@ -99,7 +99,7 @@ class FakeKernel:
         self.is_open = True
 
     async def configure(
-        self, group: NodeGroup, memory: Mapping[str, Any] | None, secure: Callable[[], Awaitable[None]]
+        self, group: NodeGroup, memory: Mapping[str, Any] | None, secure: Callable[[], Awaitable[bool]]
     ) -> None:
         """Sink what is present, KernelRead last."""
         name = group.group_name

@@ -186,6 +186,7 @@ class Agent:
     def withdraw(self) -> subprocess.CompletedProcess[str]:
         """Run `ipmp-agent withdraw` on the host, as one does after the agent was stopped for good."""
         argv = [program("ipmp-agent"), "withdraw", "--state-dir", str(self.state_directory)]
+        argv += ["--runtime-dir", str(self.runtime_directory)]
         return self.host.namespace.call(subprocess.run, argv, capture_output=True, text=True, check=False, timeout=30)
 
     # -- what it says --------------------------------------------------------------------------------------------

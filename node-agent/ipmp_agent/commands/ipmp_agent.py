@@ -163,9 +163,7 @@ def _add_withdraw(commands: argparse._SubParsersAction[Parser]) -> None:
         "each group's deletionPolicy. What it did not manage it keeps in mind: run it again."
     )
     parser = _add_command(commands, "withdraw", "remove what a stopped agent left in the kernel", text)
-    parser.add_argument(
-        "--state-dir", type=Path, default=STATE_DIRECTORY, metavar="DIR", help="of the agent (default: %(default)s)"
-    )
+    _add_directories(parser)
     add_log_options(parser)
     parser.set_defaults(work=_withdraw)
 
@@ -263,7 +261,7 @@ def _source(options: argparse.Namespace) -> Source:
 def _withdraw(options: argparse.Namespace) -> int:
     records = _log(options)
     try:
-        return _withdraw_all(options.state_dir)
+        return _withdraw_all(options.state_dir, options.runtime_dir)
     except InUseError:
         log.critical("the agent (pid %s) still runs: stop it first", holder(options.state_dir))
         return EXIT_FAULT
@@ -274,17 +272,17 @@ def _withdraw(options: argparse.Namespace) -> int:
         records.close()
 
 
-def _withdraw_all(directory: Path) -> int:
+def _withdraw_all(directory: Path, beside: Path) -> int:
     from ipmp_agent.dataplane.withdrawal import withdraw  # noqa: PLC0415
     from ipmp_agent.process.agent import require_capabilities  # noqa: PLC0415 - `check` needs no kernel
 
-    if not (directory / state.FILE_NAME).exists():
+    if not state.exists(directory, beside):
         log.info("nothing to withdraw: no state file in %s", directory)
         return 0
     lock = Directory(directory, "--state-dir", 0o700)
     try:
         require_capabilities()
-        left = asyncio.run(withdraw(directory))
+        left = asyncio.run(withdraw(directory, beside=beside))
     finally:
         lock.release()
     return EXIT_FAULT if left.groups else 0

@@ -95,6 +95,10 @@ class Reason(StrEnum):
 
     # life
     AGENT_SUSPENDED = "AgentSuspended"
+    STATE_ELSEWHERE = "StateElsewhere"
+    STATE_NOT_KEPT = "StateNotKept"
+    CONTROL_SOCKET_LOST = "ControlSocketLost"
+    COMPARISON_INCOMPLETE = "ComparisonIncomplete"
     CHANGE_ON_TRIAL = "ChangeOnTrial"
     CHANGE_UNDONE = "ChangeUndone"
 
@@ -114,6 +118,7 @@ OBSTACLES = frozenset(
         Reason.DUPLICATE_ADDRESS,
         Reason.MASQUERADED,
         Reason.EGRESS_ADDRESS_MISSING,
+        Reason.STATE_NOT_KEPT,
     }
 )
 """What on a host stands in a group's way: it makes the condition HostSuitable False."""
@@ -124,6 +129,8 @@ ADVICE = frozenset(
         Reason.OUTSIDER_ON_LINK,
         Reason.VIRTUAL_ADDRESS,
         Reason.INTERFACE_GROUP_TAKEN,
+        Reason.STATE_ELSEWHERE,
+        Reason.CONTROL_SOCKET_LOST,
     }
 )
 """What on a host could be better; HostSuitable says it and stays True: the group does all it is to do."""

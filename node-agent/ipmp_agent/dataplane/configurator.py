@@ -141,12 +141,12 @@ class Configurator:
         saved = self._saved.get(name)
         group = plane.add(configuration, saved.history if saved else ())
 
-        async def secure() -> None:
+        async def secure() -> bool:
             if not group.released:
                 before = saved or SavedGroup(configuration)
                 self._saved[name] = replace(before, configuration=configuration, kernel=plane.kernel.memory(name))
                 self._keep_in_mind()
-            await plane.secure()
+            return await plane.secure()
 
         try:
             await plane.kernel.configure(configuration, saved.kernel if saved else None, secure)

@@ -69,11 +69,12 @@ class KernelPort(Protocol):
         """Open sockets. Members of groups in `memories` are no other group's until theirs lets go. Raises OSError."""
 
     async def configure(
-        self, group: NodeGroup, memory: Mapping[str, Any] | None, secure: Callable[[], Awaitable[None]]
+        self, group: NodeGroup, memory: Mapping[str, Any] | None, secure: Callable[[], Awaitable[bool]]
     ) -> None:
         """Read what is there, sink it as events, KernelRead last, and put the group's own into place.
 
-        `secure` has `memory` written to disk: awaited before the first change of what was found.
+        `secure` has `memory` written to disk, and returns whether it is there: awaited before the first change of what
+        was found. What cannot be remembered is not adopted.
         """
 
     def perform(self, group: str, action: Order) -> None:
@@ -142,6 +143,7 @@ class DataPlane:
         self.kernel = make_kernel(self.sink, self.hear)
         self.groups: dict[str, RunningGroup] = {}
         self.observers: list[Observer] = []
+        self.host_findings: list[Callable[[], tuple[Finding, ...]]] = []  # of every group, beside what the kernel has
         self.watchers: set[Callable[[str, ProbeClosed], None]] = set()  # of probes, live
         self.publication = Publication(0.0, wall())
         self.configured = False
@@ -162,6 +164,7 @@ class DataPlane:
         self._refresh_timer: asyncio.TimerHandle | None = None
         self._changed = False
         self._told: list[Occurrence] = []  # in this turn
+        self._safe = True  # what was last to be secured is on disk
         self._known_when_saved: dict[str, StateRestored] = {}
         self._unfinished: SavedState = SavedState()  # groups that are still to be withdrawn, as they were saved
         self.trouble: set[str] = set()  # groups in which the kernel refused something since the last reconcile
@@ -395,9 +398,11 @@ class DataPlane:
     def publish(self) -> Publication:
         """Show the state of all groups now."""
         now, wall = self._loop.time(), self._wall()
+        of_host = [finding for find in self.host_findings for finding in find()]
         for group in self.groups.values():
             if group.released:
-                group.found(self.kernel.findings(group.name), self.kernel.not_adopted(group.name))
+                found = (*self.kernel.findings(group.name), *of_host)
+                group.found(found, self.kernel.not_adopted(group.name))
         self.publication = Publication(
             monotonic=now,
             time=wall,
@@ -431,11 +436,14 @@ class DataPlane:
         # A group that is held back has not taken over yet: what was saved of it is still the truth.
         self._save(replace(self._unfinished, groups={**self._unfinished.groups, **saved}))
 
-    async def secure(self) -> None:
-        """Have the state written now, and wait for the disk, yet not forever."""
+    async def secure(self) -> bool:
+        """Have the state written now, and wait for the disk, yet not forever; returns whether it is on disk."""
         self.save_now()
-        if not await asyncio.to_thread(self.written, SECURING):
-            log.warning("the disk is slow: if this agent is killed now, the next one cannot put everything back")
+        safe = await asyncio.to_thread(self.written, SECURING)
+        if not safe and self._safe:
+            log.warning("the disk takes nothing: if this agent is killed now, the next one cannot put everything back")
+        self._safe = safe
+        return safe
 
     def stop(self) -> None:
         """Do nothing more; the kernel stays as it is."""

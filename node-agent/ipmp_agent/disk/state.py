@@ -1,8 +1,9 @@
 """The state file: what the agent knew, so that the next one takes over instead of starting anew.
 
 One JSON document, replaced as a whole by a rename. It is not synced: after a power cut the kernel is empty too, and
-the file only saves time. What cannot be read of it, by a broken disk or because a newer agent wrote it, is left out
-with a message, and nothing else with it; the file is kept beside. It never stops the agent.
+the file only saves time. Where its directory takes nothing it is kept in another one, `beside`, until it does. What
+cannot be read of it, by a broken disk or because a newer agent wrote it, is left out with a message, and nothing else
+with it; a copy of the file is kept. It never stops the agent.
 
 It says which boot of the host it is of. What the kernel had is forgotten after another one: the host has laid its
 addresses, routes and settings anew, perhaps others, and none of ours are there. What people and probes said of the
@@ -15,8 +16,6 @@ import json
 import logging
 import os
 import shutil
-import threading
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,9 +111,11 @@ def this_boot() -> str | None:
         return None
 
 
-def dump(state: SavedState, boot: str | None) -> str:
-    """The state file's text, written in this boot of the host."""
+def dump(state: SavedState, boot: str | None, instead_of: str | None = None) -> str:
+    """The state file's text, written in this boot of the host; of one beside, instead of which file it is."""
     document = {"version": VERSION, "agentVersion": ipmp_agent.__version__, "bootId": boot, **encode(state)}
+    if instead_of is not None:
+        document["insteadOf"] = instead_of
     return json.dumps(document, separators=(",", ":")) + "\n"
 
 
@@ -144,9 +145,14 @@ def parse(text: str, boot: str | None, lost: Callable[[str], object] | None = No
     return state
 
 
-def load(directory: Path) -> SavedState:
-    """What was saved in this directory; nothing when there is no file. A broken file is set aside, and said so."""
+def load(directory: Path, beside: Path | None = None) -> SavedState:
+    """What was saved in this directory, or in the one beside it after that took nothing more.
+
+    Nothing when there is no file. A broken file is set aside, and said so.
+    """
     path = directory / FILE_NAME
+    if beside is not None and _is_newer(beside / FILE_NAME, path):
+        path = beside / FILE_NAME
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -193,106 +199,57 @@ def _set_aside(path: Path, error: Exception) -> None:
     log.warning("starting without the state file %s (%s), which is kept as %s", path, error, aside)
 
 
-def save(directory: Path, state: SavedState) -> None:
+def exists(directory: Path, beside: Path) -> bool:
+    """Whether anything was saved."""
+    return (directory / FILE_NAME).exists() or (beside / FILE_NAME).exists()
+
+
+def _identity(path: Path) -> str:
+    """What tells one writing of a file from the next; empty: there is none, or it cannot be read."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_ino}:{found.st_mtime_ns}"
+
+
+def _is_newer(beside: Path, path: Path) -> bool:
+    """Whether a file was written instead of another one, that was not written since."""
+    try:
+        document = json.loads(beside.read_text(encoding="utf-8"), parse_int=_number)
+        instead_of = document.get("insteadOf")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+    return isinstance(instead_of, str) and _identity(path) in ("", instead_of)
+
+
+def keep(directory: Path, state: SavedState, beside: Path | None) -> OSError | None:
+    """Save a state, in the other directory where the first takes nothing.
+
+    Returns:
+        Why the first took nothing; None: it did.
+
+    Raises:
+        OSError: neither took anything.
+    """
+    try:
+        save(directory, state)
+    except OSError as error:
+        if beside is None:
+            raise
+        beside.mkdir(parents=True, exist_ok=True)
+        save(beside, state, _identity(directory / FILE_NAME))
+        return error
+    if beside is not None:
+        (beside / FILE_NAME).unlink(missing_ok=True)
+    return None
+
+
+def save(directory: Path, state: SavedState, instead_of: str | None = None) -> None:
     """Replace the state file. Raises OSError, and then the old file is still there."""
     path = directory / FILE_NAME
     partial = path.with_suffix(".json.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(dump(state, this_boot()))
+        file.write(dump(state, this_boot(), instead_of))
     partial.replace(path)
-
-
-class StateWriter:
-    """Writes the newest state in a thread of its own: a disk that hangs delays no failover.
-
-    States that come while one is being written replace each other. A failed write is said once and tried again.
-    """
-
-    RETRY = 5.0
-    """Seconds until a failed write is tried again."""
-
-    def __init__(self, directory: Path, failed: Callable[[], None]) -> None:
-        self._directory = directory
-        self._failed = failed
-        self._newest: SavedState | None = None
-        self._closing = False
-        self._complaining = False
-        self._behind_since: float | None = None  # monotonic: the disk has taken nothing since, though it was to
-        self._wake = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="state", daemon=True)
-        self._thread.start()
-
-    def put(self, state: SavedState) -> None:
-        """Have this written soon. Never blocks on the disk."""
-        with self._wake:
-            self._newest = state
-            self._wake.notify_all()
-
-    def written(self, timeout: float) -> bool:
-        """Wait until all that was put is on disk; False if it is not. From any thread.
-
-        Args:
-            timeout: seconds to wait at most. A disk that has taken nothing for so long hangs, and is not waited for
-                anew: many who come one after the other wait once.
-        """
-        end = time.monotonic() + timeout
-        with self._wake:
-            while self._newest is not None or self._behind_since is not None:
-                given_up = end if self._behind_since is None else min(end, self._behind_since + timeout)
-                remaining = given_up - time.monotonic()
-                if remaining <= 0:
-                    return False
-                self._wake.wait(remaining)
-            return True
-
-    def close(self, timeout: float = 5.0) -> None:
-        """Write what is still to be written, waiting at most `timeout` seconds for the disk."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify_all()
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            log.error("the state file in %s could not be written within %.0f s", self._directory, timeout)
-
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._newest is not None or self._closing)
-                state, self._newest = self._newest, None
-                if state is not None and self._behind_since is None:
-                    self._behind_since = time.monotonic()
-                last_attempt = self._closing
-            if state is None:
-                return
-            done = self._write(state)
-            if not done and last_attempt:
-                return
-            if not done:
-                self._wait_to_retry(state)
-                continue
-            with self._wake:
-                self._behind_since = None
-                self._wake.notify_all()
-
-    def _write(self, state: SavedState) -> bool:
-        try:
-            save(self._directory, state)
-        except OSError as error:
-            self._failed()
-            if not self._complaining:
-                log.error("cannot write the state file in %s: %s; will go on trying", self._directory, error)  # noqa: TRY400 - the errno says it all
-            self._complaining = True
-            return False
-        if self._complaining:
-            log.info("the state file in %s is written again", self._directory)
-        self._complaining = False
-        return True
-
-    def _wait_to_retry(self, state: SavedState) -> None:
-        """Put a state back that could not be written, unless a newer one has come; the end cuts the wait short."""
-        until = time.monotonic() + self.RETRY
-        with self._wake:
-            self._wake.wait_for(lambda: self._closing, timeout=until - time.monotonic())
-            if self._newest is None:
-                self._newest = state

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-async def _nowhere() -> None:
-    """Keep no memory."""
+async def _nowhere() -> bool:
+    """Keep no memory, and let nobody wait for it."""
+    return True
 
 
 class Kernel:
@@ -114,7 +115,7 @@ class Kernel:
         self,
         configuration: NodeGroup,
         memory: Mapping[str, Any] | None,
-        secure: Callable[[], Awaitable[None]] = _nowhere,
+        secure: Callable[[], Awaitable[bool]] = _nowhere,
     ) -> None:
         """Start to look after a group, or take its new configuration.
 
@@ -124,8 +125,9 @@ class Kernel:
         Args:
             configuration: compiled for this node.
             memory: what `memory` returned in the last run; heeded for a group that is new to this one.
-            secure: has `memory` written to disk. Awaited before the kernel is changed, and whenever there is more that
-                a later agent must know to put everything back; an adopted address is told after that.
+            secure: has `memory` written to disk, and returns whether it is there. Awaited before the kernel is changed,
+                and whenever there is more that a later agent must know to put everything back; an adopted address is
+                told after that, once it is there.
         """
         known = self._groups.get(configuration.group_name)
         group = known or GroupInKernel(configuration, self._host, self._members, self._sink)

@@ -25,6 +25,7 @@ from ipmp_agent.dataplane.trials import Trials
 from ipmp_agent.disk import state
 from ipmp_agent.disk.directories import Directory
 from ipmp_agent.disk.recording import Recorder
+from ipmp_agent.disk.writer import StateWriter
 from ipmp_agent.linux.kernel import Kernel
 from ipmp_agent.process.control import ControlSocket
 from ipmp_agent.views.metrics import AgentCollector
@@ -141,7 +142,7 @@ class Agent:
 
     async def _work(self) -> None:
         with contextlib.ExitStack() as stack:
-            saved = state.load(self._options.state_directory)
+            saved = state.load(self._options.state_directory, self._options.runtime_directory)
             plane, configurator = self._data_plane(stack, saved)
             await plane.kernel.open({name: group.kernel for name, group in saved.groups.items()})
             try:
@@ -163,7 +164,7 @@ class Agent:
 
             return add
 
-        writer = state.StateWriter(options.state_directory, count("state"))
+        writer = StateWriter(options.state_directory, count("state"), options.runtime_directory)
         stack.callback(writer.close)
         recorder = Recorder(options.record, count("recording")) if options.record else None
         if recorder:
@@ -178,6 +179,7 @@ class Agent:
             written=writer.written,
             record=recorder.put if recorder else None,
         )
+        plane.host_findings.append(writer.findings)
 
         async def api_server_answers() -> bool | None:
             return await aside(self._source.api_server_answers)
@@ -189,7 +191,9 @@ class Agent:
         self, stack: contextlib.ExitStack, plane: DataPlane, configurator: Configurator, saved: SavedState
     ) -> None:
         """Start the threads that let others see and ask."""
-        stack.callback(ControlSocket(self._options.runtime_directory, plane, configurator).close)
+        control = ControlSocket(self._options.runtime_directory, plane, configurator)
+        stack.callback(control.close)
+        plane.host_findings.append(control.findings)
         if self._options.metrics_address is not None:
             collector = AgentCollector(
                 lambda: plane.publication, self._measurements, lambda: dict(plane.kernel.counters)

@@ -24,6 +24,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
+from ipmp_agent.core.findings import Finding
+from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.codec import encode
 from ipmp_agent.disk.directories import SOCKET_NAME
 
@@ -47,6 +49,8 @@ CLIENT_TIMEOUT = 10.0
 """Seconds a client may take to send a request, or to take its answer."""
 SILENCE = 60.0
 """Seconds before it is said again that clients cannot be answered."""
+WATCH = 5.0
+"""Seconds between looks whether the socket is still where clients look for it: cleaners of /run take it away."""
 FRESHNESS = 2.0
 """Seconds the data plane may take to answer before the last publication has to do."""
 
@@ -68,30 +72,74 @@ class ControlSocket:
         self._silent_until = 0.0
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
-        self._listener = self._listen()
+        self._listener: socket.socket | None = None
+        self._identity: tuple[int, int] | None = None  # of the socket's file
+        self._trouble: Finding | None = None
+        self._listen()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self._thread.start()
 
-    def _listen(self) -> socket.socket:
-        """A fresh socket in place of one that an earlier agent left. Raises OSError."""
+    def findings(self) -> tuple[Finding, ...]:
+        """What keeps people from asking this agent. From any thread."""
+        trouble = self._trouble
+        return () if trouble is None else (trouble,)
+
+    def _listen(self) -> None:
+        """Put a fresh socket in place of one that an earlier agent left; where that cannot be, say so once."""
+        self._close_listener()
+        try:
+            self._listener = self._bound()
+            found = self.path.stat()
+        except OSError as error:
+            self._close_listener()
+            message = (
+                f"ipmpstat and ipmpadm do not reach this agent: no control socket at {self.path}: {error}. It works on,"
+                " and tries again"
+            )
+            if self._trouble is None:
+                log.error("%s", message)  # noqa: TRY400 - the errno says it all
+            self._trouble = Finding(Reason.CONTROL_SOCKET_LOST, message)
+            return
+        self._identity = found.st_dev, found.st_ino
+        self._trouble = None
+
+    def _bound(self) -> socket.socket:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Between bind and chmod nobody else may connect.
-        previous = os.umask(0o177)
         try:
-            listener.bind(str(self.path))
-        finally:
-            os.umask(previous)
-        self.path.chmod(0o660)
-        listener.listen(CLIENTS)  # a client that connects from now on waits for the thread, and is not refused
+            # Between bind and chmod nobody else may connect.
+            previous = os.umask(0o177)
+            try:
+                listener.bind(str(self.path))
+            finally:
+                os.umask(previous)
+            self.path.chmod(0o660)
+            listener.listen(CLIENTS)  # a client that connects from now on waits for the thread, and is not refused
+        except BaseException:
+            listener.close()
+            raise
         return listener
+
+    def _is_there(self) -> bool:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        return self._listener is not None and (found.st_dev, found.st_ino) == self._identity
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = self._identity = None
 
     def close(self) -> None:
         """Stop serving and remove the socket."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(CLIENT_TIMEOUT)
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def _run(self) -> None:
         try:
@@ -101,14 +149,29 @@ class ControlSocket:
 
     async def _listen_until_closed(self) -> None:
         self._loop.set_exception_handler(self._in_trouble)
-        # Without descriptors asyncio tries again, and schedules and logs it, as often as the backlog is long.
-        server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=LINE_LIMIT, backlog=1)
-        self._listener.listen(CLIENTS)
-        await self._closing.wait()
-        server.close()
+        server = await self._serve_listener()
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), WATCH)
+            if not self._closing.is_set() and not self._is_there():
+                if server is not None:
+                    server.close()  # those who are being answered still are
+                    log.warning("the control socket %s is gone: it is made again", self.path)
+                self._listen()
+                server = await self._serve_listener()
+        if server is not None:
+            server.close()
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
+
+    async def _serve_listener(self) -> asyncio.Server | None:
+        if self._listener is None:
+            return None
+        # Without descriptors asyncio tries again, and schedules and logs it, as often as the backlog is long.
+        server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=LINE_LIMIT, backlog=1)
+        self._listener.listen(CLIENTS)
+        return server
 
     def _in_trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log what asyncio could not do; that it finds no descriptor for a client, once in a while."""

@@ -35,7 +35,13 @@ NOT_PROGRAMMED = "the group is not in the kernel, and the agent goes on trying: 
 
 INCONSISTENT = (Reason.FAMILY_MISSING, Reason.NOT_ONE_LINK, Reason.MEDIA_MISMATCH, Reason.DUPLICATE_MAC)
 UNPROBED = (Reason.TEST_ADDRESS_MISSING, Reason.TEST_ADDRESS_DUPLICATE)
-KERNEL = (Reason.ADDRESS_CONFLICT, Reason.FOREIGN_CHANGE, Reason.KERNEL_REFUSED, Reason.SETTINGS_OVERRIDDEN)
+KERNEL = (
+    Reason.ADDRESS_CONFLICT,
+    Reason.FOREIGN_CHANGE,
+    Reason.KERNEL_REFUSED,
+    Reason.SETTINGS_OVERRIDDEN,
+    Reason.COMPARISON_INCOMPLETE,
+)
 """Which findings belong to which condition: InterfacesConsistent, ProbesEnabled, Programmed; those of HostSuitable are
 in core/reasons.py. A finding in none of them would be in Programmed, and tests/unit/views/test_findings.py fails."""
 

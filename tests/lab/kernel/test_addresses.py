@@ -493,10 +493,11 @@ def test_a_member_that_returns_gets_its_settings_again(lab: Lab, kernel: Running
 def test_what_a_late_member_had_is_on_disk_before_it_is_changed(lab: Lab, kernel: RunningKernel) -> None:
     saved: list[tuple[Any, dict[str, str]]] = []
 
-    async def secure() -> None:
+    async def secure() -> bool:
         present = any(link["ifname"] == "nic1" for link in lab.host.namespace.ip_json("link", "show"))
         memory = kernel.kernel.memory(GROUP)["settings"]
         saved.append((memory.get("nic1"), settings(lab, "nic1") if present else {}))
+        return True
 
     lab.host.nic("nic1").remove()
     kernel.run(lambda k: k.configure(kernel_group(), None, secure))

@@ -325,9 +325,10 @@ class Mortal:
         self.left -= len(alive)
         return self._really_send(alive, *rest, **words) if alive else []
 
-    async def secure(self) -> None:
+    async def secure(self) -> bool:
         if self.left:
             self.memory = json.loads(json.dumps(self.kernel.kernel.memory(GROUP)))
+        return True
 
     def live(self) -> None:
         """Adopt, fail over, and fail back; the state file is written shortly after each."""

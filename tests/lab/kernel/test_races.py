@@ -389,8 +389,8 @@ def test_an_adopted_address_that_is_let_go_before_it_was_told_is_not_told_after(
     host = lab.host.namespace
     disk = asyncio.Event()
 
-    async def secure() -> None:
-        await disk.wait()
+    async def secure() -> bool:
+        return await disk.wait()
 
     adopting = kernel_group(existing=Existing.ADOPT)
     kernel.call(lambda _: disk.set())
@@ -580,8 +580,9 @@ def test_news_while_groups_are_closed_has_nobody_write_any_more(lab: Lab, kernel
     host = lab.host.namespace
     written: list[str] = []
 
-    async def secure() -> None:
+    async def secure() -> bool:
         written.append("memory")
+        return True
 
     one = replace(kernel_group("nic0", existing=Existing.ADOPT), group_name="one")
     two = replace(kernel_group("nic1", existing=Existing.ADOPT), group_name="two")

@@ -270,8 +270,9 @@ def test_an_address_that_was_given_up_is_not_remembered(lab: Lab, start_kernel: 
     kernel = start_kernel()
     saved: list[Any] = []
 
-    async def secure() -> None:
+    async def secure() -> bool:
         saved.append(json.dumps(kernel.kernel.memory(GROUP)))
+        return True
 
     kernel.run(lambda k: k.configure(adopting(), None, secure))
     assert str(SECOND) in saved[-1]

@@ -18,6 +18,7 @@ from ipmp_agent.dataplane.configurator import RETRY_MINIMUM
 from ipmp_agent.dataplane.loop import SECURING
 from ipmp_agent.disk import state
 from ipmp_agent.disk.state import SavedState
+from ipmp_agent.disk.writer import StateWriter
 from ipmp_api.types import Mode, ProbeMethod
 from tests.unit.agent.building import Rig, ScriptedCore, unprobed_group
 
@@ -380,7 +381,7 @@ async def test_memory_that_is_saved_later_does_not_make_a_running_group_one_to_b
     later = []
     configure = rig.kernel.configure
 
-    async def noted(group: NodeGroup, memory: Any, secure: Callable[[], Awaitable[None]]) -> None:
+    async def noted(group: NodeGroup, memory: Any, secure: Callable[[], Awaitable[bool]]) -> None:
         later.append(secure)
         await configure(group, memory, secure)
 
@@ -396,7 +397,7 @@ async def test_a_disk_that_hangs_stops_no_group(caplog: pytest.LogCaptureFixture
     rig.plane.written = lambda _timeout: False
     assert await rig.apply(unprobed_group())
     assert set(rig.holders.values()) == {"nic0", "nic1"}
-    assert "the disk is slow" in caplog.text
+    assert "the disk takes nothing" in caplog.text
 
 
 async def test_groups_do_not_wait_one_after_the_other_for_a_disk_that_hangs(
@@ -404,12 +405,12 @@ async def test_groups_do_not_wait_one_after_the_other_for_a_disk_that_hangs(
 ) -> None:
     works, save = threading.Event(), state.save
 
-    def hang(directory: Path, value: SavedState) -> None:
+    def hang(directory: Path, value: SavedState, instead_of: str | None = None) -> None:
         assert works.wait(30)
-        save(directory, value)
+        save(directory, value, instead_of)
 
     monkeypatch.setattr(state, "save", hang)
-    writer = state.StateWriter(tmp_path, lambda: None)
+    writer = StateWriter(tmp_path, lambda: None)
     rig = Rig()
     rig.plane._save, rig.plane.written = writer.put, writer.written
     groups = [unprobed_group(f"g{n}", interfaces=(f"nic{n}",), addresses=(f"198.18.0.{n}/24",)) for n in range(1, 11)]

@@ -16,7 +16,8 @@ import pytest
 from ipmp_agent.core.events import SavedInterface, SavedMoves
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk import state
-from ipmp_agent.disk.state import FILE_NAME, SavedGroup, SavedState, StateWriter
+from ipmp_agent.disk.state import FILE_NAME, SavedGroup, SavedState
+from ipmp_agent.disk.writer import StateWriter
 from ipmp_agent.publication import PastFailover
 from tests.unit.agent.building import unprobed_group
 
@@ -147,7 +148,8 @@ class _SlowDisk:
         self.entered = threading.Semaphore(0)
         self.leave = threading.Semaphore(0)
 
-    def __call__(self, directory: Path, value: SavedState) -> None:
+    def __call__(self, directory: Path, value: SavedState, instead_of: str | None = None) -> None:
+        del directory, instead_of
         self.entered.release()
         assert self.leave.acquire(timeout=30)
         self.saved.append(value)
@@ -193,7 +195,7 @@ def test_writer_waits_once_for_a_disk_that_takes_nothing(
     refusal = threading.Event()
     monkeypatch.setattr(StateWriter, "RETRY", 0.01)
 
-    def save(directory: Path, value: SavedState) -> None:
+    def save(directory: Path, value: SavedState, instead_of: str | None = None) -> None:
         if not hangs and not refusal.is_set():
             raise OSError(errno.EROFS, "read-only")
         disk(directory, value)

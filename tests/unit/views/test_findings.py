@@ -9,7 +9,11 @@ from ipmp_agent.core.reasons import ADVICE, OBSTACLES, Reason
 from ipmp_agent.views import status
 
 ROOT = Path(__file__).parents[3]
-SOURCES = [path for room in ("core", "linux") for path in (ROOT / "node-agent/ipmp_agent" / room).rglob("*.py")]
+SOURCES = [
+    path
+    for room in ("core", "linux", "disk", "process")
+    for path in (ROOT / "node-agent/ipmp_agent" / room).rglob("*.py")
+]
 PAGES = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
 CONDITIONS = {
     "InterfacesConsistent": status.INCONSISTENT,

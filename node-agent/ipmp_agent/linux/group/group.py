@@ -58,6 +58,9 @@ log = logging.getLogger(__name__)
 MEMORY_PAUSE = 1.0
 """Seconds between writings of the memory while routes keep changing."""
 
+MEMORY_PAUSE_MAXIMUM = 16.0
+"""Seconds between attempts to have the memory written, where no disk takes it."""
+
 READINGS = 3
 """Times that the kernel is read for one comparison while news of it comes; the next one goes on from there."""
 
@@ -100,7 +103,7 @@ class GroupInKernel:
         self._orders = 0  # that changed the kernel
         self._news = 0  # of what a comparison reads
         self._configured = False
-        self._secure: Callable[[], Awaitable[None]]
+        self._secure: Callable[[], Awaitable[bool]]
         self._keeping: asyncio.Task[None] | None = None
         self._kept: list[bytes] = []  # routes that the memory holds
         self._unkept = False  # whether it holds addresses that were given up
@@ -134,7 +137,7 @@ class GroupInKernel:
         self,
         configuration: NodeGroup,
         memory: Mapping[str, Any] | None,
-        secure: Callable[[], Awaitable[None]],
+        secure: Callable[[], Awaitable[bool]],
         *,
         forgotten: bool = False,
     ) -> None:
@@ -215,13 +218,20 @@ class GroupInKernel:
         else:
             self._sink(event)
 
-    async def _keep_memory(self) -> None:
+    async def _keep_memory(self) -> bool:
+        """Have the memory written, and tell of what may be moved now; returns whether it is on disk."""
         untold, self._untold, self._unkept = self._untold, [], False
-        self._kept = self._twins.at_stake()
-        await self._secure()
+        kept = self._twins.at_stake()
+        if not await self._secure():
+            # Whoever cannot be put back is not taken care of yet.
+            self._untold, self._unkept = untold + self._untold, True
+            self._keep_memory_soon()
+            return False
+        self._kept = kept
         for event in untold:
             if self._data.adopts(event.address):
                 self._sink(event)
+        return True
 
     def _keep_memory_soon(self, *, changed: bool = False) -> None:
         self._unkept = self._unkept or changed
@@ -230,9 +240,10 @@ class GroupInKernel:
             self._keeping.add_done_callback(self._kept_memory)
 
     async def _keep_memory_while_it_changes(self) -> None:
+        pause = MEMORY_PAUSE
         while self._untold or self._unkept or self._kept != self._twins.at_stake():
-            await self._keep_memory()
-            await asyncio.sleep(MEMORY_PAUSE)
+            pause = MEMORY_PAUSE if await self._keep_memory() else min(2 * pause, MEMORY_PAUSE_MAXIMUM)
+            await asyncio.sleep(pause)
 
     def _kept_memory(self, task: asyncio.Task[None]) -> None:
         self._keeping = None
