@@ -111,6 +111,10 @@ class Multipathing:
             tuple(self._findings),
         )
 
+    def keeps_offline(self, interface: str) -> bool:
+        """Whether anybody keeps a member offline, also one that is not here."""
+        return bool(self._interfaces[interface].offline_reasons)
+
     def saved(self) -> events.StateRestored:
         """What the state file must remember so that a restart changes nothing."""
         interfaces = tuple(

@@ -242,25 +242,25 @@ class Configurator:
     def take_offline(self, interface: str, group: str | None, *, force: bool) -> str:
         """Take a member out of use; returns what was done. Raises ValueError with the reason of a refusal."""
         running, member = self._find(interface, group)
-        if member.offline:
+        if running.core.keeps_offline(member.interface):
             raise ValueError(f"{member.name} is already offline")
         told = self._plane.submit(running, OfflineRequested(member.interface, force))
-        if not self._is_offline(running, member.interface):
-            raise ValueError(_refusal(running, member, told))
-        return f"{member.name} of group {running.name} is offline"
+        if not running.core.keeps_offline(member.interface):
+            raise ValueError(_words(running, member, told))
+        return f"{member.name} of group {running.name} is offline" if member.present else _words(running, member, told)
 
     def bring_online(self, interface: str, group: str | None) -> str:
         """Give a member back; returns what was done. Raises ValueError with the reason of a refusal."""
         running, member = self._find(interface, group)
-        if not member.offline:
+        if not running.core.keeps_offline(member.interface):
             raise ValueError(f"{member.name} is not offline")
         if not {member.interface, member.name}.isdisjoint(running.configuration.offline):
             where = f"spec.offline of the IPMPNodeGroup {running.configuration.name}"
             raise ValueError(f"{member.name} is kept offline by {where}: remove it there")
         told = self._plane.submit(running, OnlineRequested(member.interface))
-        if self._is_offline(running, member.interface):
-            raise ValueError(_refusal(running, member, told))
-        return f"{member.name} of group {running.name} is online"
+        if running.core.keeps_offline(member.interface):
+            raise ValueError(_words(running, member, told))
+        return f"{member.name} of group {running.name} is online" if member.present else _words(running, member, told)
 
     def _find(self, interface: str, group: str | None) -> tuple[RunningGroup, InterfaceSnapshot]:
         if group is not None and group not in self._plane.groups:
@@ -274,12 +274,8 @@ class Configurator:
         where = f"group {group}" if group else "any group"
         raise ValueError(f"{interface} is not in {where}; ipmpstat -i lists the interfaces")
 
-    @staticmethod
-    def _is_offline(running: RunningGroup, key: str) -> bool:
-        return any(member.offline for member in running.core.snapshot().interfaces if member.interface == key)
 
-
-def _refusal(running: RunningGroup, member: InterfaceSnapshot, told: tuple[Occurrence, ...]) -> str:
-    """Why a request was refused, in the words of the core."""
+def _words(running: RunningGroup, member: InterfaceSnapshot, told: tuple[Occurrence, ...]) -> str:
+    """What became of a request, or why it was refused, in the words of the core."""
     words = [o.message for o in told if o.group == running.name and o.interface in (member.name, member.interface)]
     return words[-1] if words else f"{member.name} stays {member.state.value}"

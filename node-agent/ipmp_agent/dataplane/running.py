@@ -56,6 +56,9 @@ class Core(Protocol):
     def snapshot(self) -> GroupSnapshot:
         """The state now."""
 
+    def keeps_offline(self, interface: str) -> bool:
+        """Whether anybody keeps a member offline, also one that is not here."""
+
     def saved(self) -> StateRestored:
         """What a restart should know."""
 

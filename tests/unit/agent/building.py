@@ -98,6 +98,9 @@ class ScriptedCore:
     def snapshot(self) -> GroupSnapshot:
         return snapshot()
 
+    def keeps_offline(self, interface: str) -> bool:
+        return False
+
     def saved(self) -> StateRestored:
         return self.known
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.core.actions import MoveAddresses, SetOutbound
-from ipmp_agent.core.events import KernelRead, LinkChanged, StateRestored
+from ipmp_agent.core.events import InterfaceVanished, KernelRead, LinkChanged, StateRestored
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import GroupState, InterfaceWord
 from ipmp_agent.dataplane.configurator import RETRY_MINIMUM
@@ -298,6 +298,18 @@ async def test_offline_moves_addresses_away_and_online_brings_them_back() -> Non
         rig.configurator.take_offline("nic0", "lab", force=False)
     assert rig.configurator.bring_online("nic0", "lab") == "nic0 of group lab is online"
     assert sorted(rig.holders.values()) == ["nic0", "nic1"]
+    with pytest.raises(ValueError, match="not offline"):
+        rig.configurator.bring_online("nic0", None)
+
+
+async def test_absent_interface_is_taken_offline_and_brought_online_like_any_other() -> None:
+    rig = await running()
+    rig.plane.submit(rig.plane.groups["lab"], InterfaceVanished("nic0"))
+    told = rig.configurator.take_offline("nic0", None, force=False)
+    assert told == "nic0 is kept offline as soon as it is here"
+    with pytest.raises(ValueError, match="already offline"):
+        rig.configurator.take_offline("nic0", None, force=False)
+    assert rig.configurator.bring_online("nic0", None) == "nic0 is not kept offline any more, and is not here"
     with pytest.raises(ValueError, match="not offline"):
         rig.configurator.bring_online("nic0", None)
 
