@@ -61,6 +61,21 @@ fuzz: venv ## Every parser under a coverage-guided fuzzer for MINUTES=10 altoget
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(FUZZ_SEED)
 
+HOURS ?= 0
+SEED ?= 1
+CHAOS = --minutes $(MINUTES) --hours $(HOURS) --seed $(SEED) $(if $(OLD),--old $(OLD))
+
+.PHONY: chaos
+chaos: venv ## Random faults against agents on real interfaces for HOURS=n MINUTES=n; SEED=1, OLD=tree of another release
+	@$(BIN)/python -m tests.prerequisites lab
+	@$(BIN)/python -m tests.chaos $(CHAOS) $(OPTIONS)
+
+STEPS ?= 500000
+
+.PHONY: chaos-virtual
+chaos-virtual: venv ## STEPS=500000 of random histories of the core, and as many of the operator's plan; SEED=1
+	@$(BIN)/python -m tests.chaos.virtual --steps $(STEPS) --seed $(SEED)
+
 .PHONY: cluster
 cluster: venv ## A real cluster left up, with the chart installed and a group applied
 	@$(BIN)/python -m tests.prerequisites lab cluster

@@ -8,7 +8,6 @@ from ipaddress import ip_address
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -339,13 +338,3 @@ class Group(RuleBasedStateMachine):
             assert snapshot.nominee_ipv4 is None or snapshot.nominee_ipv4 in linked
             assert not linked or self.node.now < self.node.core._makeshift.retry_at < inf or snapshot.nominee_ipv4
         assert snapshot.detection_time >= snapshot.detection_time_configured
-
-
-TestGroup = Group.TestCase
-TestGroup.settings = settings(
-    max_examples=40,
-    stateful_step_count=25,
-    derandomize=True,
-    phases=[Phase.generate],  # shrinking takes minutes; the failing history is printed as it is
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)

@@ -16,6 +16,8 @@ from tests.lab.bus import PATIENCE
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.lab.topology import Host
 
 FRR = "/usr/lib/frr"
@@ -68,15 +70,16 @@ class Frr(_Daemons):
     Args:
         host: where they route.
         static: lines of staticd's configuration.
+        zebra: lines of zebra's.
     """
 
-    def __init__(self, host: Host, *static: str) -> None:
+    def __init__(self, host: Host, *static: str, zebra: Sequence[str] = ()) -> None:
         super().__init__(host)
-        self._static = static
+        self._static, self._zebra = static, zebra
 
     def start(self) -> None:
         """Start both; staticd has told zebra its routes soon after."""
-        for name, lines in (("zebra", ()), ("staticd", self._static)):
+        for name, lines in (("zebra", self._zebra), ("staticd", self._static)):
             configuration = self.directory / f"{name}.conf"
             configuration.write_text("".join(f"{line}\n" for line in lines))
             for path in (self.directory, configuration):
