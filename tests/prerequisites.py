@@ -27,6 +27,8 @@ LADDERS = {
         "bird2": "another routing daemon",
         "prometheus": "scrapes the agent; its promtool tests the alerts",
         "prometheus-alertmanager": "sends the alerts to a receiver",
+        "chromium": "looks at the pages of reports",
+        "fonts-dejavu-core": "what it writes with",
     },
     "cluster": {
         "gcc": "runc's C part",

@@ -8,7 +8,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from ipmp_agent.commands.ipmp_agent import main
 from tests.lab import Agent, Lab, wait_for
+from tests.lab.browser import look
 from tests.lab.scene import V4, usual_group
 from tests.lab.status import all_heard
 
@@ -47,3 +49,16 @@ def test_recording_of_an_incident_is_replayed_with_the_same_decisions(lab: Lab, 
     assert homes[0] == home
     assert homes[1] != home
     assert '"d":' in path.read_text(encoding="utf-8"), "the recording holds no decisions to compare with"
+    page = tmp_path / "incident.html"
+    assert main(["report", str(path), "-o", str(page)]) == 0
+    assert f"{home} has failed (ProbesLost)" in page.read_text(encoding="utf-8")
+    for width, height in ((1440, 1100), (640, 1400)):
+        seen = look(page, width, height, tmp_path)
+        assert seen.faults() == []
+        labels = [box[0] for box in seen.boxes("yticks")]
+        assert {"nic0", "nic1", "link", "probes", V4} <= set(labels)
+        assert labels.count(V4) == 2, "it was on both"
+        assert {"ok", "failed", "address is here", "probe lost"} <= {box[0] for box in seen.boxes("legend")}
+        assert [box[0] for box in seen.boxes("marks")] == ["1", "2"]
+        assert seen.measured["bars"] >= 9, "three states, two links, four addresses at the least"
+        assert seen.measured["dots"] > 50

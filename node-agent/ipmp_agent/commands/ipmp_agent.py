@@ -1,4 +1,4 @@
-"""`ipmp-agent`: runs the agent, checks manifests, removes what a stopped agent left."""
+"""`ipmp-agent`: runs the agent, checks manifests, removes what a stopped agent left, draws recordings."""
 
 from __future__ import annotations
 
@@ -67,10 +67,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ipmp-agent {ipmp_agent.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|check|withdraw")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|check|withdraw|report")
     _add_run(commands)
     _add_check(commands)
     _add_withdraw(commands)
+    _add_report(commands)
     return parser
 
 
@@ -166,6 +167,19 @@ def _add_withdraw(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_directories(parser)
     add_log_options(parser)
     parser.set_defaults(work=_withdraw)
+
+
+def _add_report(commands: argparse._SubParsersAction[Parser]) -> None:
+    text = (
+        "Draws what `run --record` wrote, as one HTML page that needs no network: the states, links and probes of the\n"
+        "interfaces, the addresses that moved between them, and the verdicts. Needs pip install 'ipmp[report]'."
+    )
+    parser = _add_command(commands, "report", "draw a recording", text)
+    parser.add_argument("recording", type=Path, metavar="RECORDING", help="what `ipmp-agent run --record` wrote")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as incident.html"
+    )
+    parser.set_defaults(work=_report)
 
 
 def main(arguments: Sequence[str] | None = None, hangup: Hangup | None = None) -> int:
@@ -286,6 +300,13 @@ def _withdraw_all(directory: Path, beside: Path) -> int:
     finally:
         lock.release()
     return EXIT_FAULT if left.groups else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from ipmp_agent.simulate.report import report  # noqa: PLC0415 - the simulator, which an agent does not need
+
+    report(options.recording, options.output)
+    return 0
 
 
 if __name__ == "__main__":

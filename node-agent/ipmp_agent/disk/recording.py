@@ -1,6 +1,7 @@
 """Everything that went into the core, with its time: enough to run it again, exactly.
 
-A recording is JSON lines. The first says what it is; then, in the order in which the core was fed:
+A recording is JSON lines. The first says what it is, and with "clock" what to add to its times for seconds since the
+epoch; then, in the order in which the core was fed:
     {"start": GROUP, "seed": N, "t": T, "configuration": {...}}    a core was made
     {"g": GROUP, "t": T, "e": "LinkChanged", "v": {...}}           handle(event, T)
     {"g": GROUP, "t": T}                                           tick(T)
@@ -17,6 +18,7 @@ import json
 import logging
 import queue
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -45,6 +47,8 @@ EVENT_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(events.
 ACTION_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(actions.Action)}
 
 _SHOWN = 200
+_LATEST = 2.0**36
+"""A clock beyond this is none: what comes of it is no date."""
 
 ROUTINE = frozenset({SendProbe, ProbeClosed})
 """Actions that come with every probe; the others are decisions."""
@@ -137,11 +141,23 @@ def read(lines: Iterable[str]) -> Iterator[Entry]:
 
     A last line cut short (the agent was killed) ends it like an end.
     """
-    numbered = iter(lines)
-    head = _object(next(numbered, "{}"))
+    rest = iter(lines)
+    read_head(rest)
+    return read_entries(rest)
+
+
+def read_head(lines: Iterator[str]) -> float | None:
+    """Take the first line; returns what to add to times for seconds since the epoch, or None. Raises ValueError."""
+    head = _object(next(lines, "{}"))
     if head.get("format") != FORMAT or head.get("version") != VERSION:
         raise ValueError(f"not a recording of version {VERSION}")
-    for line in numbered:
+    clock = head.get("clock")
+    return float(clock) if isinstance(clock, int | float) and abs(clock) < _LATEST else None
+
+
+def read_entries(lines: Iterator[str]) -> Iterator[Entry]:
+    """The entries after the first line. Raises ValueError as `read` does."""
+    for line in lines:
         if not line.endswith("\n"):
             return
         found = _object(line)
@@ -174,7 +190,12 @@ class Recorder:
         self._entries: queue.Queue[Entry | None] = queue.Queue(BACKLOG)
         self._lost = 0
         self._over = False
-        head = {"format": FORMAT, "version": VERSION, "agentVersion": ipmp_agent.__version__}
+        head = {
+            "format": FORMAT,
+            "version": VERSION,
+            "agentVersion": ipmp_agent.__version__,
+            "clock": time.time() - time.monotonic(),
+        }
         self._written = self._file.write(json.dumps(head) + "\n")
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
         self._thread.start()

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipmp_agent.simulate.documents import load
+from ipmp_agent.simulate.picture import Picture
 from ipmp_agent.simulate.replay import Replay
+from ipmp_agent.simulate.report import require_plotly, write
 from ipmp_agent.simulate.simulation import Simulation
 from ipmp_agent.simulate.summary import Summary
 from ipmp_agent.simulate.timeline import to_json, to_text
@@ -64,13 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--replay", metavar="RECORDING", type=Path, help="run what `ipmp-agent run --record` wrote through the core"
     )
+    parser.add_argument(
+        "--report", metavar="FILE", type=Path, help="also draw it, as one HTML page that needs no network"
+    )
     options = parser.parse_args(arguments)
     if bool(options.files) == bool(options.replay):
         parser.error("give the files of a simulation, or --replay with a recording")
     try:
+        if options.report:
+            require_plotly()
         if options.replay:
-            return _replay(options.replay, json=options.json)
-        return _simulate(options.files, json=options.json)
+            return _replay(options.replay, options.report, json=options.json)
+        return _simulate(options.files, options.report, json=options.json)
     except BadInputError as error:
         for problem in error.problems:
             print(f"simulate: {problem}", file=sys.stderr)
@@ -93,9 +100,11 @@ def _printer(*, json: bool) -> Callable[[Entry], None]:
     return show
 
 
-def _simulate(files: Sequence[Path], *, json: bool) -> int:
+def _simulate(files: Sequence[Path], target: Path | None, *, json: bool) -> int:
     group, script = load(files)
-    simulation = Simulation(group, script, _progress(script.duration) if sys.stderr.isatty() else None)
+    progress = _progress(script.duration) if sys.stderr.isatty() else None
+    simulation = Simulation(group, script, progress, probes=target is not None)
+    picture = Picture(group, 0.0, 0.0)
     show = _printer(json=json)
     keys = [member.key for member in group.members]
     summary = Summary(keys, truth=True)
@@ -104,21 +113,28 @@ def _simulate(files: Sequence[Path], *, json: bool) -> int:
         print(f"{len(group.data_addresses)} data addresses, {script.duration:g} s, seed {script.seed}\n")
     for entry in simulation.run():
         summary.take(entry)
+        if target:
+            picture.take(entry)
         show(entry)
     if not json:
         print(f"{script.duration:11.3f} ==> the end\n")
         for line in summary.lines(script.duration, simulation.snapshot()):
             print(line)
+    if target:
+        picture.end(script.duration)
+        write(target, f"Simulation: {', '.join(file.name for file in files)}", [picture])
     return 0
 
 
-def _replay(path: Path, *, json: bool) -> int:
-    played = Replay(path, _progress() if sys.stderr.isatty() else None)
+def _replay(path: Path, target: Path | None, *, json: bool) -> int:
+    played = Replay(path, _progress() if sys.stderr.isatty() else None, Picture if target else None)
     show = _printer(json=json)
     for entry in played.run():
         show(entry)
     if not json:
         print(*played.tables(), sep="\n")
+    if target:
+        write(target, f"Incident: {path.name}", played.pictures(), played.began)
     for difference in played.differences[:DIFFERENCES_SHOWN]:
         print(f"simulate: {difference}", file=sys.stderr)
     if played.differences:

@@ -11,7 +11,7 @@ from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.disk import recording
 from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Started, Stopped, Ticked
 from ipmp_agent.simulate.summary import Summary
-from ipmp_agent.simulate.timeline import Witness, may_change_state
+from ipmp_agent.simulate.timeline import Witness, may_change_state, probed
 from ipmp_service.command import BadInputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ipmp_agent.core.actions import Action
+    from ipmp_agent.simulate.picture import Picture
     from ipmp_agent.simulate.timeline import Entry
+    from ipmp_api.types import NodeGroup
 
 
 ENTRIES_PER_PROGRESS = 10_000
@@ -28,7 +30,9 @@ ENTRIES_PER_PROGRESS = 10_000
 class _Group:
     """One group of the recording."""
 
-    def __init__(self, started: Started) -> None:
+    def __init__(self, started: Started, begin: float, picture: Picture | None) -> None:
+        self.picture = picture
+        self._begin = begin
         self.core = Multipathing(started.configuration, seed=started.seed)
         self.summary = Summary([member.key for member in started.configuration.members], truth=False)
         self.decided: tuple[Action, ...] = ()  # not yet found in the recording
@@ -51,6 +55,8 @@ class _Group:
             traceback.print_exception(error)
             actions = []
         self.decided = tuple(action for action in actions if type(action) not in ROUTINE)
+        if self.picture:
+            yield from probed(at, actions, self._begin)
         if routine and not any(may_change_state(action) for action in actions):
             return
         yield from self._witness.told(at, self._name, actions)
@@ -64,12 +70,19 @@ class Replay:
     Args:
         path: the recording.
         progress: told the time within the recording now and then.
+        draw: makes what takes the entries of a group, those of its probes included; None: nobody wants them.
 
     Attributes:
         differences: decisions that are not those of the recording, one line each; empty also when it holds none.
     """
 
-    def __init__(self, path: Path, progress: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        progress: Callable[[float], None] | None = None,
+        draw: Callable[[NodeGroup, float, float], Picture] | None = None,
+    ) -> None:
+        self._draw = draw
         self._path = path
         self._progress = progress
         self._groups: dict[str, _Group] = {}
@@ -77,17 +90,19 @@ class Replay:
         self._differences: list[str] = []
         self._holds_decisions = False
         self._at = 0.0  # seconds from the first entry
+        self._begin: float | None = None
+        self._clock: float | None = None
 
     def run(self) -> Iterator[Entry]:
         """Everything that happened, in order; times count from the first entry. Raises BadInputError."""
-        begin = None
         for number, entry in enumerate(self._entries(), start=1):
-            begin = entry.time if begin is None else begin
+            begin = self._begin = entry.time if self._begin is None else self._begin
             self._at = entry.time - begin
             if self._progress and number % ENTRIES_PER_PROGRESS == 0:
                 self._progress(self._at)
             if isinstance(entry, Started):
-                self._groups[entry.group] = _Group(entry)
+                picture = self._draw(entry.configuration, self._at, begin) if self._draw else None
+                self._groups[entry.group] = _Group(entry, begin, picture)
                 continue
             group = self._groups.get(entry.group)
             if group is None:
@@ -101,7 +116,14 @@ class Replay:
                 self._compare(group, ())
                 for told in group.feed(entry, self._at):
                     group.summary.take(told)
+                    if group.picture:
+                        group.picture.take(told)
                     yield told
+
+    @property
+    def began(self) -> float | None:
+        """Seconds since the epoch at the first entry; None: the recording does not say, or has none."""
+        return None if self._clock is None or self._begin is None else self._begin + self._clock
 
     @property
     def differences(self) -> list[str]:
@@ -110,9 +132,21 @@ class Replay:
 
     def tables(self) -> Iterator[str]:
         """What it amounts to, group by group."""
-        for at, group in [*self._over, *((self._at, group) for group in self._groups.values())]:
+        for at, group in self._all():
             yield ""
             yield from group.summary.lines(at, group.core.snapshot())
+
+    def pictures(self) -> list[Picture]:
+        """What was drawn of each group, ended, when `run` is over."""
+        ended = []
+        for at, group in self._all():
+            if group.picture:
+                group.picture.end(at)
+                ended.append(group.picture)
+        return ended
+
+    def _all(self) -> list[tuple[float, _Group]]:
+        return [*self._over, *((self._at, group) for group in self._groups.values())]
 
     def _compare(self, group: _Group, recorded: tuple[Action, ...]) -> None:
         decided, group.decided = group.decided, ()
@@ -124,7 +158,8 @@ class Replay:
     def _entries(self) -> Iterator[recording.Entry]:
         try:
             with self._path.open(encoding="utf-8") as lines:
-                yield from recording.read(lines)
+                self._clock = recording.read_head(lines)
+                yield from recording.read_entries(lines)
         except json.JSONDecodeError as error:
             raise BadInputError([f"{self._path}: not a recording: a line is not JSON: {error}"]) from error
         except ValueError as error:

@@ -19,7 +19,7 @@ from ipmp_agent.core.events import Family, ProbeKind
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.simulate import script as happening
 from ipmp_agent.simulate.network import Network
-from ipmp_agent.simulate.timeline import Injected, Passing, Witness, may_change_state
+from ipmp_agent.simulate.timeline import Injected, Passing, Witness, may_change_state, probed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -66,9 +66,18 @@ class Simulation:
         group: what the agent obeys.
         script: what happens.
         progress: told the virtual time now and then.
+        probes: tell of each probe, too.
     """
 
-    def __init__(self, group: NodeGroup, script: FaultScript, progress: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self,
+        group: NodeGroup,
+        script: FaultScript,
+        progress: Callable[[float], None] | None = None,
+        *,
+        probes: bool = False,
+    ) -> None:
+        self._probes = probes
         self._group = group
         self._script = script
         self._progress = progress
@@ -192,6 +201,8 @@ class Simulation:
                     self._schedule(self._now + latency, _Reply(action, target, self._now))
             elif may_change_state(action):
                 routine = False
+        if self._probes:
+            yield from probed(self._now, actions, 0.0)
         if not routine:
             yield from self._witness.told(self._now, self._group.group_name, actions)
             yield from self._witness.changed(self._now, self._core.snapshot())

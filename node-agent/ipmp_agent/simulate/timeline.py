@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ipmp_agent.core.actions import Action
     from ipmp_agent.core.reasons import Reason
     from ipmp_agent.core.snapshot import GroupSnapshot
-    from ipmp_agent.core.words import GroupState, InterfaceWord
+    from ipmp_agent.core.words import GroupState, InterfaceWord, LinkWord
     from ipmp_agent.simulate.script import Happening
 
 ARROW = "->"
@@ -72,6 +72,27 @@ class InterfaceChange:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkChange:
+    """What the driver says of a link changed, or the interface came or went."""
+
+    at: float
+    interface: str
+    link: LinkWord
+    present: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A probe was answered or given up; told only where somebody wants to draw it."""
+
+    at: float
+    interface: str
+    target: str
+    sent: float  # when, on the clock of `at`
+    rtt: float | None  # seconds; None: lost
+
+
+@dataclass(frozen=True, slots=True)
 class AddressChange:
     """A data address is somewhere else; None: nowhere."""
 
@@ -91,7 +112,7 @@ class GroupChange:
     detection_time: float  # seconds
 
 
-Entry = Injected | Passing | Told | Judged | InterfaceChange | AddressChange | GroupChange
+Entry = Injected | Passing | Told | Judged | InterfaceChange | LinkChange | Probed | AddressChange | GroupChange
 
 
 def may_change_state(action: Action) -> bool:
@@ -102,11 +123,19 @@ def may_change_state(action: Action) -> bool:
     return type(action) not in ROUTINE
 
 
+def probed(at: float, actions: Iterable[Action], begin: float) -> Iterator[Probed]:
+    """The probes that were answered or given up. `begin`: where `at` began, on the core's clock."""
+    for action in actions:
+        if type(action) is ProbeClosed:
+            yield Probed(at, action.interface, str(action.target), action.sent_at - begin, action.rtt)
+
+
 class Witness:
     """Turns what the core of one group does into entries."""
 
     def __init__(self) -> None:
         self._interfaces: dict[str, tuple[Any, ...]] = {}
+        self._links: dict[str, tuple[Any, ...]] = {}
         self._addresses: dict[str, str | None] = {}
         self._group: tuple[Any, ...] = ()
 
@@ -125,8 +154,12 @@ class Witness:
             if self._interfaces.get(interface.interface) != now:
                 self._interfaces[interface.interface] = now
                 yield InterfaceChange(at, interface.interface, *now)
+            link = (interface.link, interface.present)
+            if self._links.get(interface.interface) != link:
+                self._links[interface.interface] = link
+                yield LinkChange(at, interface.interface, *link)
         for gone in self._interfaces.keys() - {interface.interface for interface in snapshot.interfaces}:
-            del self._interfaces[gone]
+            del self._interfaces[gone], self._links[gone]
         yield from self._moved(at, snapshot)
         state = (snapshot.state, snapshot.detection_time)
         if self._group != state:
