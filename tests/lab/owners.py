@@ -87,18 +87,23 @@ def told(namespace: Namespace) -> Iterator[list[str]]:
 
 
 def absences(lines: list[str], address: str) -> list[float]:
-    """Seconds from each deletion of an address to its return, which must have come."""
+    """Seconds that an address was on no interface, each time; it must have returned."""
     found, gone = [], None
+    places: set[str] = set()
     for line in lines:
         words = line.split()
         if not any(word.partition("/")[0] == address for word in words):
             continue
         when = datetime.fromisoformat(words[0].strip("[]"))
+        place = words[words.index("inet6" if ":" in address else "inet") - 1]
         if "Deleted" in words:
-            gone = gone or when
-        elif gone is not None:
-            found.append((when - gone).total_seconds())
-            gone = None
+            places.discard(place)
+            gone = gone or (None if places else when)
+        else:
+            places.add(place)
+            if gone is not None:
+                found.append((when - gone).total_seconds())
+                gone = None
     assert gone is None, f"{address} did not come back:\n" + "\n".join(lines)
     return found
 

@@ -112,6 +112,7 @@ def test_masquerade_loses_what_source_nat_keeps() -> None:
         with Agent(lab, usual_group(lab)) as agent:
             agent.wait_for(lambda status: group_view(status).state == "ok", what="ok")
             wait_for(lambda: [lab.host.holders(one) for one in (V4, OTHER_V4)], all)
+            wait_for(lambda: lab.host.namespace.run("ip", "route", "show", "table", "all", "198.18.0.0/24"))
             with TcpStream(pod, server.namespace, server.ipv4) as stream:
                 stream.wait_received(50)
                 (source,) = peers_of(server.namespace, 4)
