@@ -49,6 +49,17 @@ class Networkd(Daemon):
         """Wait until every interface that it has a file for is configured, for which it needs a carrier."""
         wait_for(self._states, lambda states: "configured" in states and "configuring" not in states, deadline=PATIENCE)
 
+    def configured_at_last(self, interface: str) -> None:
+        """Wait for the same, and have an interface that it gave up configured anew, as a person would."""
+
+        def configured() -> bool:
+            states = self._states()
+            if "failed" in states and "configuring" not in states:
+                self.reconfigure(interface)
+            return "configured" in states and not {"configuring", "failed"} & set(states)
+
+        wait_for(configured, deadline=6 * PATIENCE, interval=0.5, what=f"{interface} configured")
+
     def reconfigure(self, interface: str) -> None:
         """Have an interface configured anew."""
         self._order("reconfigure", interface)
