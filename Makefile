@@ -44,7 +44,7 @@ test-unit: venv ## The pure cores, in virtual time
 .PHONY: test-lab
 test-lab: venv ## The agent on real interfaces, in network namespaces
 	@$(BIN)/python -m tests.prerequisites lab
-	$(PYTEST) -v tests/lab
+	$(PYTEST) -v -n 2 tests/lab
 
 .PHONY: test-cluster
 test-cluster: venv ## The product on a real Kubernetes with real nodes
