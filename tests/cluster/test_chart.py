@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from ipmp_agent.commands.ipmp_agent import _parser
 from ipmp_operator.kube.objects import NODE_GROUPS_PATH
 from ipmp_service.api_server import ApiError, ApiServer, PlainAccess
 from tests.cluster.cluster import Cluster
@@ -91,6 +92,16 @@ class TestAgent:
     def test_is_rolled_out_a_tenth_at_a_time(self, tools: Path) -> None:
         strategy = daemonset(objects(tools))["spec"]["updateStrategy"]
         assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}
+
+    def test_records_where_its_state_is_and_within_bounds_if_asked_to(self, tools: Path) -> None:
+        settings = ("agent.record.enabled=true", "agent.record.sizeMebibytes=16", "agent.stateDir=/var/lib/a")
+        for chosen, expected in (((), []), (settings, ["--record=/var/lib/a/recording.jsonl", "--record-size=16"])):
+            (container,) = daemonset(objects(tools, *chosen))["spec"]["template"]["spec"]["containers"]
+            assert [word for word in container["command"] if word.startswith("--record")] == expected
+            options = _parser().parse_args(container["command"][1:])
+            assert (options.record is not None) == bool(expected)
+            mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+            assert options.record is None or str(options.record.parent) in mounted
 
     def test_reaches_the_api_server_as_told(self, tools: Path) -> None:
         parts = objects(tools, "apiServer.host=api.test", "apiServer.port=6443")

@@ -69,6 +69,12 @@ spec:
             {{- if not .Values.agent.trials }}
             - --no-trial
             {{- end }}
+            {{- with .Values.agent.record }}
+            {{- if .enabled }}
+            - {{ printf "--record=%s/recording.jsonl" $.Values.agent.stateDir | quote }}
+            - --record-size={{ .sizeMebibytes }}
+            {{- end }}
+            {{- end }}
             - --log-format={{ .Values.log.format }}
             - --log-level={{ .Values.log.level }}
             {{- with .Values.agent.extraArgs }}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import ipmp_agent
 from ipmp_agent.disk import state
 from ipmp_agent.disk.directories import Directory, InUseError, holder
+from ipmp_agent.disk.recording import LIMIT
 from ipmp_agent.measurements import Measurements
 from ipmp_agent.process.hangup import Hangup
 from ipmp_agent.views import status
@@ -57,6 +58,14 @@ def _node_name(text: str) -> str:
     if validate(NODE_NAME, name, "", strict=True):
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a node: DNS labels joined by '.'")
     return name
+
+
+def _mebibytes(text: str) -> int:
+    """A size that holds an incident, and that a node's disk can take."""
+    size = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+    if not 2 <= size <= 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of mebibytes from 2 to 65536")
+    return size
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,7 +142,14 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
         "--record",
         type=Path,
         metavar="FILE",
-        help="record what the agent decides from, up to 64 MiB, for a replay",
+        help="record what the agent decides from, for a replay and a report; what is there becomes FILE.1",
+    )
+    parser.add_argument(
+        "--record-size",
+        type=_mebibytes,
+        default=LIMIT >> 20,
+        metavar="MIB",
+        help="of FILE and FILE.1 together: what is older goes (default: %(default)s)",
     )
     parser.add_argument(
         "--no-trial",
@@ -237,7 +253,12 @@ def _run(options: argparse.Namespace) -> int:
 
     records = _log(options, dropped)
     settings = AgentOptions(
-        options.state_dir, options.runtime_dir, options.metrics_address, options.record, trials=options.trials
+        options.state_dir,
+        options.runtime_dir,
+        options.metrics_address,
+        options.record,
+        options.record_size << 20,
+        trials=options.trials,
     )
     try:
         Agent(settings, source, measurements, options.hangup).run()

@@ -7,29 +7,35 @@ epoch; then, in the order in which the core was fed:
     {"g": GROUP, "t": T}                                           tick(T)
     {"g": GROUP, "t": T, "d": [["Notify", {...}], ...]}            what it ordered then, probes left out
     {"stop": GROUP, "t": T}                                        the group was withdrawn
+    {"resume": GROUP, "t": T, "configuration": {...}, "core": ...} the core as it was, where the file before was full
     {"end": WHY, "lost": N}                                        last line; N entries are missing before it
 Times are monotonic seconds with full precision. The core draws its jitter from the seed, so a replay takes the same
 decisions.
+
+A recording is bounded: a file that is half of it becomes FILE.1, in place of the one before, and another begins. What
+an agent finds when it starts becomes FILE.1, too: what led to its end is kept. Each file is a recording of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import queue
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 import ipmp_agent
 from ipmp_agent.core import actions, events
 from ipmp_agent.core.actions import ProbeClosed, SendProbe
+from ipmp_agent.disk.checkpoint import freeze
 from ipmp_agent.disk.codec import decode, encode
 from ipmp_api.types import NodeGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from ipmp_agent.core.actions import Action
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
 FORMAT = "ipmp-recording"
 VERSION = 1
 LIMIT = 64 * 1024 * 1024
-"""Bytes after which a recording ends: about a day of four members probed five times a second."""
+"""Bytes of a recording, both files together: about a day of four members probed five times a second."""
 
 BACKLOG = 65536
 """Entries that may wait for the disk."""
@@ -100,7 +106,18 @@ class Stopped:
     time: float
 
 
-Entry = Started | Handled | Ticked | Decided | Stopped
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The recording goes on from here: `core` is what `checkpoint.freeze` made of it in agent `version`."""
+
+    group: str
+    time: float
+    configuration: NodeGroup
+    core: str
+    version: str
+
+
+Entry = Started | Handled | Ticked | Decided | Stopped | Resumed
 
 
 def encode_entry(entry: Entry) -> dict[str, Any]:
@@ -116,6 +133,9 @@ def encode_entry(entry: Entry) -> dict[str, Any]:
             return {"g": group, "t": time, "d": [[type(action).__name__, encode(action)] for action in decided]}
         case Stopped(group, time):
             return {"stop": group, "t": time}
+        case Resumed(group, time, configuration, core, version):
+            what = {"configuration": encode(configuration), "core": core, "version": version}
+            return {"resume": group, "t": time, **what}
 
 
 def decode_entry(line: dict[str, Any]) -> Entry:
@@ -124,6 +144,9 @@ def decode_entry(line: dict[str, Any]) -> Entry:
         time = float(line["t"])
         if "start" in line:
             return Started(line["start"], time, int(line["seed"]), decode(NodeGroup, line["configuration"]))
+        if "resume" in line:
+            core, version = str(line["core"]), str(line["version"])
+            return Resumed(line["resume"], time, decode(NodeGroup, line["configuration"]), core, version)
         if "stop" in line:
             return Stopped(line["stop"], time)
         if "e" in line:
@@ -178,25 +201,40 @@ def _object(line: str) -> dict[str, Any]:
     return found
 
 
+class _NextFile:
+    """What follows stands in another file."""
+
+
+def before(path: Path) -> Path:
+    """Where a recording goes when another takes its place."""
+    return path.with_name(f"{path.name}.1")
+
+
 class Recorder:
-    """Writes a recording from a thread of its own; ends it at the limit, and says so."""
+    """Writes a recording from a thread of its own.
+
+    Args:
+        path: of the recording; what is there becomes PATH.1.
+        failed: told when the disk refuses, which ends the recording.
+        limit: bytes of both files together.
+
+    Attributes:
+        cores: configuration and core of each group now, asked in the thread that calls `put`.
+
+    Raises:
+        OSError: where the file cannot be made.
+    """
 
     def __init__(self, path: Path, failed: Callable[[], None], limit: int = LIMIT) -> None:
-        """Raises OSError where the file cannot be made."""
+        self.cores: Callable[[], Mapping[str, tuple[NodeGroup, object]]] = dict
         self._path = path
         self._failed = failed
-        self._limit = limit
-        self._file = path.open("w", encoding="utf-8")
-        self._entries: queue.Queue[Entry | None] = queue.Queue(BACKLOG)
+        self._limit = limit // 2
+        self._entries: queue.Queue[Entry | _NextFile | None] = queue.Queue(BACKLOG)
         self._lost = 0
         self._over = False
-        head = {
-            "format": FORMAT,
-            "version": VERSION,
-            "agentVersion": ipmp_agent.__version__,
-            "clock": time.time() - time.monotonic(),
-        }
-        self._written = self._file.write(json.dumps(head) + "\n")
+        self._full = threading.Event()  # the file is: go on in another
+        self._file = self._begin()
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
         self._thread.start()
 
@@ -205,11 +243,18 @@ class Recorder:
         if self._over:
             return
         try:
+            # Before an event or a tick every core is as the entries so far have made it.
+            if self._full.is_set() and isinstance(entry, Handled | Ticked):
+                self._go_on(entry.time)
             self._entries.put_nowait(entry)
         except queue.Full:
             # One lost entry makes the rest useless for a replay, and says that the machine has other troubles.
             self._lost += 1
             self._over = True
+        except Exception:
+            self._over = True
+            self._failed()
+            log.exception("recording to %s ended: the state of a group cannot be written", self._path)
 
     def close(self, timeout: float = 5.0) -> None:
         """End the recording, waiting at most `timeout` seconds for the disk."""
@@ -220,23 +265,54 @@ class Recorder:
             return
         self._thread.join(timeout)
 
+    def _go_on(self, now: float) -> None:
+        """Another file from here on, which begins with all cores as they are."""
+        self._full.clear()
+        self._entries.put_nowait(_NextFile())
+        for name, (configuration, core) in self.cores().items():
+            self._entries.put_nowait(Resumed(name, now, configuration, freeze(core), ipmp_agent.__version__))
+
+    def _begin(self) -> TextIO:
+        """Open the file, and keep the one before."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.replace(before(self._path))
+        file = self._path.open("w", encoding="utf-8")
+        head = {
+            "format": FORMAT,
+            "version": VERSION,
+            "agentVersion": ipmp_agent.__version__,
+            "clock": time.time() - time.monotonic(),
+        }
+        file.write(json.dumps(head) + "\n")
+        return file
+
     def _run(self) -> None:
         try:
-            with self._file:
-                end = self._record_all()
-                self._file.write(json.dumps({"end": end, "lost": self._lost}) + "\n")
+            going_on = True
+            while going_on:
+                with self._file as file:
+                    going_on = self._record(file)
+                    end = "continued" if going_on else "closed"
+                    file.write(json.dumps({"end": end, "lost": self._lost}) + "\n")
+                if going_on:
+                    self._file = self._begin()
         except OSError as error:
             self._over = True
             self._failed()
             log.error("recording to %s ended: %s", self._path, error)  # noqa: TRY400 - the errno says it all
 
-    def _record_all(self) -> str:
+    def _record(self, file: TextIO) -> bool:
+        """Write one file; returns whether another comes after it."""
+        written = 0  # without the cores at its beginning: a file that they fill would be followed by another at once
+        full = False
         while (entry := self._entries.get()) is not None:
-            self._written += self._file.write(json.dumps(encode_entry(entry), separators=(",", ":")) + "\n")
+            if isinstance(entry, _NextFile):
+                return True
+            size = file.write(json.dumps(encode_entry(entry), separators=(",", ":")) + "\n")
+            written += 0 if isinstance(entry, Resumed) else size
             if self._entries.empty():
-                self._file.flush()
-            if self._written >= self._limit:
-                self._over = True
-                log.warning("recording to %s ended at its limit of %d bytes", self._path, self._limit)
-                return "limit"
-        return "closed"
+                file.flush()
+            if written >= self._limit and not full:
+                full = True
+                self._full.set()
+        return False

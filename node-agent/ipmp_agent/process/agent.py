@@ -24,7 +24,7 @@ from ipmp_agent.dataplane.loop import DataPlane
 from ipmp_agent.dataplane.trials import Trials
 from ipmp_agent.disk import state
 from ipmp_agent.disk.directories import Directory
-from ipmp_agent.disk.recording import Recorder
+from ipmp_agent.disk.recording import LIMIT, Recorder
 from ipmp_agent.disk.writer import StateWriter
 from ipmp_agent.linux.kernel import Kernel
 from ipmp_agent.process.control import ControlSocket
@@ -92,6 +92,7 @@ class AgentOptions:
     runtime_directory: Path
     metrics_address: tuple[str, int] | None = None
     record: Path | None = None
+    record_bytes: int = LIMIT
     trials: bool = True  # undo a change of configuration by which the node loses what it reached before
 
 
@@ -166,8 +167,9 @@ class Agent:
 
         writer = StateWriter(options.state_directory, count("state"), options.runtime_directory)
         stack.callback(writer.close)
-        recorder = Recorder(options.record, count("recording")) if options.record else None
-        if recorder:
+        recorder = None
+        if options.record:
+            recorder = Recorder(options.record, count("recording"), options.record_bytes)
             stack.callback(recorder.close)
         seed = int.from_bytes(os.urandom(8))
         plane = DataPlane(
@@ -179,6 +181,8 @@ class Agent:
             written=writer.written,
             record=recorder.put if recorder else None,
         )
+        if recorder:
+            recorder.cores = lambda: {name: (group.configuration, group.core) for name, group in plane.groups.items()}
         plane.host_findings.append(writer.findings)
 
         async def api_server_answers() -> bool | None:

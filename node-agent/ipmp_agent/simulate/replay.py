@@ -6,10 +6,12 @@ import json
 import traceback
 from typing import TYPE_CHECKING
 
+import ipmp_agent
 from ipmp_agent.core.events import KernelRead, ProbeAnswered, ProbeKind
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.disk import recording
-from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Started, Stopped, Ticked
+from ipmp_agent.disk.checkpoint import thaw
+from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Resumed, Started, Stopped, Ticked
 from ipmp_agent.simulate.summary import Summary
 from ipmp_agent.simulate.timeline import Witness, may_change_state, probed
 from ipmp_service.command import BadInputError
@@ -27,18 +29,37 @@ if TYPE_CHECKING:
 ENTRIES_PER_PROGRESS = 10_000
 
 
+def _core(started: Started | Resumed) -> Multipathing:
+    if isinstance(started, Started):
+        return Multipathing(started.configuration, seed=started.seed)
+    if started.version != ipmp_agent.__version__:
+        raise ValueError(
+            f"it goes on from a file that was full, which ipmp-agent {started.version} alone can replay: "
+            f"this is {ipmp_agent.__version__}"
+        )
+    core = thaw(started.core)
+    if not isinstance(core, Multipathing):
+        raise ValueError(f"not the state of a group: {type(core).__name__}")  # noqa: TRY004 - wrong input, not a fault
+    return core
+
+
 class _Group:
     """One group of the recording."""
 
-    def __init__(self, started: Started, begin: float, picture: Picture | None) -> None:
+    def __init__(self, started: Started | Resumed, begin: float, picture: Picture | None) -> None:
         self.picture = picture
         self._begin = begin
-        self.core = Multipathing(started.configuration, seed=started.seed)
+        self.core = _core(started)
         self.summary = Summary([member.key for member in started.configuration.members], truth=False)
         self.decided: tuple[Action, ...] = ()  # not yet found in the recording
         self._name = started.group
         self._witness = Witness()
-        self._taken_over = False  # before that, states are halves of what the kernel holds
+        self._taken_over = isinstance(started, Resumed)  # before that, states are halves of what the kernel holds
+
+    def found(self, at: float) -> Iterator[Entry]:
+        """What is so where the recording goes on."""
+        if self._taken_over:
+            yield from self._witness.changed(at, self.core.snapshot())
 
     def feed(self, entry: Handled | Ticked, at: float) -> Iterator[Entry]:
         """Feed one entry to the core."""
@@ -100,9 +121,10 @@ class Replay:
             self._at = entry.time - begin
             if self._progress and number % ENTRIES_PER_PROGRESS == 0:
                 self._progress(self._at)
-            if isinstance(entry, Started):
+            if isinstance(entry, Started | Resumed):
                 picture = self._draw(entry.configuration, self._at, begin) if self._draw else None
-                self._groups[entry.group] = _Group(entry, begin, picture)
+                begun = self._groups[entry.group] = self._begun(entry, begin, picture)
+                yield from self._told(begun, begun.found(self._at))
                 continue
             group = self._groups.get(entry.group)
             if group is None:
@@ -114,11 +136,20 @@ class Replay:
                 self._compare(group, entry.actions)
             else:
                 self._compare(group, ())
-                for told in group.feed(entry, self._at):
-                    group.summary.take(told)
-                    if group.picture:
-                        group.picture.take(told)
-                    yield told
+                yield from self._told(group, group.feed(entry, self._at))
+
+    def _begun(self, entry: Started | Resumed, begin: float, picture: Picture | None) -> _Group:
+        try:
+            return _Group(entry, begin, picture)
+        except ValueError as error:
+            raise BadInputError([f"{self._path}: {error}"]) from error
+
+    def _told(self, group: _Group, entries: Iterator[Entry]) -> Iterator[Entry]:
+        for told in entries:
+            group.summary.take(told)
+            if group.picture:
+                group.picture.take(told)
+            yield told
 
     @property
     def began(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from ipaddress import ip_address, ip_interface
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,15 +15,19 @@ from ipmp_agent.core.events import Family, LinkChanged, ProbeAnswered, ProbeKind
 from ipmp_agent.core.multipathing import Multipathing
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk import recording
-from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Recorder, Started, Stopped, Ticked
+from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Recorder, Resumed, Started, Stopped, Ticked, before
+from ipmp_agent.simulate.__main__ import main as simulate
+from tests.lab.waiting import wait_for
 from tests.unit.agent.building import Rig, unprobed_group
 from tests.unit.agent.values import VALUES
+from tests.unit.simulate.recorded import SILENCE, incident
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ipmp_agent.core.actions import Action
     from ipmp_agent.disk.recording import Entry
+    from ipmp_api.types import NodeGroup
 
 EVENTS = [value for value in VALUES if type(value).__name__ in recording.EVENT_TYPES]
 ENTRIES: list[Entry] = [
@@ -31,6 +36,7 @@ ENTRIES: list[Entry] = [
     Ticked("lab", 12.25),
     Decided("lab", 12.25, (MoveAddresses((Move(ip_interface("198.18.0.9/32"), "a", None, Reason.OFFLINE),)),)),
     Stopped("lab", 13.0),
+    Resumed("lab", 14.0, unprobed_group(), "AAAA", "0.1.0"),
 ]
 
 
@@ -52,12 +58,80 @@ def test_recording_cut_by_a_kill_ends_before_the_cut(tmp_path: Path) -> None:
     assert list(recording.read([*lines[:-2], lines[-2][:10]])) == ENTRIES[:-1]
 
 
-def test_recording_ends_at_its_limit_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lines = write(tmp_path / "r", [Ticked("lab", float(n)) for n in range(1000)], limit=1000)
-    assert sum(map(len, lines)) < 1100
-    assert json.loads(lines[-1]) == {"end": "limit", "lost": 0}
-    assert "ended at its limit" in caplog.text
-    assert list(recording.read(lines))[-1] == Ticked("lab", float(len(lines) - 3))
+def recorded(path: Path, limit: int = recording.LIMIT, full_at: float = inf) -> None:
+    """Record an incident; the writer is given time, so that it finds a full file while there is more to come."""
+    cores: dict[str, tuple[NodeGroup, Multipathing]] = {}
+    recorder = Recorder(path, lambda: None, limit)
+    recorder.cores = lambda: cores
+    for number, entry in enumerate(incident(cores)):
+        if entry.time >= full_at:
+            recorder._full.set()
+            full_at = inf
+        recorder.put(entry)
+        if number % 10 == 0:
+            wait_for(recorder._entries.empty, deadline=60)
+    recorder.close(60)
+
+
+def test_full_file_becomes_the_one_before_and_each_is_replayed_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r"
+    recorded(path, limit=40_000)
+    old, new = before(path).read_text().splitlines(), path.read_text().splitlines()
+    assert json.loads(old[-1]) == {"end": "continued", "lost": 0}
+    assert json.loads(new[-1]) == {"end": "closed", "lost": 0}
+    assert json.loads(new[1])["resume"] == "storage"
+    assert json.loads(old[0]).keys() == json.loads(new[0]).keys()
+    for one in (before(path), path):
+        assert simulate(["--replay", str(one)]) == 0, capsys.readouterr().err
+        capsys.readouterr()
+
+
+def test_failover_after_a_full_file_is_decided_in_the_replay_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r"
+    recorded(path, full_at=SILENCE + 0.5)
+    assert "failure of nic0" not in before(path).read_text()
+    assert simulate(["--replay", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "198.18.0.100 nic0 -> nic1" in shown
+    assert "nic1 is ok, active" in shown, "what was so at the beginning"
+
+
+def test_a_recording_is_never_much_larger_than_its_bound(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    recorder = Recorder(path, lambda: None, 20_000)
+    for number in range(5000):
+        recorder.put(Ticked("lab", float(number)))
+        if number % 100 == 0:
+            wait_for(recorder._entries.empty, deadline=60)
+    recorder.close(60)
+    sizes = [one.stat().st_size for one in (path, before(path))]
+    assert sum(sizes) < 30_000
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["r", "r.1"]
+
+
+def test_recording_of_the_agent_before_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    first = write(path, ENTRIES)
+    write(path, [])
+    assert before(path).read_text().splitlines(keepends=True) == first
+
+
+def test_state_that_cannot_be_written_ends_the_recording_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures: list[None] = []
+    recorder = Recorder(tmp_path / "r", lambda: failures.append(None), 100)
+    recorder.cores = lambda: {"lab": (unprobed_group(), lambda: None)}
+    for number in range(100):
+        recorder.put(Ticked("lab", float(number)))
+        wait_for(recorder._entries.empty, deadline=60)
+    recorder.close(30)
+    assert failures == [None]
+    assert "the state of a group cannot be written" in caplog.text
 
 
 def test_recording_with_a_gap_is_not_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,15 +16,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ipmp_agent.disk.recording import Entry
+    from ipmp_api.types import NodeGroup
 
 HEAD = {"format": FORMAT, "version": VERSION, "agentVersion": "test"}
 SEED, BEGIN, SILENCE, END = 99, 1234.5, 1250.0, 1260.0
 
 
-def incident() -> Iterator[Entry]:
-    """What an agent records while nic0 falls silent: replies after 1 ms, and none of nic0 from then on."""
+def incident(cores: dict[str, tuple[NodeGroup, Multipathing]] | None = None) -> Iterator[Entry]:
+    """What an agent records while nic0 falls silent: replies after 1 ms, and none of nic0 from then on.
+
+    Each entry comes before the core has it; `cores` is told the core.
+    """
     group = make_group()
     core = Multipathing(group, seed=SEED)
+    if cores is not None:
+        cores[group.group_name] = (group, core)
     replies: list[tuple[float, events.ProbeAnswered]] = []
     start: list[events.Event] = []
     for index, member in enumerate(group.members):
