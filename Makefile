@@ -29,9 +29,15 @@ lint: venv ## ruff, mypy, the architecture's contracts
 	$(BIN)/mypy crds/ipmp_api common/ipmp_service node-agent/ipmp_agent operator/ipmp_operator helm/board tests benchmarks
 	$(BIN)/lint-imports --no-cache
 
+# What the agent itself needs, so that a first look does not wait for what tests need.
+.venv/.agent: pyproject.toml | $(BIN)/python
+	@[ .venv/.installed -nt pyproject.toml ] || { echo "installing the agent into .venv"; \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[agent]'; }
+	@touch $@
+
 .PHONY: demo
-demo: venv ## A failover to watch: pulled cable, silent failure, repair; no cluster needed
-	@$(BIN)/python -m tests.prerequisites lab
+demo: .venv/.agent ## A failover to watch: pulled cable, silent failure, repair; no cluster needed
+	@$(BIN)/python -m tests.prerequisites demo
 	@$(BIN)/python -m tests.lab.demo
 
 .PHONY: test

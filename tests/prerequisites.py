@@ -10,6 +10,11 @@ import subprocess
 from pathlib import Path
 
 LADDERS = {
+    "demo": {
+        "iproute2": "network namespaces",
+        "nftables": "faults at switch ports",
+        "util-linux": "nsenter and unshare",
+    },
     "lab": {
         "iproute2": "network namespaces",
         "nftables": "faults at switch ports",
