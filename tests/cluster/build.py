@@ -1,16 +1,26 @@
 """Builds Kubernetes, etcd, containerd, runc, helm and kwok from the Go modules in tools/, once per content."""
 
+from __future__ import annotations
+
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.cluster.cache import cache_directory, content_hash, locked
 from tests.cluster.golang import go_command, go_environment
 from tests.cluster.oci import pack
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SIGN_OF_LIFE = 15.0
+"""Seconds between two lines about one tool: the largest takes minutes, and half an hour beside busy neighbours."""
 SOURCES = Path(__file__).resolve().parent / "tools"
 JUDGE = Path(__file__).resolve().parent / "kstatus"
 PAUSE_IMAGE = "ipmp.test/pause:1"  # containerd.toml names it as the sandbox of every pod
@@ -101,7 +111,7 @@ def build_judge() -> Path:
     target = cache_directory() / "cluster" / f"kstatus-{content_hash(files, '')}"
     with locked(target.with_name(target.name + ".lock")):
         if not target.exists():
-            _compile(go_command(), JUDGE, Tool(target.name, "", "."), target)
+            _compile(go_command(), JUDGE, Tool(target.name, "", "."), target, "  kstatus")
     return target
 
 
@@ -117,7 +127,7 @@ def _build_all(directory: Path) -> None:
             print(f"{label} is there", flush=True)
             continue
         started = time.monotonic()
-        _compile(go, SOURCES / tool.module, tool, target)
+        _compile(go, SOURCES / tool.module, tool, target, label)
         megabytes = target.stat().st_size >> 20
         print(f"{label} {time.monotonic() - started:5.0f} s {megabytes:4} MB", flush=True)
     stages = _module_directory(go, "sigs.k8s.io/kwok") / "kustomize/stage"
@@ -128,15 +138,48 @@ def _build_all(directory: Path) -> None:
     print(f"built in {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def _compile(go: str, module: Path, tool: Tool, target: Path) -> None:
+def _compile(go: str, module: Path, tool: Tool, target: Path, label: str) -> None:
     unfinished = target.with_name(target.name + ".unfinished")
     flags = f"-s -w {_stamp(go)}" if tool.stamped else "-s -w"
-    command = ["nice", go, "build", "-tags", tool.tags, "-ldflags", flags, "-o", str(unfinished), tool.package]
+    command = ["nice", go, "build", "-v", "-tags", tool.tags, "-ldflags", flags, "-o", str(unfinished), tool.package]
     env = go_environment(go, cgo=tool.cgo)
-    done = subprocess.run(command, cwd=module, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"go build of {tool.package} failed:\n{done.stderr}")
+    status, said = alive(command, label, cwd=module, env=env)
+    if status:
+        raise RuntimeError(f"go build of {tool.package} failed:\n{said}")
     unfinished.rename(target)  # what has its final name is whole, also after a kill
+
+
+def alive(
+    command: list[str], label: str, *, cwd: Path, env: Mapping[str, str], every: float = SIGN_OF_LIFE
+) -> tuple[int, str]:
+    """Run a build that names each package on standard error; say how far it is now and then.
+
+    Returns its exit status, and the end of what it said.
+    """
+    began = time.monotonic()
+    said: deque[str] = deque(maxlen=60)
+    packages = 0
+    process = subprocess.Popen(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every):
+            now = f", now {said[-1].strip()}" if said else ""
+            print(f"{label} {time.monotonic() - began:5.0f} s so far: {packages} packages{now}", flush=True)
+
+    watcher = threading.Thread(target=watch, name="sign of life", daemon=True)
+    watcher.start()
+    try:
+        with process:
+            for line in process.stderr or ():
+                said.append(line)
+                packages += 1
+    finally:
+        over.set()
+        watcher.join()
+    return process.returncode, "".join(said)
 
 
 def _stamp(go: str) -> str:
