@@ -26,9 +26,11 @@ ROW = 26
 ABOVE, BELOW = 88, 104
 """Pixels above the rows, for the buttons and below them the marks, and below, for the axis and the legend."""
 PROBES = 4000
-"""Answered probes drawn of one interface; near verdicts all are."""
-ARROWS = 300
-"""Moves that get an arrow."""
+"""Probes drawn of one interface, of those answered and of those lost; near verdicts all are."""
+CROWD = 3 * PROBES
+"""The most that are, however many verdicts there were."""
+CROSSING = 300
+"""Moves that get an arrow, and verdicts and faults that get a line, from the first on."""
 NEAR = 15.0
 """Seconds around a verdict in which nothing is left out."""
 MARGIN = 5.0
@@ -142,13 +144,13 @@ def figure(picture: Picture) -> go.Figure:
 
 def first_sight(picture: Picture) -> tuple[float, float]:
     """What is shown at first: everything, or where verdicts and faults are, if they are but a part of it."""
-    marked = [one.at for one in picture.happened if one.mark]
+    marks = [one.at for one in marked(picture)]
     whole = max(picture.over - picture.begin, 1e-3)
     edge = whole * 0.01
     everything = (picture.begin - edge, picture.over + edge)
-    if not marked:
+    if not marks:
         return everything
-    begin, end = max(picture.begin, marked[0] - MARGIN), min(picture.over, marked[-1] + MARGIN)
+    begin, end = max(picture.begin, marks[0] - MARGIN), min(picture.over, marks[-1] + MARGIN)
     return (begin, end) if end - begin < whole / 4 else everything
 
 
@@ -231,13 +233,13 @@ def _probes(picture: Picture, lanes: Sequence[Lane], rows: _Rows) -> Iterator[go
         if lane.interface != NOWHERE:
             row = rows.of[lane.interface, "probes"]
             answered += [(row, probe) for probe in thinned(lane.answered, verdicts)]
-            lost += [(row, probe) for probe in lane.lost]
+            lost += [(row, probe) for probe in thinned(lane.lost, verdicts)]
     yield _dots("probe answered", answered, {"symbol": "line-ns", "size": 9, "line": {"width": 1, "color": "#77828c"}})
     yield _dots("probe lost", lost, {"symbol": "x-thin", "size": 9, "line": {"width": 2.2, "color": "#b00020"}})
 
 
 def thinned(probes: Sequence[Probed], verdicts: Sequence[float]) -> list[Probed]:
-    """At most PROBES evenly, and all near verdicts."""
+    """At most PROBES evenly, and all near verdicts where these are few."""
     step = -(-len(probes) // PROBES) or 1
     if step == 1:
         return list(probes)
@@ -246,7 +248,8 @@ def thinned(probes: Sequence[Probed], verdicts: Sequence[float]) -> list[Probed]
         after = bisect_left(verdicts, probe.sent - NEAR)
         return after < len(verdicts) and verdicts[after] <= probe.sent + NEAR
 
-    return [probe for number, probe in enumerate(probes) if number % step == 0 or near(probe)]
+    kept = [probe for number, probe in enumerate(probes) if number % step == 0 or near(probe)]
+    return kept if len(kept) <= CROWD else list(probes[::step])
 
 
 def _dots(name: str, probes: Sequence[tuple[float, Probed]], marker: dict[str, Any]) -> go.Scatter:
@@ -266,19 +269,21 @@ def _dots(name: str, probes: Sequence[tuple[float, Probed]], marker: dict[str, A
 
 
 def _lines(picture: Picture, rows: _Rows) -> Iterator[dict[str, Any]]:
-    for one in picture.happened:
-        if one.mark:
-            dash = "dot" if one.kind == "fault" else "dash"
-            line = {"color": "#111", "width": 1, "dash": dash}
-            yield {"type": "line", "x0": one.at, "x1": one.at, "y0": -0.6, "y1": rows.height - 0.4, "line": line}
+    for one in marked(picture):
+        line = {"color": "#111", "width": 1, "dash": "dot" if one.kind == "fault" else "dash"}
+        yield {"type": "line", "x0": one.at, "x1": one.at, "y0": -0.6, "y1": rows.height - 0.4, "line": line}
+
+
+def marked(picture: Picture) -> list[Happened]:
+    """What gets a mark and a line."""
+    return [one for one in picture.happened if one.mark][:CROSSING]
 
 
 def _marks(picture: Picture, shown: tuple[float, float]) -> Iterator[dict[str, Any]]:
     """Numbers of verdicts above the lanes, letters of faults above those; where they would touch, one says both."""
     near = (shown[1] - shown[0]) * TOGETHER
     for kind, height in (("verdict", 6), ("fault", 28)):
-        marked = [one for one in picture.happened if one.kind == kind and one.mark]
-        for cluster in _clusters(marked, near):
+        for cluster in _clusters([one for one in marked(picture) if one.kind == kind], near):
             first, last = cluster[0].mark, cluster[-1].mark
             yield {
                 "x": cluster[0].at,
@@ -296,9 +301,9 @@ def _marks(picture: Picture, shown: tuple[float, float]) -> Iterator[dict[str, A
             }
 
 
-def _clusters(marked: Sequence[Happened], near: float) -> Iterator[list[Happened]]:
+def _clusters(marks: Sequence[Happened], near: float) -> Iterator[list[Happened]]:
     cluster: list[Happened] = []
-    for one in marked:
+    for one in marks:
         if cluster and one.at - cluster[0].at > near:
             yield cluster
             cluster = []
@@ -308,7 +313,7 @@ def _clusters(marked: Sequence[Happened], near: float) -> Iterator[list[Happened
 
 
 def _arrows(picture: Picture, rows: _Rows) -> Iterator[dict[str, Any]]:
-    for move in picture.moves[:ARROWS]:
+    for move in picture.moves[:CROSSING]:
         yield {
             "x": move.at,
             "y": rows.of[move.destination, move.address],

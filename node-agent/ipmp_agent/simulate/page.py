@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 
 import ipmp_agent
 from ipmp_agent.core.actions import Severity
-from ipmp_agent.simulate.drawing import figure
+from ipmp_agent.simulate.drawing import CROSSING, figure, thinned
 from ipmp_agent.simulate.picture import NOWHERE
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def _section(picture: Picture, number: int, began: float | None) -> Iterator[str
         '<p class="hint">Drag to zoom, double-click for everything, point at anything for its figures. '
         "Black marks are verdicts, white ones faults of a script: both stand in the table below.</p>"
     )
+    yield from _left_out(picture)
     yield "<noscript><p>The picture needs JavaScript; the tables have all of it.</p></noscript>"
     yield "<h3>Interfaces</h3>"
     yield _table(
@@ -110,6 +111,20 @@ def _section(picture: Picture, number: int, began: float | None) -> Iterator[str
     )
     yield "<h3>What happened</h3>"
     yield _happened(picture, began)
+
+
+def _left_out(picture: Picture) -> Iterator[str]:
+    """What is not drawn, in words: nobody is to take a thinned row for a quiet one."""
+    verdicts = sorted(found.at for found in picture.found)
+    for lane in picture.lanes.values():
+        for kind, probes in (("answered", lane.answered), ("lost", lane.lost)):
+            drawn = len(thinned(probes, verdicts))
+            if drawn < len(probes):
+                text = f"Of {len(probes)} probes of {lane.interface} that were {kind}, {drawn} are drawn."
+                yield f'<p class="hint">{escape(text)}</p>'
+    crossing = max(len(picture.moves), sum(bool(one.mark) for one in picture.happened))
+    if crossing > CROSSING:
+        yield f'<p class="hint">Lines and arrows end after {CROSSING} verdicts and as many moves.</p>'
 
 
 def _failure(picture: Picture, found: DrawnVerdict) -> str:

@@ -18,6 +18,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord
 from ipmp_agent.simulate import drawing, picture
 from ipmp_agent.simulate.__main__ import main as simulate
+from ipmp_agent.simulate.page import page
 from ipmp_agent.simulate.picture import NOWHERE, Picture, Spans
 from ipmp_agent.simulate.timeline import AddressChange, Judged, Probed
 from tests.unit.simulate.playing import make_group
@@ -71,10 +72,10 @@ def read(target: Path) -> Text:
 
 def test_page_of_a_recording_has_everything_as_text_too(recording: Path, target: Path) -> None:
     assert main(["report", str(recording), "-o", str(target)]) == 0
-    page = target.read_text(encoding="utf-8")
-    assert "Group storage on node node" in page
+    text = target.read_text(encoding="utf-8")
+    assert "Group storage on node node" in text
     assert re.search(
-        r"nic0 failed at 1[56]\.\d+ s \(ProbesLost\), \d+ ms after the first loss; 1 data address moved", page
+        r"nic0 failed at 1[56]\.\d+ s \(ProbesLost\), \d+ ms after the first loss; 1 data address moved", text
     )
     happened = [row[-1] for row in read(target).rows]
     for words in (
@@ -127,9 +128,9 @@ def test_date_that_is_none_is_left_out(recording: Path, target: Path, clock: Any
 def test_words_of_a_recording_are_no_markup(recording: Path, target: Path) -> None:
     recording.write_text(recording.read_text().replace('"storage"', '"<b onclick=x>&</b>"'))
     assert main(["report", str(recording), "-o", str(target)]) == 0
-    page = target.read_text(encoding="utf-8")
-    assert "<b onclick" not in page
-    assert "Group &lt;b onclick=x&gt;&amp;&lt;/b&gt; on node" in page
+    text = target.read_text(encoding="utf-8")
+    assert "<b onclick" not in text
+    assert "Group &lt;b onclick=x&gt;&amp;&lt;/b&gt; on node" in text
 
 
 @pytest.mark.parametrize(
@@ -269,6 +270,29 @@ def test_probes_are_thinned_but_not_near_verdicts() -> None:
     assert len(near) == 301
     assert len(kept) < drawing.PROBES + len(near) + 1
     assert drawing.thinned(kept[:10], []) == kept[:10]
+
+
+def test_a_storm_is_drawn_within_bounds_and_says_what_is_left_out() -> None:
+    made = Picture(make_group(addresses=1), 0.0, 0.0)
+    verdicts = [InterfaceVerdict("nic0", failed=failed, reason=Reason.LINK_DOWN) for failed in (True, False)]
+    for number in range(100_000):
+        at = number / 10
+        made.take(Probed(at, "nic0", "198.18.0.1", at, None))
+        if number % 20 == 0:
+            made.take(Judged(at, "storage", verdicts[number // 20 % 2]))
+            source, destination = ("nic0", "nic1")[:: 1 if number // 20 % 2 else -1]
+            made.take(AddressChange(at, "198.18.0.100", destination, source))
+    made.end(10_000.0)
+    figure = drawing.figure(made)
+    (lost,) = [trace for trace in figure.data if trace.name == "probe lost"]
+    assert len(lost.x) <= drawing.CROWD
+    assert len(figure.layout.shapes) == drawing.CROSSING
+    text = page("storm", [made], None)
+    assert f"Of 100000 probes of nic0 that were lost, {len(lost.x)} are drawn." in text
+    assert f"Lines and arrows end after {drawing.CROSSING} verdicts" in text
+    assert "more failures are in the table" in text
+    assert "more lines are left out" in text
+    assert len(text) < 12_000_000
 
 
 def test_a_short_incident_of_a_long_recording_is_shown_first() -> None:
