@@ -18,7 +18,6 @@ an agent finds when it starts becomes FILE.1, too: what led to its end is kept. 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import queue
@@ -273,8 +272,8 @@ class Recorder:
             self._entries.put_nowait(Resumed(name, now, configuration, freeze(core), ipmp_agent.__version__))
 
     def _begin(self) -> TextIO:
-        """Open the file, and keep the one before."""
-        with contextlib.suppress(FileNotFoundError):
+        """Open the file, and keep the one before; a device, a pipe or a link stays where it is."""
+        if self._path.is_file() and not self._path.is_symlink():
             self._path.replace(before(self._path))
         file = self._path.open("w", encoding="utf-8")
         head = {

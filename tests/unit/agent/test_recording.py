@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from ipaddress import ip_address, ip_interface
 from math import inf
@@ -118,6 +119,22 @@ def test_recording_of_the_agent_before_is_kept(tmp_path: Path) -> None:
     first = write(path, ENTRIES)
     write(path, [])
     assert before(path).read_text().splitlines(keepends=True) == first
+
+
+def test_what_is_no_file_of_its_own_stays_where_it_is(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    (tmp_path / "there").write_text("old\n")
+    link.symlink_to("there")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (pipe, link):
+        recorder = Recorder(path, lambda: None)
+        recorder.close(30)
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert "ipmp-recording" in (tmp_path / "there").read_text()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["link", "pipe", "there"]
 
 
 def test_state_that_cannot_be_written_ends_the_recording_and_nothing_else(
