@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -40,6 +41,8 @@ def main() -> int:
         return 0
     if os.geteuid() != 0:
         raise SystemExit("chaos makes network namespaces: run it as root")
+    # Whoever ends it finds namespaces and mounts removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     if options.replay:
         return _replay(options)
     began = time.monotonic()

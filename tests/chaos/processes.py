@@ -163,16 +163,16 @@ def change(world: World, side: Side, chance: random.Random) -> str:
 @kind()
 def offline(world: World, side: Side, chance: random.Random) -> str:
     """Somebody takes a member out of use for a while"""
-    nic = chance.choice(side.nics)
+    key = chance.choice(list(side.host.nics))
     force = ("--force",) if chance.random() < 0.3 else ()
-    side.agent.command("ipmpadm", "offline", *force, nic.name)
+    side.agent.command("ipmpadm", "offline", *force, key)
     world.last(f"offline {side.number}", Lasting(mend=lambda: _online(side)))
-    return nic.name
+    return key
 
 
 def _online(side: Side) -> None:
-    for nic in side.nics:
-        side.agent.command("ipmpadm", "online", nic.name)
+    for key in side.host.nics:
+        side.agent.command("ipmpadm", "online", key)
 
 
 @kind(harmless=True)

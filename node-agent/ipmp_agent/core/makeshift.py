@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 class Makeshift:
     """The members that may carry for lack of a better one."""
 
-    __slots__ = ("retry_at",)
+    __slots__ = ("retry_at", "waiting")
 
     def __init__(self) -> None:
         self.retry_at = timers.NEVER  # when a link that came up lately will have been up for long enough
+        self.waiting: list[str] = []  # keys of members with such a link: they keep what they have meanwhile
 
     def carriers(self, interfaces: Iterable[Interface], now: float, detection_time: float) -> list[str]:
         """Keys of the failed members that have a link, in the order of the configuration.
@@ -34,6 +35,7 @@ class Makeshift:
         while others were answered come in only where there is nobody else.
         """
         self.retry_at = timers.NEVER
+        self.waiting = []
         linked = []
         for interface in interfaces:
             if interface.state not in BROKEN or not interface.link.usable:
@@ -41,6 +43,7 @@ class Makeshift:
             ready_at = interface.link.ups[-1] + timers.MAKESHIFT_LINK * detection_time if interface.link.ups else now
             if ready_at > now:
                 self.retry_at = min(self.retry_at, ready_at)
+                self.waiting.append(interface.key)
             else:
                 linked.append(interface)
         chosen = [interface for interface in linked if interface.cause is not Reason.PROBES_LOST] or linked

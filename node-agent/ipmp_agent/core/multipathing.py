@@ -420,7 +420,7 @@ class Multipathing:
 
     def _make_do(self, linked: Sequence[str], now: float) -> None:
         """No member works, and these have a link: what others hold goes there, what they hold stays."""
-        moves = self._placement.make_do(linked, now, self._why_left)
+        moves = self._placement.make_do(linked, now, self._why_left, waiting=self._makeshift.waiting)
         if any(move.source is not None for move in moves):
             names = ", ".join(dict.fromkeys(self._interfaces[m.destination].name for m in moves if m.destination))
             message = f"no interface is answered: what is on interfaces without a link goes to {names}"

@@ -185,13 +185,18 @@ class Placement:
         self._forget_old_moves(moves, now)
         return moves
 
-    def make_do(self, linked: Sequence[str], now: float, why: Callable[[str], Reason]) -> list[Move]:
-        """No member works: bring what is not on one of these onto one of them. Who claims a share goes on waiting."""
+    def make_do(
+        self, linked: Sequence[str], now: float, why: Callable[[str], Reason], *, waiting: Collection[str]
+    ) -> list[Move]:
+        """No member works: bring what is not on one of these onto one of them. Who claims a share goes on waiting.
+
+        `waiting`: members that are none of these and keep what they have.
+        """
         self.retry_at = timers.NEVER
         moves = [
             move
             for family in _FAMILIES
-            for move in self._house(self._counts(self._able(linked, family), family), family, now, why, waiting=())
+            for move in self._house(self._counts(self._able(linked, family), family), family, now, why, waiting)
         ]
         self._forget_old_moves(moves, now)
         return moves

@@ -56,6 +56,23 @@ def test_nothing_moves_while_every_holder_has_a_link() -> None:
     assert set(node.snapshot().outbound_ipv4) == {"nic0", "nic1"}
 
 
+def test_holder_whose_link_is_back_keeps_what_it_has_while_another_link_has_been_up_for_longer() -> None:
+    node = VirtualNode(numbered_group(2, addresses=1))
+    node.start()
+    node.run(3)
+    (holder,) = (key for key in ("nic0", "nic1") if node.held_by(key))
+    other = "nic1" if holder == "nic0" else "nic0"
+    node.all_targets(up=False)
+    node.link(other, up=False)
+    node.run(1)
+    node.link(other, up=True)
+    node.link(holder, up=False)
+    node.run(0.5)
+    node.link(holder, up=True)
+    node.run(30)
+    assert node.failovers == []
+
+
 def test_nothing_moves_where_no_member_has_a_link() -> None:
     node = unanswered()
     node.lose_links("nic0", "nic1")
