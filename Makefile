@@ -76,6 +76,12 @@ chaos: venv ## Random faults against agents on real interfaces for HOURS=n MINUT
 	@$(BIN)/python -m tests.prerequisites lab
 	@$(BIN)/python -m tests.chaos $(CHAOS) $(OPTIONS)
 
+.PHONY: chaos-cluster
+chaos-cluster: venv ## Random faults of a real Kubernetes around the product for HOURS=n MINUTES=n; SEED=1
+	@$(BIN)/python -m tests.prerequisites lab cluster
+	@$(BIN)/python -m tests.cluster build
+	@$(BIN)/python -m tests.chaos.cluster --minutes $(MINUTES) --hours $(HOURS) --seed $(SEED) $(OPTIONS)
+
 STEPS ?= 500000
 
 .PHONY: chaos-virtual

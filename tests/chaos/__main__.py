@@ -45,6 +45,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     if options.replay:
         return _replay(options)
+    if options.reduce:
+        header, steps = read(options.reduce)
+        settings = Settings(options.shape or header["shape"], options.old, options.patience)
+        _reduce(options, settings, options.reduce, Outcome(header["violated"], steps))
+        return 0
     began = time.monotonic()
     end = began + 60 * (options.minutes + 60 * options.hours)
     print(f"seed {options.seed}, {end - began:.0f} s, {len(KINDS)} kinds, {options.length} faults a world", flush=True)
@@ -92,6 +97,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--without", action="append", default=[], choices=KINDS, help="not this kind; may be given again"
     )
+    parser.add_argument("--reduce", type=Path, metavar="SCRIPT", help="make the history of a script shorter, and end")
     parser.add_argument("--list", action="store_true", help="list the kinds of faults, and end")
     parser.add_argument("--verbose", action="store_true", help="print every step")
     return parser.parse_args()
@@ -130,8 +136,11 @@ def _keep(options: argparse.Namespace, settings: Settings, number: int, outcome:
     violated = outcome.violated.replace("\n", " ")
     write(whole, outcome.done, shape=settings.shape, violated=violated)
     whole.with_suffix(".log").write_text("\n".join([*outcome.told, outcome.violated, outcome.log]), encoding="utf-8")
-    if not options.reduce_minutes:
-        return whole
+    return _reduce(options, settings, whole, outcome) if options.reduce_minutes else whole
+
+
+def _reduce(options: argparse.Namespace, settings: Settings, whole: Path, outcome: Outcome) -> Path:
+    """Find a shorter history that breaks the same invariant, print it, and return its script."""
     end = time.monotonic() + 60 * options.reduce_minutes
     invariant = outcome.violated.partition(":")[0]
     told: list[str] = []
@@ -147,7 +156,7 @@ def _keep(options: argparse.Namespace, settings: Settings, number: int, outcome:
 
     found = shortest(outcome.done, fails, lambda: time.monotonic() < end)
     script = whole.with_suffix(".shortest")
-    write(script, found, shape=settings.shape, violated=violated)
+    write(script, found, shape=settings.shape, violated=outcome.violated.replace("\n", " "))
     print(script.read_text(encoding="utf-8") + "".join(f"# {line}\n" for line in told))
     return script
 

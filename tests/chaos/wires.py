@@ -147,7 +147,8 @@ def admindown(world: World, side: Side, chance: random.Random) -> str | None:
 def own(world: World, side: Side, nic: Nic) -> None:
     """Lay what the host itself has on a NIC, as ifupdown does when it comes up."""
     for address in nic.addresses:
-        side.host.namespace.run("ip", "address", "add", address, "dev", nic.name, check=False)
+        words = (address, "dev", nic.name, *(("nodad",) if ":" in address else ()))
+        side.host.namespace.run("ip", "address", "add", *words, check=False)
     if nic.addresses:
         world.lay_routes()
 
