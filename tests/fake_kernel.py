@@ -64,6 +64,7 @@ class FakeKernel:
         calls: every other call, in order, as (method, group).
         routers: the host's gateways.
         silent: who does not answer.
+        cut: who answers, and is not reached by these members.
         faults: exceptions to raise from `configure`, `withdraw`, `reconcile`, `drain` or `open`, once each, in order.
     """
 
@@ -83,6 +84,7 @@ class FakeKernel:
         self.found: dict[str, tuple[Finding, ...]] = {}
         self.alone: dict[str, tuple[NotAdopted, ...]] = {}
         self.silent: set[Address] = set()
+        self.cut: dict[Address, tuple[str, ...]] = {}
         self.routers: frozenset[Address] = frozenset()
         self.is_open = False
         self.counters: dict[str, int] = {"netlink_overruns": 0}
@@ -159,6 +161,10 @@ class FakeKernel:
         """Everybody who is not silent."""
         self._called("answering")
         return frozenset(targets) - self.silent
+
+    async def cut_off(self, targets: Iterable[Address]) -> dict[Address, tuple[str, ...]]:
+        """What `cut` says of these."""
+        return {target: self.cut[target] for target in targets if target in self.cut}
 
     def findings(self, group: str) -> tuple[Finding, ...]:
         """What `found` says."""

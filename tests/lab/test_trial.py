@@ -96,38 +96,48 @@ def test_change_that_a_firewall_defeats_is_undone_and_the_firewall_is_named(host
         assert "nftables inet fw out (nic1)" in words
 
 
+def test_switch_port_that_lets_an_address_pass_by_one_member_only_is_found_by_the_trial(host: Lab) -> None:
+    """Whatever the hash makes of the few who are asked: all of them are asked by each member."""
+    host.uplinks[1].plug()
+    guard = f'type filter hook forward priority 0; iifname "host-nic1" ip saddr {OWN} drop;'
+    host.switches[1].namespace.run("nft", "-f", "-", text=f"table bridge guard {{ chain pass {{ {guard} }}; }}")
+    with Agent(host, good(host, addresses=("198.18.0.100/24",)), trials=True) as agent:
+        words = wait_undone(agent)["undone"]
+        assert "answers, but not what leaves by nic1" in words
+
+
 def test_new_group_that_cuts_the_host_off_is_taken_out_again_and_connections_survive(host: Lab) -> None:
     before = dump(host)
     remote = host.hosts["remote"].namespace
     with (
         TcpStream(remote, host.host.namespace, OWN) as stream4,
         TcpStream(remote, host.host.namespace, OWN_V6) as stream6,
-        Agent(host, cuts_off(host), trials=True) as agent,
     ):
         stream4.wait_received()
         stream6.wait_received()
-        undone = wait_undone(agent)
-        assert GATEWAY in undone["undone"]
-        assert GATEWAY_V6 in undone["undone"]
-        wait_as_it_was(host, before)
-        stream4.wait_received(deadline=30)
-        stream6.wait_received(deadline=30)
-        assert stream4.stop().error is None
-        assert stream6.stop().error is None
-        assert "nic2" in agent.ipmpstat("-i"), "it is still looked at"
-        assert [line for line in agent.log() if line.get("reason") == "ChangeUndone" and line["level"] == "error"]
-        assert 'ipmp_changes_undone_total{group="lab"} 1.0' in agent.metrics()
+        with Agent(host, cuts_off(host), trials=True) as agent:
+            undone = wait_undone(agent)
+            assert GATEWAY in undone["undone"]
+            assert GATEWAY_V6 in undone["undone"]
+            wait_as_it_was(host, before)
+            stream4.wait_received(deadline=30)
+            stream6.wait_received(deadline=30)
+            assert stream4.stop().error is None
+            assert stream6.stop().error is None
+            assert "nic2" in agent.ipmpstat("-i"), "it is still looked at"
+            assert [line for line in agent.log() if line.get("reason") == "ChangeUndone" and line["level"] == "error"]
+            assert 'ipmp_changes_undone_total{group="lab"} 1.0' in agent.metrics()
 
-        agent.kill()
-        agent.start()
-        assert view(agent)["undone"]
-        invariants.as_it_was_found(before, dump(host))
+            agent.kill()
+            agent.start()
+            assert view(agent)["undone"]
+            invariants.as_it_was_found(before, dump(host))
 
-        agent.write(good(host))
-        agent.reload()
-        wait_for(lambda: view(agent), lambda v: v["on_trial"], what="the good group on trial")
-        wait_kept(agent)
-        invariants.no_unhandled_exception(agent.log_path.read_text())
+            agent.write(good(host))
+            agent.reload()
+            wait_for(lambda: view(agent), lambda v: v["on_trial"], what="the good group on trial")
+            wait_kept(agent)
+            invariants.no_unhandled_exception(agent.log_path.read_text())
 
 
 def test_new_member_that_leads_nowhere_is_found_by_its_probes_before_anything_need_be_undone(host: Lab) -> None:

@@ -101,6 +101,9 @@ class KernelPort(Protocol):
     async def answering(self, targets: Iterable[Address]) -> frozenset[Address]:
         """Who of these answers this host by its ordinary routes, within a second or so. Raises OSError."""
 
+    async def cut_off(self, targets: Iterable[Address]) -> dict[Address, tuple[str, ...]]:
+        """Whom of these, who answer, a member that carries does not reach, with its name. Raises OSError."""
+
     def findings(self, group: str) -> tuple[Finding, ...]:
         """What people should know of the kernel's part."""
 

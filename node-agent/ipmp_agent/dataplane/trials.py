@@ -67,6 +67,7 @@ class Trials:
         self._refusals = list(saved.refusals) if enabled else []
         # By id() of the refusal, since two may be equal; `_refusals` keeps each alive for as long as its aftermath.
         self._aftermaths: dict[int, Aftermath] = {}
+        self._cut_off: dict[str, tuple[str, ...]] = {}  # who answers, but not by these members
         self._tried: dict[str, int] = {}  # trials so far of a group that is tried again
         self._record: SavedTrial | None = None
         self._trial: Trial | None = None
@@ -284,10 +285,20 @@ class Trials:
 
     def _refuse(self, record: SavedTrial, lost: frozenset[str]) -> Refusal:
         final = not lost or record.attempts >= timers.TRIALS
-        refusal = Refusal(record.changes, tuple(sorted(lost)), record.attempts, final, self._in_the_way(record.changes))
+        found = self._by_some_only(lost) + self._in_the_way(record.changes)
+        refusal = Refusal(record.changes, tuple(sorted(lost)), record.attempts, final, found)
         self._refusals.append(refusal)
         self._record = self._trial = None
         return refusal
+
+    def _by_some_only(self, lost: Iterable[str]) -> tuple[str, ...]:
+        """What was lost by some members only, in words: the switch may tie addresses to ports."""
+        return tuple(
+            f"{name} answers, but not what leaves by {_listed(self._cut_off[name])}: the switch port of every member"
+            " has to let every data address pass."
+            for name in sorted(lost)
+            if name in self._cut_off
+        )
 
     def _in_the_way(self, groups: Iterable[str]) -> tuple[str, ...]:
         """What on this host may be why something fell silent: as long as the change is there, it is known best."""
@@ -335,16 +346,23 @@ class Trials:
         return frozenset({API_SERVER}) | _names(asked) | _pinned(changes)
 
     async def _look(self, names: frozenset[str]) -> frozenset[str] | None:
-        """Those of these that answer now; None where they could not be asked, since that is nobody's silence."""
+        """Those of these that answer now; None where they could not be asked, since that is nobody's silence.
+
+        Who is to be reached by several members answers if each of them reaches him: the next flow may leave by any.
+        """
         try:
             heard, api_server = await asyncio.gather(
                 self._kernel.answering({ip_address(name) for name in names - {API_SERVER}}),
                 self._api_server_answers(asked=API_SERVER in names),
             )
+            cut_off = await self._kernel.cut_off(heard)
         except Exception:
             log.exception("could not ask who answers this node")
             return None
-        return frozenset(str(address) for address in heard) | ({API_SERVER} if api_server else set())
+        for name in names:
+            self._cut_off.pop(name, None)
+        self._cut_off.update({str(address): members for address, members in cut_off.items()})
+        return frozenset(str(each) for each in heard - cut_off.keys()) | ({API_SERVER} if api_server else set())
 
     async def _api_server_answers(self, *, asked: bool) -> bool:
         if not asked:

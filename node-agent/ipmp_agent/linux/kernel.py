@@ -210,6 +210,21 @@ class Kernel:
         heard = await reachability.answering(target for target in targets if not self._is_local(target))
         return frozenset(target for target in heard if not self._is_local(target))
 
+    async def cut_off(self, targets: Iterable[Address]) -> dict[Address, tuple[str, ...]]:
+        """Whom of these, who answer, a member that carries does not reach; with the names of such members."""
+        ways = {
+            reachability.Way(target, index): name
+            for target in targets
+            for group in self._groups.values()
+            for index, name in group.ways(target).items()
+        }
+        heard = await reachability.answered(ways) if ways else frozenset()
+        missing = [way for way in ways if way not in heard]
+        return {
+            target: tuple(sorted(ways[way] for way in missing if way.target == target))
+            for target in {way.target for way in missing}
+        }
+
     def _is_local(self, address: Address) -> bool:
         answer = self._host.channel.ask(netlink.message(netlink.RTM_GETROUTE, 0, routes.lookup_request(address)))
         return answer is not None and routes.is_local(answer)

@@ -6,7 +6,10 @@ import asyncio
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from ipmp_agent.core.actions import SetOutbound
 from ipmp_agent.linux.shared import reachability
+from ipmp_api.types import Existing
+from tests.lab.kernel.running import GROUP, kernel_group
 
 if TYPE_CHECKING:
     from ipmp_agent.linux.kernel import Kernel
@@ -14,12 +17,25 @@ if TYPE_CHECKING:
     from tests.lab import Lab
     from tests.lab.kernel.running import RunningKernel
 
+GUARD = """
+table bridge guard { chain pass {
+    type filter hook forward priority 0;
+    iifname "host-nic1" ip saddr 198.18.0.11 drop
+}; }
+"""
+"""Source guard of a switch port."""
+
 SILENT, SILENT_V6 = "198.18.0.77", "2001:db8:0:1::77"
 
 
 def answering(kernel: RunningKernel, *targets: str) -> set[str]:
     found = kernel.run(lambda k: k.answering({ip_address(target) for target in targets}))
     return {str(address) for address in found}
+
+
+def cut_off(kernel: RunningKernel, *targets: str) -> dict[str, tuple[str, ...]]:
+    found = kernel.run(lambda k: k.cut_off({ip_address(target) for target in targets}))
+    return {str(address): members for address, members in found.items()}
 
 
 def gateways(kernel: RunningKernel) -> set[str]:
@@ -64,6 +80,21 @@ def test_address_that_becomes_our_own_while_it_is_asked_is_not_somebody_who_answ
         return await asking
 
     assert kernel.run(look) == frozenset()
+
+
+def test_who_is_not_reached_by_one_of_the_members_that_carry_is_told_with_it(lab: Lab, kernel: RunningKernel) -> None:
+    give_addresses(lab)
+    lab.host.namespace.batch(["address add 198.18.0.12/24 dev nic1"])
+    kernel.configure(kernel_group(existing=Existing.ADOPT))
+    kernel.perform(SetOutbound(("nic0", "nic1"), ("nic0", "nic1")))
+    kernel.run(lambda k: k.reconcile(GROUP))
+    there = {lab.peer(0).ipv4, lab.peer(1).ipv4}
+    assert cut_off(kernel, *there) == {}
+    lab.switches[1].namespace.run("nft", "-f", "-", text=GUARD)
+    assert cut_off(kernel, *there) == dict.fromkeys(there, ("nic1",))
+    assert cut_off(kernel, "198.19.0.1") == {}, "who is not on the link is asked by nobody"
+    kernel.perform(SetOutbound(("nic1",), ("nic1",)))
+    assert cut_off(kernel, *there) == {}, "where one carries the routes say all"
 
 
 def test_gateways_are_those_of_the_hosts_own_routes_without_the_link_local_ones(

@@ -382,6 +382,19 @@ async def test_disabled_every_change_is_kept_at_once() -> None:
     assert not view(rig).on_trial
 
 
+async def test_who_answers_by_some_members_only_is_lost_and_they_are_named() -> None:
+    async with node() as rig:
+        rig.kernel.cut = {GATEWAY: ("nic1",)}
+        await want(rig, unprobed_group())
+        assert not view(rig).on_trial, "what was so before the change is not its fault"
+        rig.kernel.cut = {}
+        await want(rig, unprobed_group(addresses=("198.18.0.10/24",)))
+        assert view(rig).on_trial
+        rig.kernel.cut = {GATEWAY: ("nic1",)}
+        await asyncio.sleep(timers.TRIAL)
+        assert f"{GATEWAY} answers, but not what leaves by nic1" in view(rig).undone
+
+
 async def test_what_stands_in_the_way_on_this_host_is_said_with_the_loss() -> None:
     async with node() as rig:
         rules, hashes = "rules by interface name nic0 alone.", "the hash policy is 0."

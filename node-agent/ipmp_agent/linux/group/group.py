@@ -677,6 +677,21 @@ class GroupInKernel:
         else:
             port.sender.send(order)
 
+    def ways(self, target: Address) -> dict[int, str]:
+        """Names of the members that IPv4 packets to somebody on the link may leave by, by index; empty where one does.
+
+        Which leg of a nexthop group takes an IPv6 packet nobody can choose: the kernel heeds no interface there.
+        """
+        if (
+            self.observing
+            or target.version == 6
+            or not any(target in prefix for prefix in self._surroundings.prefixes())
+        ):
+            return {}
+        carriers = set(self._surroundings.carriers(target.version))
+        found = {index: name for name, index in self._surroundings.by_name().items() if index in carriers}
+        return found if len(found) > 1 else {}
+
     @property
     def not_adopted(self) -> tuple[NotAdopted, ...]:
         """The addresses that the host has on the members and that are left alone."""

@@ -1,4 +1,8 @@
-"""Who answers this host by its ordinary routes: echo requests as any program of the host would send them."""
+"""Who answers this host: echo requests as any program of the host would send them, by its ordinary routes.
+
+What leaves by one of several members leaves by one that a hash of the addresses chooses. So the same question can be
+asked by each member, with the source address that the routes give it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, NamedTuple
 
 from ipmp_agent.linux.messages import filters, frames, routes
 
@@ -23,6 +28,14 @@ GATEWAYS_MAXIMUM = 16
 """Gateways asked in each family. A host has one or two; a router may have very many."""
 
 _KIND = 4  # beside the kinds of the probers
+IP_PKTINFO = 8  # of Linux, and not in the module socket of every Python
+
+
+class Way(NamedTuple):
+    """Somebody who is asked, by an interface."""
+
+    target: Address
+    interface: int = 0  # index; 0: as the routes say
 
 
 def gateways(table: Iterable[routes.Route]) -> frozenset[Address]:
@@ -42,25 +55,30 @@ async def answering(targets: Iterable[Address]) -> frozenset[Address]:
 
     What the kernel refuses to send is not answered. Raises OSError where no socket is to be had.
     """
-    targets = set(targets)
-    wanted = {version: {target for target in targets if target.version == version} for version in (4, 6)}
+    return frozenset(way.target for way in await answered(Way(target) for target in targets))
+
+
+async def answered(ways: Iterable[Way]) -> frozenset[Way]:
+    """By which of these ways an echo request is answered, whatever way the answer takes; else like `answering`."""
+    ways = set(ways)
+    wanted = {version: {way for way in ways if way.target.version == version} for version in (4, 6)}
     looks = [_Look(version, some) for version, some in wanted.items() if some]
     heard = await asyncio.gather(*(look.run() for look in looks))
     return frozenset().union(*heard)
 
 
 class _Look:
-    """One look at the targets of one family."""
+    """One look at the targets of one family. The random bits of a request plus the interface say which way it went."""
 
-    def __init__(self, version: int, targets: set[Address]) -> None:
+    def __init__(self, version: int, ways: set[Way]) -> None:
         self._version = version
-        self._by_text = {str(target): target for target in targets}
-        self._missing = set(targets)
+        self._missing = ways
         self._identifier = secrets.randbits(16)
-        self._bits = secrets.randbits(64)
+        self._bits = secrets.randbits(63)
+        self._by_answer = {(str(way.target), self._bits + way.interface): way for way in ways}
         self._all_heard = asyncio.Event()
 
-    async def run(self) -> set[Address]:
+    async def run(self) -> set[Way]:
         """Ask until everybody has answered, or long enough."""
         everybody = set(self._missing)
         loop = asyncio.get_running_loop()
@@ -90,10 +108,16 @@ class _Look:
         return echo
 
     def _send(self, echo: socket.socket, sequence: int) -> None:
-        request = frames.echo_request(self._version, self._identifier, sequence, _KIND, self._bits)
-        for target in self._missing:
+        for target, index in self._missing:
+            request = frames.echo_request(self._version, self._identifier, sequence, _KIND, self._bits + index)
             with contextlib.suppress(OSError):  # no route, a link that is down: then it does not answer
-                echo.sendto(request, (str(target), 0))
+                echo.sendmsg([request], [self._by(index)] if index else [], 0, (str(target), 0))
+
+    def _by(self, index: int) -> tuple[int, int, bytes]:
+        """Have the kernel look for a route by this interface: struct in_pktinfo or in6_pktinfo."""
+        if self._version == 4:
+            return socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i8x", index)
+        return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("=16xi", index)
 
     def _read(self, echo: socket.socket) -> None:
         while True:
@@ -104,7 +128,8 @@ class _Look:
             except OSError:
                 continue  # an error of the route that the kernel queued on the socket; each is told once
             reply = frames.read_echo_reply(self._version, packet)
-            if reply is not None and reply.bits == self._bits:
-                self._missing -= {self._by_text.get(source[0].partition("%")[0])}
+            way = self._by_answer.get((source[0].partition("%")[0], reply.bits)) if reply is not None else None
+            if way is not None:
+                self._missing.discard(way)
             if not self._missing:
                 self._all_heard.set()
