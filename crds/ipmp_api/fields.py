@@ -10,6 +10,7 @@ from __future__ import annotations
 from ipmp_api import pool_rules, rules
 from ipmp_api.schema import Dictionary, Number, Sequence, Struct, Text, choice
 from ipmp_api.types import (
+    AdministrativeState,
     AdoptWhen,
     DeletionPolicy,
     Existing,
@@ -72,6 +73,25 @@ _TUNNELS = choice(
     "pinned to the interface that holds the address.",
     Tunnels,
     _POLICIES.tunnels,
+)
+_ADMINISTRATIVE_STATE = choice(
+    "What becomes of an interface that is administratively down. Leave: it counts as failed, and is said to be taken "
+    "down. Up: it is set up, whenever it is found down, unless it is offline.",
+    AdministrativeState,
+    _POLICIES.administrative_state,
+)
+_ANNOUNCEMENTS = Struct(
+    "How the link is told where data addresses are (gratuitous ARP, unsolicited neighbour advertisements), besides at "
+    "once when one moves.",
+    {
+        "refreshSeconds": Number(
+            "Announce every data address again after so many seconds, for neighbours and switches that forget; absent: "
+            "not.",
+            10,
+            86_400,
+        )
+    },
+    filled=True,
 )
 _POD_EGRESS = Struct(
     "Which traffic of pods gets a data address as its source where it leaves by the group: a source that survives a "
@@ -382,6 +402,8 @@ GROUP_SPEC = Struct(
         "outboundSpreading": _OUTBOUND_SPREADING,
         "tunnels": _TUNNELS,
         "podEgress": _POD_EGRESS,
+        "administrativeState": _ADMINISTRATIVE_STATE,
+        "announcements": _ANNOUNCEMENTS,
         "deletionPolicy": _DELETION_POLICY,
     },
     required=("interfaces",),
@@ -443,6 +465,8 @@ NODE_GROUP_SPEC = Struct(
         "outboundSpreading": _OUTBOUND_SPREADING,
         "tunnels": _TUNNELS,
         "podEgress": _POD_EGRESS,
+        "administrativeState": _ADMINISTRATIVE_STATE,
+        "announcements": _ANNOUNCEMENTS,
         "existing": _EXISTING,
         "adoption": _ADOPTION,
         "deletionPolicy": _DELETION_POLICY,

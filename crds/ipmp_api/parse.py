@@ -15,6 +15,7 @@ from ipmp_api.types import (
     GROUP_KIND,
     NODE_GROUP_KIND,
     AddressSelection,
+    AdministrativeState,
     AdoptWhen,
     Assignment,
     DataAddress,
@@ -135,6 +136,8 @@ def node_group_spec(group: NodeGroup) -> dict[str, Any]:
         "outboundSpreading": group.policies.outbound_spreading.value,
         "podEgress": {"sourceCIDRs": [str(network) for network in group.policies.pod_egress]},
         "tunnels": group.policies.tunnels.value,
+        "administrativeState": group.policies.administrative_state.value,
+        "announcements": _announcements(group),
         "existing": group.policies.existing.value,
         "adoption": {
             "when": group.policies.adoption.when.value,
@@ -221,6 +224,11 @@ def _interface(member: Member) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _announcements(group: NodeGroup) -> dict[str, Any]:
+    refresh = group.policies.announcement_refresh_seconds
+    return {} if refresh is None else {"refreshSeconds": refresh}
+
+
 def _test_ipv4(interface: dict[str, Any]) -> IPv4Interface | None:
     text = interface.get("testAddressIPv4")
     if text is None:
@@ -280,5 +288,7 @@ def _policies(spec: dict[str, Any], test_ipv6: TestAddressIPv6, addresses: dict[
         outbound_spreading=Switch(spec["outboundSpreading"]),
         pod_egress=tuple(parse_network(text) for text in spec["podEgress"].get("sourceCIDRs", ())),
         tunnels=Tunnels(spec["tunnels"]),
+        administrative_state=AdministrativeState(spec["administrativeState"]),
+        announcement_refresh_seconds=spec["announcements"].get("refreshSeconds"),
         deletion_policy=DeletionPolicy(spec["deletionPolicy"]),
     )

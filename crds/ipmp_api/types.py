@@ -87,6 +87,13 @@ class Tunnels(StrEnum):
     IGNORE = "Ignore"
 
 
+class AdministrativeState(StrEnum):
+    """What becomes of members that are administratively down (RFC 2863, ifAdminStatus)."""
+
+    LEAVE = "Leave"
+    UP = "Up"
+
+
 class DeletionPolicy(StrEnum):
     """What deletion leaves in the kernel."""
 
@@ -222,6 +229,8 @@ class Policies:
     outbound_spreading: Switch = Switch.ENABLED
     pod_egress: tuple[Network, ...] = ()
     tunnels: Tunnels = Tunnels.FOLLOW
+    administrative_state: AdministrativeState = AdministrativeState.LEAVE
+    announcement_refresh_seconds: int | None = None  # 10 to 86,400; None: announced when they move only
     deletion_policy: DeletionPolicy = DeletionPolicy.RESTORE
 
 

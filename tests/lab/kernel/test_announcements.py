@@ -209,6 +209,23 @@ def test_announcements_keep_their_schedule_and_end_with_it(lab: Lab, kernel: Run
         assert max(late) < 1, times
 
 
+def test_addresses_are_announced_again_and_again_where_that_is_wanted(lab: Lab, kernel: RunningKernel) -> None:
+    kernel.configure(kernel_group(addresses=(V4, V6)))
+    place(lab, kernel, V4, V6)
+    mac = lab.host.nic("nic0").mac
+
+    def heard(sniffer: Sniffer) -> int:
+        return min(len(sniffer.announcements(str(address.ip), mac=mac)) for address in (V4, V6))
+
+    kernel.configure(kernel_group(addresses=(V4, V6), announcement_refresh_seconds=1))
+    with Sniffer(lab.peer(0).namespace) as sniffer:
+        wait_for(lambda: heard(sniffer), lambda count: count >= 6, deadline=60, what="refreshes")
+    kernel.configure(kernel_group(addresses=(V4, V6)))
+    with Sniffer(lab.peer(0).namespace) as sniffer:
+        time.sleep(2.5)
+        assert heard(sniffer) == 0, "an interval that was taken back is not kept"
+
+
 def test_every_address_is_announced_once_before_any_is_repeated_and_the_pace_holds(
     lab: Lab, kernel: RunningKernel
 ) -> None:

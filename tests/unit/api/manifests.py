@@ -115,6 +115,12 @@ REFUSED = (
     Refused("probe method", {"spec.probes.method": "UDP"}, "spec.probes.method", "supported values:"),
     Refused("discovery", {"spec.probes.targets.discovery": "On"}, "spec.probes.targets.discovery", "supported values:"),
     Refused("IPv6 test address", {"spec.testAddresses.ipv6": "Global"}, "spec.testAddresses.ipv6", "supported values:"),
+    Refused(
+        "administrative state",
+        {"spec.administrativeState": "Down"},
+        "spec.administrativeState",
+        'supported values: "Leave", "Up"',
+    ),
     # times
     Refused(
         "FDT too short",
@@ -127,6 +133,18 @@ REFUSED = (
         {"spec.failureDetection.timeMilliseconds": 3600001},
         "spec.failureDetection.timeMilliseconds",
         "should be less than or equal to 3600000",
+    ),
+    Refused(
+        "announcements too often",
+        {"spec.announcements": {"refreshSeconds": 9}},
+        "spec.announcements.refreshSeconds",
+        "should be greater than or equal to 10",
+    ),
+    Refused(
+        "announcements too seldom",
+        {"spec.announcements": {"refreshSeconds": 86401}},
+        "spec.announcements.refreshSeconds",
+        "should be less than or equal to 86400",
     ),
     # interfaces
     _interface(

@@ -10,6 +10,7 @@ from ipmp_api.manifest import load_manifest
 from ipmp_api.parse import parse_node_group
 from ipmp_api.types import (
     Address,
+    AdministrativeState,
     DataAddress,
     DeletionPolicy,
     Existing,
@@ -60,6 +61,8 @@ POLICIES = st.builds(
     failback=st.sampled_from(Switch),
     outbound_spreading=st.sampled_from(Switch),
     tunnels=st.sampled_from(Tunnels),
+    administrative_state=st.sampled_from(AdministrativeState),
+    announcement_refresh_seconds=st.none() | st.integers(10, 86_400),
     existing=st.sampled_from(Existing),
     deletion_policy=st.sampled_from(DeletionPolicy),
 )

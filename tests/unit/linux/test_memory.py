@@ -21,6 +21,7 @@ WHOLE: dict[str, Any] = {
     **KERNEL,
     "addresses": KERNEL["addresses"] | {"looked_at": ["nic0", "nic1"]},
     "interfaceGroups": {"nic0": {"index": 2, "group": 0}, "nic1": {"index": 3, "group": 5}},
+    "administrativeState": {"nic1": {"index": 3}},
     "routes": [*KERNEL["routes"], KERNEL["routes"][0] | {"until": 1234.5}],
     "tunnels": [TUNNEL, TUNNEL | {"index": 8}],
     "outsiders": [OUTSIDER, OUTSIDER | {"index": 10}],
@@ -62,7 +63,7 @@ def test_an_entry_that_cannot_be_read_costs_no_other(junk: object) -> None:
         assert found is not None
         memory.former_members(found)
         assert memory.read(found) == (found, []), place
-        parts = ("members", "settings", "interfaceGroups", "routes", "tunnels", "outsiders")
+        parts = ("members", "settings", "interfaceGroups", "administrativeState", "routes", "tunnels", "outsiders")
         assert {part: found[part] for part in parts if part != place[0]} == {
             part: WHOLE[part] for part in parts if part != place[0]
         }, place

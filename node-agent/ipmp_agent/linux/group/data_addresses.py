@@ -412,12 +412,17 @@ class GroupDataAddresses:
         if timer is not None:
             timer.cancel()
 
-    def announce(self, key: str, announced: Iterable[InterfaceAddress]) -> None:
+    def announce_again(self) -> None:
+        """Announce once whatever is here, but for what is announced just now."""
+        for key in set(self.placement.values()):
+            self.announce(key, [each for each, holder in self.placement.items() if holder == key], once=True)
+
+    def announce(self, key: str, announced: Iterable[InterfaceAddress], *, once: bool = False) -> None:
         """Announce those addresses of a member that are there; the others follow when their check is over."""
         port = self._host.ports.get((self._group, key))
         if port is not None:
             present = [a for a in announced if a in self.held and self.placement.get(a) == key]
-            port.announce(present)
+            port.announce(present, once=once)
 
     def is_home(self, key: str, version: int) -> bool:
         """Whether the host had an address of this IP version on a member."""

@@ -16,6 +16,7 @@ from ipmp_agent.core.events import AddressAdopted, KernelRead, ProbeAnswered, Pr
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group import settings
+from ipmp_agent.linux.group.administrative_state import GroupAdministrativeState
 from ipmp_agent.linux.group.data_addresses import GroupDataAddresses
 from ipmp_agent.linux.group.departures import Departures
 from ipmp_agent.linux.group.fitness import Fitness
@@ -28,6 +29,7 @@ from ipmp_agent.linux.group.outsiders import GroupOutsiders
 from ipmp_agent.linux.group.pinned import Pinned
 from ipmp_agent.linux.group.pod_egress import PodEgress
 from ipmp_agent.linux.group.reconcile import GroupReconciler
+from ipmp_agent.linux.group.refresh import AnnouncementRefresh
 from ipmp_agent.linux.group.settings import InterfaceSettings
 from ipmp_agent.linux.group.surroundings import GroupSurroundings
 from ipmp_agent.linux.group.testaddresses import GroupTestAddresses
@@ -39,7 +41,7 @@ from ipmp_agent.linux.shared.host import TRICKLE, Port
 from ipmp_api.types import DeletionPolicy, Mode, Tunnels
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ipmp_agent.core.actions import Order
     from ipmp_agent.core.events import Event
@@ -124,6 +126,8 @@ class GroupInKernel:
         self._table = RouteTable()
         self._twins = Twins(host, self._surroundings, self._sink)
         self._membership = Membership()
+        self._administrative = GroupAdministrativeState()
+        self._refresh = AnnouncementRefresh(self._data.announce_again)
         self._following: asyncio.Task[None] | None = None
 
     @property
@@ -150,11 +154,14 @@ class GroupInKernel:
             self._configuration = configuration
             self._data.configure(configuration)
             self._pod_egress.configure(configuration.policies.pod_egress)
+            self._administrative.configure(configuration)
+            self._refresh.configure(configuration)
             if not self._configured and memory is not None:
                 self._data.remember(memory["addresses"])
                 self._settings.remember(memory["settings"])
                 self._twins.remember(memory["routes"])
                 self._membership.remember(memory["interfaceGroups"])
+                self._administrative.remember(memory["administrativeState"])
                 self._tunnels.remember(memory["tunnels"])
                 self._outsiders.remember(memory["outsiders"])
             obsolete = self._tests.configure(configuration)
@@ -185,7 +192,8 @@ class GroupInKernel:
     def _note(self) -> bool:
         """Note what members are before anything of them is changed; returns whether any of it is new."""
         present = self._links()
-        return any([self._settings.note(present), self._membership.note(present)])
+        new = [each.note(present) for each in (self._settings, self._membership, self._administrative)]
+        return any(new)
 
     async def _rest(self) -> None:
         """End what an agent that ends would end: the group may have managed until now."""
@@ -202,6 +210,7 @@ class GroupInKernel:
             "addresses": self._data.memory(),
             "settings": self._settings.memory(),
             "interfaceGroups": self._membership.memory(),
+            "administrativeState": self._administrative.memory(),
             "routes": self._twins.memory(),
             "tunnels": self._tunnels.memory(),
             "outsiders": self._outsiders.memory(),
@@ -278,6 +287,7 @@ class GroupInKernel:
             links = self._links()
             requests = self._settings.differences(links)
             requests += self._outsiders.differences() + self._membership.differences(links)
+            requests += self._administrative.differences(links)
             requests += self._tests.differences()
             self._notice_missing(installed)
             requests += self._data.differences(installed)
@@ -339,10 +349,12 @@ class GroupInKernel:
             requests = self._twins.restore(self._data.refuges())
             requests += self._policy(policy, others_in_use(table, members))
             requests += self._twins.withdraw(table, await self._nexthops(), members)
-            requests += self._tests.withdraw(await self._installed())
+            installed = await self._installed()
+            requests += self._tests.withdraw(installed)
             requests += self._membership.restore(self._links())
             requests += self._settings.restore(self._links())
             requests += self._outsiders.restore() + self._tunnels.withdraw()
+            requests += self._administrative.restore(self._links(), _in_use(installed.values()))
             self._host.send(requests, expected=TRANSIENT)
             for member in self._leaving():
                 await self._put_back(member)
@@ -357,6 +369,7 @@ class GroupInKernel:
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
+        self._refresh.close()
         await self.reconciler.close()
         await self._pod_egress.close()
 
@@ -398,6 +411,7 @@ class GroupInKernel:
             requests += self._twins.leave(member.key, member.index)
             requests += self._membership.restore({member.key: self._link(member)})
             requests += self._settings.restore({member.key: self._link(member)})
+            requests += self._administrative.restore({member.key: self._link(member)}, _in_use([found]))
             self._host.send(requests, expected=TRANSIENT)
 
     # -- what the kernel has -----------------------------------------------------------------------------------------
@@ -518,6 +532,9 @@ class GroupInKernel:
         self._surroundings.link_changed(member.key, up=member.up is not False)
         if member.up is False and member.link is not None:
             self._twins.link_lost(member.link.index)
+            link = self._host.link(member.link.index) or member.link
+            if not self.observing and self._administrative.wants(member.key, link):
+                self.reconciler.soon()
 
     def route_changed(self, kind: int, flags: int, route: Route, *, by_somebody: bool) -> bool:
         """A route came or went, by somebody or by the kernel itself; returns whether ours are not as they should be."""
@@ -723,3 +740,13 @@ class GroupInKernel:
             found += [*self._twins.findings(), *self._membership.findings(self._links())]
         found += self._fitness.findings()
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]
+
+
+def _in_use(found: Iterable[Iterable[InstalledAddress]]) -> set[int]:
+    """Interfaces (by index) on which somebody else than this agent has laid an address."""
+    return {
+        each.index
+        for some in found
+        for each in some
+        if not each.owned and not each.borrowed and each.scope == netlink.RT_SCOPE_UNIVERSE
+    }

@@ -48,6 +48,7 @@ def read(memory: Any) -> tuple[dict[str, Any] | None, list[str]]:
         },
         "settings": found.mapping("settings", memory.get("settings"), _settings),
         "interfaceGroups": found.mapping("interfaceGroups", memory.get("interfaceGroups"), _interface_group),
+        "administrativeState": found.mapping("administrativeState", memory.get("administrativeState"), _found_down),
         "routes": found.entries("routes", memory.get("routes"), _route),
         "tunnels": found.entries("tunnels", memory.get("tunnels"), _tunnel),
         "outsiders": found.entries("outsiders", memory.get("outsiders"), _outsider),
@@ -145,6 +146,10 @@ def _settings(_: str, entry: Any) -> dict[str, Any]:
 
 def _interface_group(_: str, entry: Any) -> dict[str, int]:
     return {"index": _number(entry["index"]), "group": _number(entry["group"], 32)}
+
+
+def _found_down(_: str, entry: Any) -> dict[str, int]:
+    return {"index": _number(entry["index"])}
 
 
 def _route(entry: Any) -> dict[str, Any]:

@@ -116,6 +116,12 @@ def set_group(index: int, group: int) -> bytes:
     return netlink.message(netlink.RTM_SETLINK, 0, head, netlink.u32(IFLA_GROUP, group))
 
 
+def set_up(index: int, *, up: bool) -> bytes:
+    """Request that sets an interface administratively up or down."""
+    head = _INTERFACE_MESSAGE.pack(0, 0, index, IFF_UP if up else 0, IFF_UP)
+    return netlink.message(netlink.RTM_SETLINK, 0, head)
+
+
 def index_of(body: bytes) -> int:
     """Interface index in the body of an RTM_*LINK message."""
     return int(_INTERFACE_MESSAGE.unpack_from(body)[2])
