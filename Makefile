@@ -47,6 +47,11 @@ test: test-unit test-lab test-cluster ## Everything: unit, kernel, real Kubernet
 test-unit: venv ## The pure cores, in virtual time
 	$(PYTEST) -n auto tests/unit
 
+.PHONY: test-pythons
+test-pythons: venv ## The unit tests under newer Pythons, from the suites of Debian that have them
+	@$(BIN)/python -m tests.prerequisites pythons
+	@$(BIN)/python -m tests.pythons
+
 .PHONY: test-lab
 test-lab: venv ## The agent on real interfaces, in network namespaces
 	@$(BIN)/python -m tests.prerequisites lab

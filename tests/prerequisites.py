@@ -46,6 +46,9 @@ LADDERS = {
         "buildah": "builds the image without a daemon",
         "lua5.1": "runs the health script for Argo CD",
     },
+    "pythons": {
+        "debian-archive-keyring": "signs the packages of other suites, which have the Pythons",
+    },
     "bench": {
         "keepalived": "the peer that failover is measured against",
         "frr": "its bfdd is the peer that probing is measured against",

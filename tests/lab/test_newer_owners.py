@@ -57,6 +57,29 @@ def test_what_networkd_takes_when_it_is_restarted_is_back_at_once(lab: Lab, suit
         survived(scene)
 
 
+def test_what_networkd_takes_when_it_configures_a_link_anew_is_back(lab: Lab, suite: str) -> None:
+    """A reload does so where the file of the link is newer, and by itself takes nothing."""
+    with networkd(lab, suite, keeping=False) as daemon, Scene(lab=lab) as scene:
+        whole(scene, ITS_OWN)
+        here = {address for address in OURS if lab.host.holders(address) == ["nic0"]}
+        rules = lab.host.namespace.run("ip", "rule")
+
+        def reload_changed() -> None:
+            daemon.write(FILE, f"{NETWORK}# a file that is newer is a link to be configured anew\n")
+            daemon.reload()
+
+        nothing: set[str] = set()
+        deeds = ((daemon.reload, nothing), (reload_changed, here), (lambda: daemon.reconfigure("nic0"), here))
+        for deed, expected in deeds:
+            with told(lab.host.namespace) as lines:
+                deed()
+                daemon.configured()
+                whole(scene, ITS_OWN)
+            assert taken(lines, *OURS).keys() == expected
+        assert lab.host.namespace.run("ip", "rule") == rules
+        survived(scene)
+
+
 def test_networkd_with_the_drop_in_takes_nothing(lab: Lab, suite: str) -> None:
     with networkd(lab, suite, keeping=True) as daemon, Scene(lab=lab) as scene:
         whole(scene, ITS_OWN)
