@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import re
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 EXIT_FAULT = 1
 """Something failed at run time: starting again may help."""
@@ -22,6 +23,19 @@ class BadInputError(Exception):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+@contextlib.contextmanager
+def packages_of(extra: str) -> Iterator[None]:
+    """Imports of what an extra of our package brings. Raises BadInputError, which says how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package.startswith("ipmp_"):
+            raise
+        words = f"the Python package {package} is not installed: pip install 'ipmp[{extra}]'"
+        raise BadInputError((words,)) from error
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipmp_operator
-from ipmp_service.command import EXIT_BAD_INPUT, EXIT_FAULT, Parser, add_log_options, address, seconds
+from ipmp_service.command import (
+    EXIT_BAD_INPUT,
+    EXIT_FAULT,
+    BadInputError,
+    Parser,
+    add_log_options,
+    address,
+    packages_of,
+    seconds,
+)
 from ipmp_service.logs import Log
 
 if TYPE_CHECKING:
@@ -97,7 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.namespace:
         sys.stderr.write("ipmp-operator: outside a pod, say --namespace\n")
         return EXIT_BAD_INPUT
-    from ipmp_operator.process import OperatorOptions, OperatorStartError, run  # noqa: PLC0415 - --help needs no kopf
+    try:
+        with packages_of("operator"):
+            from ipmp_operator.process import OperatorOptions, OperatorStartError, run  # noqa: PLC0415 - 32 MB
+    except BadInputError as error:
+        sys.stderr.write(f"ipmp-operator: {error}\n")
+        return EXIT_BAD_INPUT
 
     settings = OperatorOptions(
         template=options.daemonset_template,

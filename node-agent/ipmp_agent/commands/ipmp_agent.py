@@ -19,7 +19,15 @@ from ipmp_agent.process.hangup import Hangup
 from ipmp_agent.views import status
 from ipmp_api.fields import NODE_NAME
 from ipmp_api.schema import validate
-from ipmp_service.command import EXIT_BAD_INPUT, EXIT_FAULT, BadInputError, Parser, add_log_options, address
+from ipmp_service.command import (
+    EXIT_BAD_INPUT,
+    EXIT_FAULT,
+    BadInputError,
+    Parser,
+    add_log_options,
+    address,
+    packages_of,
+)
 from ipmp_service.logs import Log
 
 if TYPE_CHECKING:
@@ -243,7 +251,8 @@ def _run(options: argparse.Namespace) -> int:
             "ipmp-agent: run reads its files again at SIGHUP, which standard input is not: name a file", file=sys.stderr
         )
         return EXIT_BAD_INPUT
-    from ipmp_agent.process.agent import Agent, AgentOptions, StartError  # noqa: PLC0415 - `check` needs no kernel
+    with packages_of("agent"):
+        from ipmp_agent.process.agent import Agent, AgentOptions, StartError  # noqa: PLC0415 - `check` needs no kernel
 
     source = _source(options)
     measurements = Measurements()
@@ -284,8 +293,9 @@ def _source(options: argparse.Namespace) -> Source:
 
         return FileSource(options.files, options.node_name)
     # An agent with files needs no API client.
-    from ipmp_agent.kube.source import ClusterSource  # noqa: PLC0415
-    from ipmp_service.api_server import CredentialsError  # noqa: PLC0415
+    with packages_of("agent"):
+        from ipmp_agent.kube.source import ClusterSource  # noqa: PLC0415
+        from ipmp_service.api_server import CredentialsError  # noqa: PLC0415
 
     try:
         return ClusterSource(options.node_name, options.kubeconfig, status)
@@ -308,8 +318,9 @@ def _withdraw(options: argparse.Namespace) -> int:
 
 
 def _withdraw_all(directory: Path, beside: Path) -> int:
-    from ipmp_agent.dataplane.withdrawal import withdraw  # noqa: PLC0415
-    from ipmp_agent.process.agent import require_capabilities  # noqa: PLC0415 - `check` needs no kernel
+    with packages_of("agent"):
+        from ipmp_agent.dataplane.withdrawal import withdraw  # noqa: PLC0415
+        from ipmp_agent.process.agent import require_capabilities  # noqa: PLC0415 - `check` needs no kernel
 
     if not state.exists(directory, beside):
         log.info("nothing to withdraw: no state file in %s", directory)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 
 import pytest
 
@@ -47,3 +49,31 @@ def test_wrong_option_ends_with_2_and_one_line_of_reason(capsys: pytest.CaptureF
     first, second = capsys.readouterr().err.splitlines()
     assert "invalid choice: 'loud'" in first
     assert second == "Try 'program --help'."
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "package", "extra"),
+    [
+        (
+            "ipmp_agent.commands.ipmp_agent",
+            ["run", "--file", "x.yaml", "--node-name", "a"],
+            "prometheus_client",
+            "agent",
+        ),
+        ("ipmp_agent.commands.ipmp_agent", ["run", "--node-name", "a"], "urllib3", "agent"),
+        ("ipmp_operator.cli", ["run", "--namespace", "x", "--daemonset-template", "x.yaml"], "kopf", "operator"),
+    ],
+)
+def test_program_without_its_extra_says_how_to_install_it(
+    module: str, arguments: list[str], package: str, extra: str
+) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; from {module} import main; sys.exit(main({arguments!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == command.EXIT_BAD_INPUT
+    assert done.stderr.endswith(f": the Python package {package} is not installed: pip install 'ipmp[{extra}]'\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_part_of_our_own_is_a_fault_and_no_advice() -> None:
+    with pytest.raises(ModuleNotFoundError), command.packages_of("agent"):
+        raise ModuleNotFoundError("gone", name="ipmp_agent.gone")
