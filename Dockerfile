@@ -1,6 +1,9 @@
 # One image with both commands: ipmp-agent (with ipmpstat) and ipmp-operator. The chart says which one runs.
+# Python's packages are those of image-requirements.txt, by their hashes. Debian's are those of the base and of its
+# mirror: a site that needs the same ones for good names a base by digest, with that snapshot in its sources.list.
+ARG BASE=docker.io/library/debian:trixie-slim
 
-FROM docker.io/library/debian:trixie-slim AS python
+FROM ${BASE} AS python
 ARG DEBIAN_FRONTEND=noninteractive
 # Python runs without docstrings and assertions, 1.3 MiB less for each process. Bytecode for that is written now: the
 # pods' root file systems are read-only.
@@ -18,14 +21,17 @@ ARG PIP_CERT
 # Two environments: pip lives in the first and installs into the second, which goes into the image without it.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/ipmp
 WORKDIR /src
+COPY image-requirements.txt ./
+# Wheels only, so nothing is compiled but Python.
+RUN /opt/pip/bin/pip --python /opt/ipmp/bin/python install --no-cache-dir --no-compile \
+      --only-binary :all: --require-hashes --requirement image-requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY crds ./crds
 COPY common ./common
 COPY node-agent ./node-agent
 COPY operator ./operator
-# Wheels only, so nothing is compiled but Python.
-RUN /opt/pip/bin/pip --python /opt/ipmp/bin/python install --no-cache-dir --no-compile \
-      --only-binary :all: ".[agent,operator]" \
+RUN /opt/pip/bin/pip --python /opt/ipmp/bin/python install --no-cache-dir --no-compile --no-deps . \
+ && /opt/pip/bin/pip --python /opt/ipmp/bin/python check \
  && python3 -m compileall -q -o 2 /opt/ipmp/lib
 
 FROM python

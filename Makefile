@@ -107,6 +107,24 @@ image: venv ## The container image, as an archive in the cache
 	@$(BIN)/python -m tests.prerequisites cluster
 	@$(BIN)/python -m tests.cluster image
 
+.PHONY: release
+release: venv ## dist/: image, chart, plain manifests, wheel, checksums, SBOM
+	@$(BIN)/python -m tests.prerequisites cluster
+	@$(BIN)/python -m tests.cluster build
+	@$(BIN)/python -m tests.cluster.release dist
+
+.PHONY: release-check
+release-check: venv ## Two builds from nothing hold the same packages; four minutes
+	@$(BIN)/python -m tests.prerequisites cluster
+	@$(BIN)/python -m tests.cluster build
+	@$(BIN)/python -m tests.cluster.release --twice dist
+
+.PHONY: requirements
+requirements: venv ## Resolve image-requirements.txt anew: the image's Python packages with their hashes
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --python-version 3.13 \
+	  --extra agent --extra operator pyproject.toml --output-file image-requirements.txt
+
 .PHONY: crds
 crds: venv ## Generate crds/*.yaml and docs/api.md from ipmp_api
 	$(BIN)/python -m ipmp_api.crd crds

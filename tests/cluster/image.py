@@ -4,6 +4,7 @@ The Dockerfile is an ordinary one and builds with any builder where its base ima
 docker.io/library/debian:trixie-slim, is made with debootstrap into a buildah storage of our own in the cache.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,14 +17,44 @@ from tests.cluster.cache import cache_directory, content_hash, locked
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("crds", "common", "node-agent", "operator")
-SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", *PACKAGES)
+SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "image-requirements.txt", "README.md", "LICENSE", *PACKAGES)
 REPOSITORY = "ipmp.test/ipmp"
 SUITE = "trixie"
 BASE = f"docker.io/library/debian:{SUITE}-slim"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+# The base is ours, made below. The machine's certificates are for pip: a mirror or proxy of the site may have a CA of
+# its own.
+BUILD = ("--pull=never", "--volume", f"{CERTIFICATES}:/run/ca.crt:ro", "--build-arg", "PIP_CERT=/run/ca.crt")
 LAYERS_MAX = 60  # cached by the builder before they are dropped: about ten builds, a gigabyte or two
 # What the official slim images leave out.
 SLIM = "".join(f"path-exclude /usr/share/{d}/*\n" for d in ("doc", "man", "locale", "info", "groff", "lintian"))
+
+
+RELEASED = "ipmp"
+"""The repository in the archive of a release: whoever pushes it puts a registry before it."""
+
+_LIST = """
+import importlib.metadata, json, subprocess
+fields = "${Package}\\t${Version}\\t${Architecture}\\n"
+debian = subprocess.run(["dpkg-query", "-W", "-f", fields], capture_output=True, text=True, check=True).stdout
+python = [
+    (d.metadata["Name"], d.version, d.metadata["License-Expression"] or "") for d in importlib.metadata.distributions()
+]
+print(json.dumps({"debian": [line.split("\t") for line in debian.splitlines()], "python": sorted(python)}))
+"""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The packages of an image.
+
+    Args:
+        debian: name, version and architecture of each.
+        python: name, version and license (an SPDX expression, or empty where the package states none) of each.
+    """
+
+    debian: tuple[tuple[str, str, str], ...]
+    python: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -49,6 +80,33 @@ def build_image() -> Image:
     return image
 
 
+def build_release(version: str, labels: dict[str, str], archive: Path, *, fresh: bool) -> Contents:
+    """Build the image of a release into an OCI archive, and return what is in it.
+
+    Args:
+        labels: the image's, beside those of the Dockerfile.
+        fresh: build anew what the builder has in its cache.
+    """
+    storage = cache_directory() / "buildah"
+    name = f"{RELEASED}:{version}"
+    words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+    with tempfile.TemporaryDirectory() as temporary, locked(storage.with_name("buildah.lock")):
+        context = Path(temporary)
+        _copy_sources(context)
+        _ensure_base(storage)
+        how = ("--no-cache",) if fresh else ("--layers",)
+        _buildah(storage, "build", *how, *BUILD, *words, "--tag", name, str(context))
+        archive.unlink(missing_ok=True)  # an archive that is there would be added to
+        _buildah(storage, "push", "--quiet", name, f"oci-archive:{archive}:{name}")
+        container = _buildah(storage, "from", "--pull=never", name).strip()
+        try:
+            told = json.loads(_buildah(storage, "run", container, "--", "/opt/ipmp/bin/python", "-c", _LIST))
+        finally:
+            _buildah(storage, "rm", container)
+        _buildah(storage, "rmi", "--force", name)
+    return Contents(*(tuple(tuple(one) for one in told[kind]) for kind in ("debian", "python")))
+
+
 def _copy_sources(context: Path) -> Image:
     for source in SOURCES:
         if (CHECKOUT / source).is_dir():
@@ -64,9 +122,7 @@ def _build(storage: Path, context: Path, image: Image) -> None:
     begun = time.monotonic()
     _ensure_base(storage)
     print(f"building image {image.name}", flush=True)
-    # The machine's certificates, for pip: a mirror or proxy of the site may have a CA of its own.
-    trust = ["--volume", f"{CERTIFICATES}:/run/ca.crt:ro", "--build-arg", "PIP_CERT=/run/ca.crt"]
-    _buildah(storage, "build", "--pull=never", "--layers", *trust, "--tag", image.name, str(context))
+    _buildah(storage, "build", "--layers", *BUILD, "--tag", image.name, str(context))
     image.archive.parent.mkdir(parents=True, exist_ok=True)
     unfinished = image.archive.with_name(image.archive.name + ".unfinished")
     unfinished.unlink(missing_ok=True)  # an archive that is there would be added to
