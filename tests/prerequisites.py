@@ -44,6 +44,8 @@ LADDERS = {
         "debootstrap": "the image's base from Debian's packages",
         "debian-archive-keyring": "debootstrap checks signatures with it",
         "buildah": "builds the image without a daemon",
+        "skopeo": "pushes the image to a registry",
+        "docker-registry": "the registry that the product is installed from",
         "lua5.1": "runs the health script for Argo CD",
     },
     "pythons": {
@@ -60,6 +62,7 @@ LADDERS = {
 UNITS = Path("/etc/systemd/system")
 SERVICES = {
     "bird2": "bird",
+    "docker-registry": "docker-registry",
     "frr": "frr",
     "keepalived": "keepalived",
     "lldpd": "lldpd",

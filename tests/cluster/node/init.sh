@@ -44,6 +44,7 @@ keep() { # COMMAND...
     done
 }
 
+export SSL_CERT_FILE=/run/node/state/ca.crt # the cluster's own registries are signed by its authority
 keep containerd --config /run/node/state/containerd.toml &
 until ctr version >/dev/null 2>&1; do sleep 0.1; done
 ctr -n k8s.io images import /run/node/tools/pause.tar
