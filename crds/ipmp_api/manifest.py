@@ -133,6 +133,17 @@ def load_manifest(text: str) -> tuple[Document, ...]:
         raise ManifestError(f"character U+{error.character:04X} is not allowed in YAML", line, column) from error
 
 
+def is_empty_list(text: str) -> bool:
+    """Whether a text that `load_manifest` takes is a List that says that there is nothing."""
+    loader = _Loader(text)
+    while loader.check_node():
+        node = loader.get_node()
+        whole = loader.construct_document(node) if isinstance(node, yaml.MappingNode) else {}
+        if whole.get("items") == [] and str(whole.get("kind", "")).endswith("List"):
+            return True
+    return False
+
+
 def _documents(text: str) -> Iterator[Document]:
     loader = _Loader(text)
     try:

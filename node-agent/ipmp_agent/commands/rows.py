@@ -29,8 +29,8 @@ class AddressRow:
 
     @property
     def state(self) -> str:
-        """Whether it can be used at all."""
-        return "down" if self.address.refusal else "up"
+        """Whether it can be used at all: an address that is on no interface cannot."""
+        return "up" if self.address.interface and not self.address.refusal else "down"
 
     @property
     def inbound(self) -> str:

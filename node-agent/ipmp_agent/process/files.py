@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core.reasons import Reason
 from ipmp_api.compile import assigned_elsewhere, compile_for_file
 from ipmp_api.errors import ManifestError, ValidationError
-from ipmp_api.manifest import load_manifest
+from ipmp_api.manifest import is_empty_list, load_manifest
 from ipmp_api.parse import parse_group, parse_node_group
 from ipmp_api.types import NODE_GROUP_KIND
 from ipmp_service.command import BadInputError
@@ -45,12 +45,13 @@ def read(paths: Sequence[Path], node_name: str, warn: Callable[[str], None] = lo
     groups: list[tuple[str, NodeGroup]] = []
     for path in _manifests(paths, problems):
         try:
-            documents = load_manifest(_text(path))
+            text = _text(path)
+            documents = load_manifest(text)
         except (OSError, UnicodeDecodeError, ManifestError) as error:
             problems.append(f"{path}: {_words(error)}")
             continue
-        if not documents:
-            problems.append(f"{path}: holds no manifest")
+        if not documents and not is_empty_list(text):
+            problems.append(f"{path}: holds no manifest; a List whose items are [] says that there is no group")
         for document in documents:
             where = f"{path}:{document.line}"
             try:

@@ -98,12 +98,26 @@ def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
     assert found == (
         f"{tmp_path / 'bare'}: no manifests here (*.yaml, *.yml, *.json)",
         f"{tmp_path / 'no.yaml'}: No such file or directory",
-        f"{tmp_path / 'empty.yaml'}: holds no manifest",
+        f"{tmp_path / 'empty.yaml'}: holds no manifest; a List whose items are [] says that there is no group",
     ) or set(found) == {
         f"{tmp_path / 'bare'}: no manifests here (*.yaml, *.yml, *.json)",
         f"{tmp_path / 'no.yaml'}: No such file or directory",
-        f"{tmp_path / 'empty.yaml'}: holds no manifest",
+        f"{tmp_path / 'empty.yaml'}: holds no manifest; a List whose items are [] says that there is no group",
     }
+
+
+def test_last_group_of_a_file_is_taken_away_by_an_empty_list_and_by_nothing_less(tmp_path: Path) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text(group_text())
+    source = FileSource((path,), "node1")
+    handed: list[tuple[NodeGroup, ...]] = []
+    source.start(handed.append, SavedState())
+    path.write_text("# somebody's editor failed\n")
+    source.reload()
+    assert len(handed) == 1
+    path.write_text("apiVersion: v1\nkind: List\nitems: []\n")
+    source.reload()
+    assert handed[1:] == [()]
 
 
 def test_same_group_twice_and_same_interface_twice_are_named(tmp_path: Path) -> None:

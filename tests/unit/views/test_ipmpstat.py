@@ -12,6 +12,7 @@ import pytest
 
 from ipmp_agent.commands import ipmpstat
 from ipmp_agent.commands.client import AgentRefusedError, UnreachableError
+from ipmp_agent.commands.rows import AddressRow
 from ipmp_agent.core.actions import ProbeClosed
 from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
@@ -352,3 +353,8 @@ def test_probes_of_a_node_that_does_not_probe_end_at_once(agent: Agent, capsys: 
     agent.picture = publication(view(interface("nic0"), probing=False))
     assert ipmpstat.main(["-p"]) == 1
     assert "no interface is probed" in capsys.readouterr().err
+
+
+def test_address_that_is_on_no_interface_is_down_though_nobody_refused_it() -> None:
+    waiting = address("198.18.0.102/24", None)
+    assert AddressRow(view(interface("nic0"), addresses=(waiting,)), waiting).state == "down"
