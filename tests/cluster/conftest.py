@@ -80,7 +80,7 @@ def cluster(tools: Path, image: Image) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def installed(cluster: Cluster, image: Image) -> Cluster:
     """The session's cluster with the chart installed."""
-    install_chart(cluster, image)
+    install_chart(cluster, image, "agent.record.enabled=true")
     return cluster
 
 
