@@ -26,7 +26,7 @@ venv: .venv/.installed ## The virtual environment with everything installed edit
 lint: venv ## ruff, mypy, the architecture's contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy crds/ipmp_api common/ipmp_service node-agent/ipmp_agent operator/ipmp_operator helm/board tests benchmarks
+	$(BIN)/mypy crds/ipmp_api common/ipmp_service node-agent/ipmp_agent operator/ipmp_operator operator/kubectl_ipmp helm/board tests benchmarks
 	$(BIN)/lint-imports --no-cache
 
 # What the agent itself needs, so that a first look does not wait for what tests need.
@@ -124,6 +124,11 @@ requirements: venv ## Resolve image-requirements.txt anew: the image's Python pa
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --python-version 3.13 \
 	  --extra agent --extra operator pyproject.toml --output-file image-requirements.txt
+
+URL ?=
+.PHONY: plugin
+plugin: venv ## kubectl ipmp as one file, its krew manifest and completion, in dist/plugin; URL=... of its archive
+	@$(BIN)/python -m kubectl_ipmp.single_file dist/plugin $(if $(URL),--url $(URL))
 
 .PHONY: crds
 crds: venv ## Generate crds/*.yaml and docs/api.md from ipmp_api

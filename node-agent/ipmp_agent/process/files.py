@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.reasons import Reason
+from ipmp_api import files
 from ipmp_api.compile import assigned_elsewhere, compile_for_file
-from ipmp_api.errors import ManifestError, ValidationError
-from ipmp_api.manifest import is_empty_list, load_manifest
+from ipmp_api.errors import ValidationError
 from ipmp_api.parse import parse_group, parse_node_group
 from ipmp_api.types import NODE_GROUP_KIND
 from ipmp_service.command import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from ipmp_agent.disk.state import SavedState
     from ipmp_api.manifest import Document
     from ipmp_api.types import Address, NodeGroup
-
-SUFFIXES = (".yaml", ".yml", ".json")
-STANDARD_INPUT = Path("-")
 
 log = logging.getLogger(__name__)
 
@@ -43,52 +39,19 @@ def read(paths: Sequence[Path], node_name: str, warn: Callable[[str], None] = lo
     """
     problems: list[str] = []
     groups: list[tuple[str, NodeGroup]] = []
-    for path in _manifests(paths, problems):
+    for source in files.read(paths, problems):
         try:
-            text = _text(path)
-            documents = load_manifest(text)
-        except (OSError, UnicodeDecodeError, ManifestError) as error:
-            problems.append(f"{path}: {_words(error)}")
-            continue
-        if not documents and not is_empty_list(text):
-            problems.append(f"{path}: holds no manifest; a List whose items are [] says that there is no group")
-        for document in documents:
-            where = f"{path}:{document.line}"
-            try:
-                groups.append((where, _compile(document, node_name, partial(_warn, warn, where))))
-            except ValidationError as error:
-                problems += [f"{where}: {fault}" for fault in error.errors]
+            groups.append((source.where, _compile(source.document, node_name, partial(_warn, warn, source.where))))
+        except ValidationError as error:
+            problems += [f"{source.where}: {fault}" for fault in error.errors]
     problems += _conflicts(groups)
     if problems:
         raise BadInputError(problems)
     return tuple(group for _, group in groups)
 
 
-def _words(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
-
-
 def _warn(warn: Callable[[str], None], where: str, words: str) -> None:
     warn(f"{where}: {words}")
-
-
-def _text(path: Path) -> str:
-    return sys.stdin.buffer.read().decode() if path == STANDARD_INPUT else path.read_text(encoding="utf-8")
-
-
-def _manifests(paths: Sequence[Path], problems: list[str]) -> Iterator[Path]:
-    for path in paths:
-        try:
-            if path == STANDARD_INPUT or not path.is_dir():
-                yield path
-                continue
-            found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)
-        except OSError as error:
-            problems.append(f"{path}: {_words(error)}")
-            continue
-        if not found:
-            problems.append(f"{path}: no manifests here ({', '.join('*' + suffix for suffix in SUFFIXES)})")
-        yield from found
 
 
 def _compile(document: Document, node_name: str, warn: Callable[[str], None]) -> NodeGroup:

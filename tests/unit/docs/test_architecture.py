@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-PACKAGES = tuple(sorted({path.parent for path in ROOT.glob("*/ipmp_*/__init__.py")}))
+PACKAGES = tuple(sorted({path.parent for path in ROOT.glob("*/*ipmp*/__init__.py")}))
 SHORT = tuple(package for package in PACKAGES if package.name in {"ipmp_agent", "ipmp_operator"})
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
 LAYERS = [

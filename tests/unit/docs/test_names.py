@@ -7,7 +7,13 @@ from collections import defaultdict
 
 from tests.unit.docs.pages import ROOT
 
-PACKAGES = ("common/ipmp_service", "crds/ipmp_api", "node-agent/ipmp_agent", "operator/ipmp_operator")
+PACKAGES = (
+    "common/ipmp_service",
+    "crds/ipmp_api",
+    "node-agent/ipmp_agent",
+    "operator/ipmp_operator",
+    "operator/kubectl_ipmp",
+)
 
 
 def test_no_two_public_classes_have_one_name() -> None:
