@@ -40,10 +40,11 @@ spec:
 
 Node groups carry the labels `ipmp.dev/group` and `ipmp.dev/node`, can be selected with
 `--field-selector spec.nodeName=NODE` or `spec.groupName=GROUP`, and hold the finalizer `ipmp.dev/withdraw` until the
-agent has taken back what it added. Of a node group people write `spec.offline` only:
+agent has taken back what it added. Of a node group people write `spec.offline` only, best by a command that leaves the
+entries of others ([kubectl.md](kubectl.md)): a merge patch replaces the whole list.
 
 ```sh
-kubectl patch ipmpn front.node1 --type=merge -p '{"spec": {"offline": [{"interface": "eth1"}]}}'
+kubectl ipmp offline node1 eth1 --wait
 ```
 
 A field that is not listed here does not exist: `kubectl` and the agent refuse it by name.

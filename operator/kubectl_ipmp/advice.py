@@ -45,6 +45,7 @@ ADVICE = {
     "Progressing": "wait: nodes are still applying the last change",
     "Invalid": "correct the field that the message names: kubectl ipmp check --file",
     "PoolExhausted": "add ranges to the pool, or select fewer nodes",
+    "Drill": "wait: a failure is being played (kubectl ipmp drill), and ends by itself",
     "ChangeOnTrial": "wait: the change is undone by itself if the node loses by it what it reached",
     "ChangeUndone": "the change cut the node off and was undone: the message names who fell silent. Correct "
     "interfaces, VLAN or addresses, and apply it again",
@@ -68,6 +69,10 @@ ADVICE = {
     "OtherScope": "nothing: addresses of a link or a host do not move",
     "MoveBudget": "wait: addresses moved often, and move again when the budget allows; look for a flapping link",
     # the host
+    "StateElsewhere": "the state directory is another host's: give each node its own",
+    "StateNotKept": "make room on the disk of the agent's state directory, or make it writable",
+    "ControlSocketLost": "something cleans the agent's runtime directory: leave it out there",
+    "ComparisonIncomplete": "the kernel's tables changed while they were read: wait; the log of the agent says more",
     "TunnelPinned": "let the tunnel follow the routes, or take dev IF out of it (docs/host.md)",
     "DevicePinned": "a device hangs on one member and fails with it: make one on each, and a group of those",
     "ProgramPinned": "attach the bpf program to every member, or to none (docs/host.md)",

@@ -86,6 +86,7 @@ def parser() -> CommandParser:
         "--file", "-f", action="append", type=Path, required=True, metavar="FILE", dest="files",
         help="manifests, a directory of such files, or - for standard input; may be given again",
     )  # fmt: skip
+    _add_drill(commands)
     _add_help_from_afar(commands)
     version = _add(commands, "version", "versions of plugin, server and agents", "versions:run")
     version.add_argument("--client", action="store_true", help="of the plugin only: asks no cluster")
@@ -174,6 +175,23 @@ def _add_maintenance(commands: argparse._SubParsersAction[CommandParser]) -> Non
         maintain.add_argument("--group", help="the group, where several on the node have such an interface")
         maintain.add_argument("--wait", action="store_true", help=wait)
         _timeout(maintain)
+
+
+def _add_drill(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    drill = _add(commands, "drill", "play a failure, measure it, and put the interface back", "drill:run")
+    drill.add_argument("group", metavar="GROUP")
+    drill.add_argument("node", metavar="NODE", nargs="?", type=node_name)
+    drill.add_argument("interface", metavar="IF", nargs="?", help="(default: the one that carries most addresses)")
+    drill.add_argument("--all-nodes", action="store_true", help="one after the other, up to the first that fails")
+    drill.add_argument("--keep-going", action="store_true", help="on to the next node, whatever comes")
+    drill.add_argument(
+        "--kind", choices=("link", "silent"), default="link",
+        help="link: its cable is pulled; silent: its link is up and nothing answers (default: link)",
+    )  # fmt: skip
+    drill.add_argument(
+        "--duration", type=duration, default=10.0, help="how long it is treated as failed, 1s to 5m (default: 10s)"
+    )
+    _output(drill)
 
 
 def _add_help_from_afar(commands: argparse._SubParsersAction[CommandParser]) -> None:

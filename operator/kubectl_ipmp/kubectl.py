@@ -31,11 +31,11 @@ class PluginError(Exception):
 
 
 class KubectlError(PluginError):
-    """kubectl failed; the message is what it said."""
+    """kubectl failed; the message is what it said, `output` what it printed before."""
 
-    def __init__(self, said: str, code: int) -> None:
+    def __init__(self, said: str, output: str = "") -> None:
         super().__init__(said)
-        self.code = code
+        self.output = output
 
 
 class Kubectl:
@@ -70,10 +70,10 @@ class Kubectl:
         except PermissionError:
             raise PluginError(f"may not run {self._command[0]}: $KUBECTL names a program that can be run") from None
         except subprocess.TimeoutExpired:
-            raise KubectlError(f"kubectl {arguments[0]} has not ended after {timeout:.0f} s", 1) from None
+            raise KubectlError(f"kubectl {arguments[0]} has not ended after {timeout:.0f} s") from None
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip() or f"kubectl ended with {done.returncode}"
-            raise KubectlError(said, done.returncode)
+            raise KubectlError(said, done.stdout.decode(errors="replace"))
         return done.stdout
 
     def read(self, path: str, **query: str) -> Object:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubectl_ipmp.kubectl import PluginError
 
@@ -27,8 +26,7 @@ GOOD = {
 """The status of each condition that needs nobody's attention."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(NamedTuple):
     """One IPMPNodeGroup, whole or as far as it is reported."""
 
     whole: Object
@@ -90,8 +88,7 @@ class NodeView:
         return [each for each in conditions(self.whole) if not good(each)]
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(NamedTuple):
     """All groups, and all nodes of each, by name."""
 
     groups: Sequence[Object]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ipmp_agent.core import events
 from ipmp_agent.core.actions import MoveAddresses
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.words import GroupState, InterfaceWord, LinkWord
+from ipmp_agent.core.words import DrillKind, GroupState, InterfaceWord, LinkWord
 from ipmp_api.types import FailureDetection, InterfaceMatch, Member, Policies, Role, Switch
 from tests import invariants
 from tests.virtual_node import VirtualNode, data_address, numbered_group
@@ -176,6 +177,10 @@ class Group(RuleBasedStateMachine):
     def online(self, key: str) -> None:
         self.node.online(key)
 
+    @rule(key=KEYS, kind=st.sampled_from(DrillKind), seconds=st.floats(1.0, 20.0))
+    def drill(self, key: str, kind: DrillKind, seconds: float) -> None:
+        self.node.tell(events.DrillRequested(key, kind, seconds))
+
     @rule(key=KEYS, other=KEYS)
     def wear(self, key: str, other: str) -> None:
         self.node.wear(key, other)
@@ -305,6 +310,12 @@ class Group(RuleBasedStateMachine):
         usable = [i for i in snapshot.interfaces if i.usable]
         capacity = max(1, sum(i.role is Role.ACTIVE for i in snapshot.interfaces))
         assert sum(i.active for i in snapshot.interfaces) == min(capacity, len(usable))
+
+    @invariant()
+    def a_drill_leaves_somebody_who_works(self) -> None:
+        snapshot = self.node.snapshot()
+        if snapshot.drill is not None and snapshot.drill.ended is None:
+            assert any(i.usable for i in snapshot.interfaces if i.interface != snapshot.drill.interface)
 
     @invariant()
     def probe_accounts_add_up(self) -> None:

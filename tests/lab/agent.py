@@ -193,9 +193,19 @@ class Agent:
 
     def command(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a command that speaks with this agent, such as `ipmpadm`, to its end."""
+        with self.begin(*argv) as process:
+            try:
+                output, errors = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def begin(self, *argv: str) -> subprocess.Popen[str]:
+        """Start such a command, and let it run."""
         environment = {**os.environ, "IPMP_RUNTIME_DIR": str(self.runtime_directory)}
         argv = (program(argv[0]), *argv[1:])
-        return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, timeout=30)
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
     def ipmpstat(self, *words: str) -> str:
         """Return what `ipmpstat` prints; raises with its complaint if it fails."""

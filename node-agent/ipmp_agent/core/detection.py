@@ -382,6 +382,11 @@ class Detection:
         if group_had_failed:
             self.review_all(now)  # a failed group kept routers whose routes had gone
 
+    def acquit(self, interface: Interface, now: float) -> None:
+        """A member was treated as failed and never was: use it at once. What is wrong with it is found as ever."""
+        if interface.state in BROKEN:
+            self._repair(interface, Reason.DRILL, now)
+
     def _judge(self, interface: Interface, now: float) -> None:
         if interface.functioning:
             if not any(prober.losing for prober in interface.probers.values()):

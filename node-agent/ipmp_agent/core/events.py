@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ipmp_agent.core.reasons import Reason
+    from ipmp_agent.core.words import DrillKind
     from ipmp_api.types import Address, InterfaceAddress, NodeGroup
 
 
@@ -143,6 +144,15 @@ class OnlineRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class DrillRequested:
+    """Somebody wants a member treated as failed for a time; refused without redundancy."""
+
+    interface: str
+    kind: DrillKind
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class AddressFound:
     """A data address sits on this member already: at start, or put there by somebody."""
 
@@ -253,6 +263,7 @@ Event = (
     | RoutersChanged
     | OfflineRequested
     | OnlineRequested
+    | DrillRequested
     | AddressFound
     | AddressAdopted
     | AddressReleased

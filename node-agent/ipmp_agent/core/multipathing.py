@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ipmp_agent.core import consistency, events, standby, timers
 from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, SendProbe, Severity
 from ipmp_agent.core.detection import Detection
+from ipmp_agent.core.drill import Drills
 from ipmp_agent.core.interface import Interface, InterfaceEvent, group_state
 from ipmp_agent.core.makeshift import Makeshift
 from ipmp_agent.core.offline import Offline, mac_holder
@@ -51,6 +52,7 @@ class Multipathing:
         self._state: GroupState | None = None  # as last told; None: nothing yet
         self._recovery = Recovery()
         self._makeshift = Makeshift()
+        self._drills = Drills(self._interfaces, self._detection, self)
         self._outbound = Outbound()
         self._configured = False
         self._deadline = timers.NEVER
@@ -60,6 +62,10 @@ class Multipathing:
 
     def handle(self, event: events.Event, now: float) -> list[Action]:
         """Take one fact; return what is to be done about it, in order."""
+        known = self._drills.masked(event, now)
+        if known is None:
+            return []
+        event = known
         deadline_known, self._deadline_known = self._deadline_known, False
         if not self._configured:
             self._configure(self._configuration, now)
@@ -77,6 +83,7 @@ class Multipathing:
         self._deadline_known = False
         if not self._configured:
             self._configure(self._configuration, now)
+        self._drills.tick(now)
         self._detection.tick(now)
         if not self._may_skip_settling(now):
             self._settle(now)
@@ -98,7 +105,7 @@ class Multipathing:
     @property
     def _waiting_until(self) -> float:
         """When addresses may go on that wait for their budget, a group that comes back, or a link to have lasted."""
-        return min(self._placement.retry_at, self._recovery.until, self._makeshift.retry_at)
+        return min(self._placement.retry_at, self._recovery.until, self._makeshift.retry_at, self._drills.deadline)
 
     def snapshot(self) -> GroupSnapshot:
         """The state at this moment."""
@@ -109,6 +116,7 @@ class Multipathing:
             self._placement,
             self._outbound,
             tuple(self._findings),
+            self._drills.result,
         )
 
     def keeps_offline(self, interface: str) -> bool:
@@ -186,6 +194,7 @@ class Multipathing:
         return actions
 
     def _configure(self, configuration: NodeGroup, now: float) -> None:
+        self._drills.end(now, "the configuration has changed")
         self._configured = True
         known = dict(self._interfaces)
         self._interfaces.clear()
@@ -343,6 +352,9 @@ class Multipathing:
     def _on_online(self, event: events.OnlineRequested, now: float) -> None:
         self._offline.end(event.interface, now)
 
+    def _on_drill(self, event: events.DrillRequested, now: float) -> None:
+        self._drills.request(event, self._configuration, len(self._placement.addresses(event.interface)), now)
+
     # --- addresses ---
 
     def _on_address_found(self, event: events.AddressFound, now: float) -> None:
@@ -393,6 +405,7 @@ class Multipathing:
         if self._read:
             self._offline.release_duplicates(now)
             refused = self._offline.heed_configuration(now)
+            self._drills.watch(now)
             self._detection.release_last_link(now)
         self._detection.arrange_transitive(now)
         active = self._order_active()
@@ -410,6 +423,11 @@ class Multipathing:
         else:
             moves = self._placement.place(active, now, self._why_left, waiting=waiting)
             self._order(moves, active, [i.key for i in self._members if i.functioning])
+        if (drilled := self._drills.watched) is not None:
+            kept = not self._configuration.policies.failback  # what went stays where it is
+            later = self._placement.retry_at < timers.NEVER  # what moved too often comes when its budget allows
+            carries = kept or later or bool(self._placement.addresses(drilled))
+            self._drills.observe(self._actions, now, carries=carries)
         if now >= self._look_at or any(each not in self._findings for each in refused):
             self._look_at = min(now + self._detection.time.value, *(i.test_addresses_due for i in self._members))
             self._tell_findings([*refused, *consistency.find(self._configuration, self._members)])
@@ -454,6 +472,8 @@ class Multipathing:
         interface = self._interfaces.get(key)
         if interface is None:
             return Reason.CONFIGURED
+        if self._drills.drilled == key:
+            return Reason.DRILL
         if interface.failed and interface.cause is not None and not interface.offline:
             return interface.cause if interface.link.usable else Reason.LINK_DOWN
         if interface.functioning:
@@ -569,6 +589,7 @@ _HANDLERS: dict[type, Callable[[Multipathing, Any, float], None]] = {
     events.RoutersChanged: Multipathing._on_routers,  # noqa: SLF001
     events.OfflineRequested: Multipathing._on_offline,  # noqa: SLF001
     events.OnlineRequested: Multipathing._on_online,  # noqa: SLF001
+    events.DrillRequested: Multipathing._on_drill,  # noqa: SLF001
     events.AddressFound: Multipathing._on_address_found,  # noqa: SLF001
     events.AddressAdopted: Multipathing._on_address_adopted,  # noqa: SLF001
     events.AddressReleased: Multipathing._on_address_released,  # noqa: SLF001

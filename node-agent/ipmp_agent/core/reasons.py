@@ -21,6 +21,7 @@ class Reason(StrEnum):
     TARGETS_FOUND = "TargetsFound"
     OFFLINE = "Offline"
     ONLINE = "Online"
+    DRILL = "Drill"
     MINIMUM_REDUNDANCY = "MinimumRedundancy"
     RESTORED = "Restored"
     NOT_JUDGED = "NotJudged"

@@ -15,6 +15,7 @@ from ipmp_api.types import Origin, Role
 
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import ProbeProtocol
+    from ipmp_agent.core.drill import DrillSnapshot
     from ipmp_agent.core.events import Family, MacAddress
     from ipmp_agent.core.findings import Finding
     from ipmp_agent.core.interface import Interface
@@ -107,6 +108,7 @@ class GroupSnapshot:
     nominee_ipv4: str | None
     nominee_ipv6: str | None
     findings: tuple[Finding, ...]  # what does not fit together
+    drill: DrillSnapshot | None = None  # the one under way, or the last
 
 
 def take_snapshot(
@@ -116,6 +118,7 @@ def take_snapshot(
     placement: Placement,
     outbound: Outbound,
     findings: tuple[Finding, ...],
+    drill: DrillSnapshot | None = None,
 ) -> GroupSnapshot:
     """The state of the group as a value."""
     origins = {data.address: data.origin for data in configuration.data_addresses}
@@ -142,6 +145,7 @@ def take_snapshot(
         nominee_ipv4=outbound.nominee,
         nominee_ipv6=outbound.nominee,
         findings=findings,
+        drill=drill,
     )
 
 

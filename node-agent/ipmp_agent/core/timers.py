@@ -134,6 +134,13 @@ TRIALS = 3
 """Times that one change is tried, if others were to blame for what it was undone for, or its trial was cut short."""
 
 
+DRILL_RETURN = 60.0
+"""A drilled member that is not used again so long after its drill was not taken back: ten answers, and moves."""
+
+DRILL_LATE = 0.25
+"""A drilled member must be found to have failed within its failure detection time, and this for a busy node."""
+
+
 def probe_interval(detection_time: float) -> float:
     """Seconds between probes of one prober for a failure detection time in seconds: whole milliseconds of FDT / 7."""
     return int(detection_time * 1000 / PROBES_PER_DETECTION_TIME + 1e-9) / 1000

@@ -53,3 +53,10 @@ class TargetState(StrEnum):
     UNUSED = "unused"
     SLOW = "slow"
     DEAD = "dead"
+
+
+class DrillKind(StrEnum):
+    """What a drill plays."""
+
+    LINK = "link"  # the cable is pulled
+    SILENT = "silent"  # the link is up, and nothing is answered

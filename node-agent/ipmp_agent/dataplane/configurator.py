@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
 from ipmp_agent.core.actions import Notify, Severity
-from ipmp_agent.core.events import OfflineRequested, OnlineRequested, StateRestored
+from ipmp_agent.core.events import DrillRequested, OfflineRequested, OnlineRequested, StateRestored
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.state import Change, SavedGroup, SavedState
 from ipmp_api.types import Mode
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ipmp_agent.core.snapshot import InterfaceSnapshot
+    from ipmp_agent.core.words import DrillKind
     from ipmp_agent.dataplane.loop import DataPlane
     from ipmp_agent.dataplane.running import RunningGroup
     from ipmp_agent.dataplane.trials import Trials
@@ -261,6 +262,21 @@ class Configurator:
         if running.core.keeps_offline(member.interface):
             raise ValueError(_words(running, member, told))
         return f"{member.name} of group {running.name} is online" if member.present else _words(running, member, told)
+
+    def drill(self, interface: str, group: str | None, kind: DrillKind, seconds: float) -> tuple[str, str]:
+        """Treat a member as failed for a time; returns the group and the member's key.
+
+        Raises ValueError with the reason of a refusal.
+        """
+        running, member = self._find(interface, group)
+        if running.on_trial:
+            raise ValueError(f"group {running.name} is on trial after a change: wait until the change is kept")
+        before = running.core.snapshot().drill
+        told = self._plane.submit(running, DrillRequested(member.interface, kind, seconds))
+        after = running.core.snapshot().drill
+        if after is None or after is before or after.over:
+            raise ValueError(_words(running, member, told))
+        return running.name, member.interface
 
     def _find(self, interface: str, group: str | None) -> tuple[RunningGroup, InterfaceSnapshot]:
         if group is not None and group not in self._plane.groups:

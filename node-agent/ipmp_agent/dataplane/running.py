@@ -108,6 +108,11 @@ class RunningGroup:
         """Whether the kernel has been read: before that, events wait."""
         return self._held is None
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether its configuration may still be undone."""
+        return self._on_trial
+
     def take(self, configuration: NodeGroup) -> ConfigurationChanged:
         """Have another configuration from now on; returns the event that tells the core."""
         self._configuration = configuration

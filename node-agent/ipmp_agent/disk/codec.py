@@ -30,7 +30,7 @@ from ipaddress import (
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import ipmp_api.types
-from ipmp_agent.core import actions, events, findings, reasons, snapshot, words
+from ipmp_agent.core import actions, drill, events, findings, reasons, snapshot, words
 
 T = TypeVar("T")
 Lost = Callable[[str], object]
@@ -61,6 +61,7 @@ _NAMES: dict[str, Any] = {
     **vars(findings),
     **vars(words),
     **vars(snapshot),
+    **vars(drill),
 }
 
 

@@ -7,6 +7,9 @@ the data plane is asked for a value or a change, and never waits for a client. R
     {"op": "probes"}            {"ok": true}, then {"group": ..., "interface": NAME, "probe": {...}} for every probe
     {"op": "offline", "interface": I, "group": G|null, "force": B}   {"ok": true, "message": "..."}; root only
     {"op": "online", "interface": I, "group": G|null}                the same
+    {"op": "drill", "interface": I, "group": G|null, "kind": "link"|"silent", "seconds": S}
+                                                                     {"ok": true, "group": G, "interface": KEY}; root
+                                only: the agent ends it, whoever asked is gone or not; the snapshot has its result
 A refusal is {"ok": false, "error": "..."}.
 """
 
@@ -26,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import ipmp_agent
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.core.words import DrillKind
 from ipmp_agent.disk.codec import encode
 from ipmp_agent.disk.directories import SOCKET_NAME
 
@@ -51,6 +55,8 @@ SILENCE = 60.0
 """Seconds before it is said again that clients cannot be answered."""
 WATCH = 5.0
 """Seconds between looks whether the socket is still where clients look for it: cleaners of /run take it away."""
+DRILL_SHORTEST, DRILL_LONGEST = 1.0, 300.0
+"""Seconds that a drill may take."""
 FRESHNESS = 2.0
 """Seconds the data plane may take to answer before the last publication has to do."""
 
@@ -224,6 +230,10 @@ class ControlSocket:
                 if group is not None and not isinstance(group, str):
                     raise RefusedError("a group is given by its name")
                 return await self._maintain(operation, interface, group, force=force)
+            case {"op": "drill", "interface": str(interface), "kind": str(kind), "seconds": int() | float() as seconds}:
+                if user != 0:
+                    raise RefusedError("only root may begin a drill")
+                return await self._drill(interface, request.get("group"), kind, float(seconds))
         raise RefusedError(f"unknown request {request.get('op')!r}; this agent is version {ipmp_agent.__version__}")
 
     async def _publication(self, *, live: bool) -> Any:
@@ -251,6 +261,20 @@ class ControlSocket:
             raise RefusedError(str(refusal)) from None
         except TimeoutError:
             raise RefusedError("the data plane does not answer; look at the log and at ipmpstat -i") from None
+
+    async def _drill(self, interface: str, group: Any, kind: str, seconds: float) -> dict[str, Any]:
+        if group is not None and not isinstance(group, str):
+            raise RefusedError("a group is given by its name")
+        if not DRILL_SHORTEST <= seconds <= DRILL_LONGEST:
+            raise RefusedError(f"a drill takes {DRILL_SHORTEST:g} to {DRILL_LONGEST:g} s, not {seconds:g}")
+        try:
+            what = DrillKind(kind)
+            name, key = await self._ask(lambda: self._configurator.drill(interface, group, what, seconds))
+        except ValueError as refusal:
+            raise RefusedError(str(refusal)) from None
+        except TimeoutError:
+            raise RefusedError("the data plane does not answer; look at the log and at ipmpstat -i") from None
+        return {"group": name, "interface": key}
 
     async def _ask(self, function: Callable[[], Any]) -> Any:
         """Run something in the data plane's loop. Raises TimeoutError, and what the function raises."""

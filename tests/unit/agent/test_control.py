@@ -117,6 +117,8 @@ def test_snapshot_of_a_data_plane_that_hangs_is_the_last_one(agent: Agent, monke
         (b'{"op": "reboot"}\n', "unknown request 'reboot'"),
         (b'{"op": "offline"}\n', "unknown request 'offline'"),
         (b'{"op": "offline", "interface": "nic0", "group": ["lab"]}\n', "by its name"),
+        (b'{"op": "drill", "interface": "nic0", "kind": "fire", "seconds": 5}\n', "DrillKind"),
+        (b'{"op": "drill", "interface": "nic0", "kind": "link", "seconds": NaN}\n', "1 to 300 s"),
         (b'{"op": "online", "interface": "nic0", "group": {}}\n', "by its name"),
         (b"[" * 30_000 + b"\n", "one JSON object"),
         (b'{"op": ' * 8_000 + b"\n", "one JSON object"),
@@ -158,9 +160,9 @@ def test_only_root_may_take_an_interface_offline(agent: Agent, monkeypatch: pyte
     monkeypatch.setattr(control, "_user", lambda _: 1000)
     with Client(agent.directory) as client:
         assert client.ask(op="snapshot")["ok"]
-        for operation in ("offline", "online"):
+        for operation in ("offline", "online", "drill"):
             with pytest.raises(AgentRefusedError, match="only root"):
-                client.ask(op=operation, interface="nic0")
+                client.ask(op=operation, interface="nic0", kind="link", seconds=5)
     assert not agent.rig.plane.publication.groups[0].snapshot.interfaces[0].offline
 
 
@@ -181,6 +183,22 @@ def test_ipmpadm_says_what_was_done_or_why_not(agent: Agent, capsys: pytest.Capt
     assert capsys.readouterr().out == "nic0 of group lab is online\n"
     assert ipmpadm.main(["offline", "eth9", *where]) == 1
     assert "eth9 is not in any group" in capsys.readouterr().err
+
+
+def test_drill_is_played_and_its_result_said(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--runtime-dir", str(agent.directory)]
+    assert ipmpadm.main(["drill", "nic0", "--seconds", "1", "--json", *where]) == 1, "no probe can prove the rest"
+    result = json.loads(capsys.readouterr().out)
+    assert (result["interface"], result["group"], result["kind"]) == ("nic0", "lab", "link")
+    assert result["detected"] == 0
+    assert result["faults"] == ["no probe of the interfaces that took over was answered after the move"]
+    assert ipmpadm.main(["drill", "nic0", "--kind", "silent", *where]) == 1
+    assert "it is not probed" in capsys.readouterr().err
+    assert ipmpadm.main(["drill", "nic0", "--seconds", "3600", *where]) == 1
+    assert "1 to 300 s" in capsys.readouterr().err
+    assert ipmpadm.main(["offline", "nic1", *where]) == 0
+    assert ipmpadm.main(["drill", "nic0", *where]) == 1
+    assert "no other interface of the group works" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["offline"], ["reboot", "nic0"], ["online", "nic0", "--force"]])

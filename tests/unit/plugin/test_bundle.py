@@ -45,7 +45,7 @@ class Cluster(World):
     def answer(self, given: tuple[str, ...]) -> str:
         words = " ".join(given)
         if self.broken and self.broken in words:
-            raise KubectlError(f"Error: {self.broken} is broken", 1)
+            raise KubectlError(f"Error: {self.broken} is broken")
         if "exec" in given:
             return f"{' '.join(given[given.index('--') + 1 :])} on {given[given.index('exec') + 1]}\n"
         if "logs" in given:

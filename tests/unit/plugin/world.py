@@ -119,14 +119,14 @@ class World:
 
     def answer(self, given: tuple[str, ...]) -> str:
         if self.refusal:
-            raise KubectlError(self.refusal, 1)
+            raise KubectlError(self.refusal)
         match given:
             case ("get", "--raw", path):
                 return json.dumps(self._read(path))
             case ("patch", "ipmpnodegroups.ipmp.dev", name, "--type=json", patch):
                 self._patch(name, json.loads(patch.removeprefix("--patch=")))
                 return "patched"
-        raise KubectlError(f"error: unknown command {given[0]!r}", 1)
+        raise KubectlError(f"error: unknown command {given[0]!r}")
 
     def _read(self, path: str) -> Any:
         where = urlsplit(path)
@@ -147,7 +147,7 @@ class World:
             for parent in parents:
                 place = place[parent]
             if operation["op"] == "test" and place.get(last) != operation["value"]:
-                raise KubectlError("The request is invalid: the server rejected our request: testing value failed", 1)
+                raise KubectlError("The request is invalid: the server rejected our request: testing value failed")
             if operation["op"] == "add":
                 place[last] = operation["value"]
         whole["metadata"]["generation"] += 1
