@@ -56,13 +56,13 @@ context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(sys.a
 server.socket = context.wrap_socket(server.socket, server_side=True); server.serve_forever()
 """
 IN_FRONT = """table ip liar {
- chain prerouting { type nat hook prerouting priority -100; tcp dport 443 redirect to :4443 }
+ chain prerouting { type nat hook prerouting priority -100; tcp dport 443 redirect to :4443; }
 }
 table inet cut {
- chain input { type filter hook input priority 0; tcp dport 443 ct state established reject with tcp reset }
+ chain input { type filter hook input priority 0; tcp dport 443 ct state established reject with tcp reset; }
 }
 """
-CUT = "table inet cut { chain input { type filter hook input priority 0; tcp dport 443 reject with tcp reset } }\n"
+CUT = "table inet cut {\n chain input { type filter hook input priority 0; tcp dport 443 reject with tcp reset; }\n}\n"
 
 
 def kind(*, harmless: bool = True) -> Callable[[Break], Break]:

@@ -132,6 +132,7 @@ def admindown(world: World, side: Side, chance: random.Random) -> str | None:
     """A NIC is set down by an administrator, who sets it up again later"""
     nic = chance.choice(side.nics)
     key = key_of(side, nic)
+    world.mend(f"nic {side.number} {key}")
     if not world.present(side, nic):
         return None
     side.host.namespace.ip("link", "set", nic.name, "down")
@@ -158,6 +159,7 @@ def hotunplug(world: World, side: Side, chance: random.Random) -> str | None:
     """A NIC is taken out, and is put in again later, under another index"""
     nic = chance.choice(side.nics)
     key = key_of(side, nic)
+    world.mend(f"nic {side.number} {key}")
     if not world.present(side, nic):
         return None
     nic.remove()

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,6 +36,8 @@ AT_MOST = 4
 """Faults that last at the same time; the oldest is mended before there are more."""
 WELL = 180.0
 """Seconds until a host is well again after all is mended: the repair of a cable that flapped takes a minute."""
+DETECTIONS = 6
+"""Failure detection times that a silent NIC may stay in use: it is raised, twofold at a time, while all lose probes."""
 EVERYTHING = PortFilter(drop=frozenset(Direction))
 
 
@@ -261,9 +263,17 @@ class World:
             ViolatedError: it does not within the patience; says what, and where.
         """
         for side in self.sides:
-            self._await(side, self.look, self.patience)
+            self._await(side, self.look, max(self.patience, DETECTIONS * self._detection_time(side)))
             self._log(side)
             self._calm(side)
+
+    @staticmethod
+    def _detection_time(side: Side) -> float:
+        """Return the failure detection time in force, seconds, or 0 if nobody says it."""
+        try:
+            return float(group_status(side.agent.status())["detection_time"])
+        except (UnreachableError, OSError, KeyError, AssertionError):
+            return 0.0
 
     def rest(self) -> None:
         """Mend everything, and wait until every host is well and at home.
@@ -324,10 +334,11 @@ class World:
         try:
             status = side.agent.status()
             view, kernel = group_view(status), addresses_of(side.host)
-            absent = any(number == side.number for fault in self.lasting.values() for number, _ in fault.absent)
-            # What was on a NIC that is gone has no place while no other has a link.
-            if view.usable or not absent:
-                invariants.settled(view, kernel)
+            if not view.usable:
+                # What is new, or was on a NIC that is gone, has no place while no other has a link.
+                homed = {a: home for a, home in view.addresses.items() if home or kernel.holders(a)}
+                view = replace(view, addresses=homed)
+            invariants.settled(view, kernel)
             dead = {key for fault in self.lasting.values() for number, key in fault.dead if number == side.number}
             used = [
                 one["interface"]
