@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipmp_agent.core.reasons import Reason
-from ipmp_api.types import Mode
+from ipmp_api.types import InterfaceMatch, Member, Mode
 from tests.lab import Lab, wait_for
 from tests.lab.kernel.running import GROUP, kernel_group, with_tests
 
@@ -131,6 +132,29 @@ def test_outsider_that_becomes_a_member_goes_back_to_what_it_was(lab: Lab, kerne
     assert not told(kernel)
     kernel.run(lambda facade: facade.withdraw(GROUP))
     assert settings(lab.host) == ["0", "0"]
+
+
+def test_outsider_that_becomes_a_member_during_a_comparison_goes_back_to_what_it_was(
+    lab: Lab, kernel: RunningKernel
+) -> None:
+    """Its name is that of a member after the members were noted, and before outsiders are looked for."""
+    kernel.configure(kernel_group(*with_tests(*TESTS), Member(InterfaceMatch(name="nic2"))))
+    wait_for(lambda: settings(lab.host), lambda now: now == ["1", "2"], what="a guarded outsider")
+    host, members, index = kernel.kernel._host, kernel.kernel._members, lab.host.nic("spare").index
+    refresh = host.addresses.refresh
+
+    async def late() -> None:
+        await refresh()
+        if members.owner(index) is None:
+            lab.host.nic("spare").rename("nic2")
+            await asyncio.to_thread(wait_for, lambda: members.owner(index))
+
+    kernel.call(lambda _: setattr(host.addresses, "refresh", late))
+    kernel.run(lambda facade: facade.reconcile(GROUP))
+    kernel.run(lambda facade: facade.reconcile(GROUP))
+    assert settings(lab.host, "nic2") == ["1", "2"]
+    kernel.run(lambda facade: facade.withdraw(GROUP))
+    assert settings(lab.host, "nic2") == ["0", "0"]
 
 
 def test_device_below_members_answers_for_itself_only(lab: Lab, kernel: RunningKernel) -> None:

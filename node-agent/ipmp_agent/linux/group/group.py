@@ -115,7 +115,7 @@ class GroupInKernel:
         self._tests = GroupTestAddresses(self.name, host, members, self._sink)
         self._departures = Departures()
         self._judging: asyncio.TimerHandle | None = None
-        self._settings = InterfaceSettings(host.counters, host.guarded.before)
+        self._settings = InterfaceSettings(host.counters, host.guarded.take)
         self._surroundings = GroupSurroundings(self.name, members, self._data, self._tests)
         self._multicast = Multicast()
         self._fitness = Fitness(self.name, host, members, self._data, self._settings)

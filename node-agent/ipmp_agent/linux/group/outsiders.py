@@ -62,8 +62,8 @@ class GroupOutsiders:
             for device in self._host.devices.all()
             if may_hear(device.link) and self._members.owner(device.link.index) is None
         }
-        for index in [i for i in self._held if self._members.owner(i) is not None]:
-            # A member now: what it had before is the group's that it is a member of to keep.
+        for index in [i for i in self._held if self._members.owner(i) is not None and self._host.guarded.is_taken(i)]:
+            # A member now, with which what it had before is kept.
             self._held.pop(index)
             self._host.guarded.release(self._group, index)
         known = self._heard() | self._in_prefix() | self._below()

@@ -98,15 +98,27 @@ class Guarded:
     def __init__(self) -> None:
         self._before: dict[int, dict[str, int]] = {}  # by interface index
         self._holders: dict[int, set[str]] = {}
+        self._taken: set[int] = set()  # interfaces that are members now, and what they had is kept with these
 
     def hold(self, group: str, index: int, values: Mapping[str, int]) -> None:
         """Note that a group guards an interface that has these values; what was noted first stays."""
+        self._taken.discard(index)
         self._before.setdefault(index, {name: values.get(name, 0) for name in GUARD})
         self._holders.setdefault(index, set()).add(group)
 
     def before(self, index: int) -> dict[str, int]:
         """What a guarded interface had before; empty: it is not guarded."""
         return self._before.get(index, {})
+
+    def take(self, index: int) -> dict[str, int]:
+        """What a guarded interface had before, for the member that it is now, which keeps it from here on."""
+        if index in self._before:
+            self._taken.add(index)
+        return self.before(index)
+
+    def is_taken(self, index: int) -> bool:
+        """Whether a member keeps what the interface had before."""
+        return index in self._taken
 
     def release(self, group: str, index: int) -> dict[str, int]:
         """Let go; returns what is to be put back, which is nothing while another group holds it."""
@@ -115,4 +127,5 @@ class Guarded:
         if holders:
             return {}
         self._holders.pop(index, None)
+        self._taken.discard(index)
         return self._before.pop(index, {})
