@@ -21,6 +21,7 @@ from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND, WITHDRAW_FINALIZER
 from ipmp_operator.core.backlog import LAST_RECONNECT
 from ipmp_operator.core.plan import Memory, Plan, Release, View, plan, roll_up_groups, still_holds
 from ipmp_operator.core.selection import agent_terms
+from ipmp_operator.core.summaries import GroupSummaries, GroupSummary
 from ipmp_operator.kube.daemonset import DaemonSet, digest, read_daemonset
 from ipmp_operator.kube.groups import GroupCache
 from ipmp_operator.kube.objects import (
@@ -97,7 +98,7 @@ class WriteStatus:
     group: str
 
 
-Key = Pass | Resync | Agents | WriteNodeGroup | WriteStatus
+Key = Pass | Resync | Agents | WriteNodeGroup | WriteStatus | GroupSummary
 
 
 def _rank(key: Key) -> int:
@@ -149,6 +150,7 @@ class Reconciler:
         self._reflectors = (self._nodes, self._node_groups, self._pods, self._daemonsets)
         self._lock = threading.Lock()
         self._memory = Memory()
+        self._summaries = GroupSummaries()
         self._plan: Plan | None = None
         self._view: View | None = None  # that the plan is right for
         self._anew = False  # plan whatever was seen: what was written may have been lost unseen
@@ -219,6 +221,8 @@ class Reconciler:
                 self._write_node_group(holder)
             case WriteStatus(group):
                 self._write_status(group)
+            case GroupSummary():
+                self._post_summary(key)
 
     def _pass(self) -> None:
         if not self.synced:
@@ -241,6 +245,7 @@ class Reconciler:
                 self._queue.add(Pass(), max(0.1, self._plan.next_deadline - time.time()))
         self._view = view
         self._enqueue_statuses(self._plan)
+        self._sum_up(self._plan)
         ended = time.monotonic()
         self.metrics.plan_seconds.observe(ended - started)
         with self._lock:
@@ -358,6 +363,19 @@ class Reconciler:
             if wanted and before.get(verdict.type) != verdict.message:
                 regarding = Reference(API, GROUP_KIND, obj.name, obj.uid)
                 self._events.post(Event(regarding, "Plan", verdict.reason, verdict.message))
+
+    def _sum_up(self, planned: Plan) -> None:
+        """Have people told of the groups whose nodes have changed in number, and look again when more may be due."""
+        for told in self._summaries.take(planned.rollups, time.monotonic()):
+            self._queue.add(told)
+        if self._summaries.due is not None:
+            self._queue.add(Pass(), max(0.1, self._summaries.due - time.monotonic()))
+
+    def _post_summary(self, told: GroupSummary) -> None:
+        obj = self.groups.get(told.group)
+        if obj is not None:
+            regarding = Reference(API, GROUP_KIND, obj.name, obj.uid)
+            self._events.post(Event(regarding, "Summarize", told.reason, told.message, told.warning))
 
     def _write_agents(self) -> None:
         planned = self._plan

@@ -68,6 +68,8 @@ def test_failed_nic_hands_its_addresses_over_and_takes_them_back(data: Applied, 
         what=f"an Event that names {broken.name} and the reason",
     )
     assert {event["type"] for event in told} == {"Warning"}
+    said = f"IPMP group data: {broken.name}: {'LinkDown' if fault == 'cable' else 'ProbesLost'}"
+    cluster.wait(lambda: said in cluster.kubectl("describe", "node", "n1"), what="an Event where people look first")
     assert data.metric("n1", "ipmp_address_moves_total", group="data") >= moves + len(lost_with_it)
     assert data.metric("n1", "ipmp_interface_failures_total", group="data", interface=broken.name) == failures + 1
     assert data.view("n2").state == "ok", "the other node has nothing to do with it"

@@ -197,6 +197,22 @@ def test_exhausted_pool_is_counted_and_takes_from_nobody(cluster: Cluster) -> No
         wait_condition(cluster, "data", "Degraded", "False")
 
 
+def test_nodes_that_lose_a_member_are_one_event_on_their_group(cluster: Cluster) -> None:
+    with operating(cluster):
+        cluster.apply(group_manifest())
+        wait_data(cluster, FAKES)
+        cluster.wait(lambda: agents(cluster).get("status", {}).get("numberReady"), lambda n: n == FAKES, what="agents")
+        failed = {"name": "net1", "role": "Active", "active": False, "state": "failed", "link": "down", "probe": "ok"}
+        for node in sorted(node_groups(cluster))[:3]:
+            report(cluster, f"data.{node}", state="degraded", interfaces=[failed])
+        cluster.wait(
+            lambda: "net1 on 3" in cluster.kubectl("describe", "ipmp", "data"), what="one summary", deadline=150
+        )
+        (*_, event) = events(cluster, "NodesDegraded")
+        assert (event["type"], event["involvedObject"]["name"]) == ("Warning", "data")
+        assert event["message"].startswith(f"of {FAKES} nodes 3 lack some; failed: net1 on 3; nodes: fake-0000 (")
+
+
 class TestDeletion:
     def test_group_goes_once_every_agent_has_withdrawn(self, cluster: Cluster) -> None:
         with operating(cluster):

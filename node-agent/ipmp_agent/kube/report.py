@@ -21,6 +21,7 @@ from ipmp_api.status import Condition, NodeGroupStatus, from_dict, to_dict
 from ipmp_api.types import API_GROUP, API_VERSION, GROUP_KIND, NODE_GROUP_KIND
 from ipmp_service.api_server import ApiError
 from ipmp_service.backoff import Backoff
+from ipmp_service.damper import Damper
 from ipmp_service.events import Event, EventSeries, Reference
 from ipmp_service.threads import kept
 
@@ -42,11 +43,20 @@ EVENT_ROUND = 8
 EVENT_ATTEMPTS = 5
 """Times that one event is tried."""
 
+NODE_SETTLE = 2.0
+"""Seconds that the members of a group are otherwise before the Node has an Event of it."""
+
+NODE_SPACING = 60.0
+"""Seconds between two Events of one group on the Node: a flapping cable must not hide what else is said there."""
+
 FAULT_PAUSE = 1.0
 """Seconds after a fault of our own: it must not become a busy loop."""
 
 API = f"{API_GROUP}/{API_VERSION}"
 CONTROLLER = f"{API_GROUP}/node-agent"
+
+WELL = ("", "")
+"""What a Node needs no Event of: no member is unusable."""
 
 UNDATED = datetime.min.replace(tzinfo=UTC)
 """Transition time of a condition before its time is set."""
@@ -76,6 +86,9 @@ class _Reported:
     status: Object
     not_before: float = 0.0  # monotonic seconds
     backoff: Backoff = field(default_factory=Backoff)
+    on_node: Damper[tuple[str, str]] = field(  # reason and message of Degraded, as the Node's Events say it
+        default_factory=lambda: Damper(WELL, settle=NODE_SETTLE, spacing=NODE_SPACING)
+    )
 
 
 class Reporter:
@@ -85,11 +98,13 @@ class Reporter:
         self._api = api
         self._describe = describe
         self._events = EventSeries(api, CONTROLLER, node_name)
+        # As the kubelet names it: `kubectl describe node` looks for this, and agents may not read Nodes.
+        self._node = Reference("v1", "Node", node_name, node_name)
         self._wake = threading.Condition()
         self._publication: Publication | None = None
         self._objects: dict[str, Object] = {}
         self._invalid: dict[str, str] = {}
-        self._waiting: deque[Occurrence] = deque(maxlen=EVENT_BACKLOG)
+        self._waiting: deque[Occurrence | Event] = deque(maxlen=EVENT_BACKLOG)
         self._news = False
         self._closing = False
         self._reported: dict[str, _Reported] = {}
@@ -144,6 +159,7 @@ class Reporter:
             try:
                 for name, status in self._statuses(publication, objects, invalid):
                     self._write(name, objects[name], status)
+                    self._tell_node(name, _group_name(objects[name]), status)
                 self._post_events(objects)
             except Exception:
                 log.exception("could not report to the API server; going on")
@@ -249,17 +265,35 @@ class Reporter:
 
     # --- events
 
+    def _tell_node(self, name: str, group: str, status: NodeGroupStatus) -> None:
+        """Say on the Node which members of a group are unusable: not each change of it, but what lasts."""
+        degraded = next((one for one in status.conditions if one.type == "Degraded" and one.status == "True"), None)
+        state = (degraded.reason, degraded.message) if degraded else WELL
+        if not self._reported[name].on_node.take(state, time.monotonic()):
+            return
+        reason, message = state if degraded else ("GroupOk", "every interface is usable")
+        event = Event(
+            regarding=self._node,
+            action="Multipathing",
+            reason=reason,
+            note=f"IPMP group {group}: {message}",
+            warning=degraded is not None,
+            related=Reference(API, GROUP_KIND, group),
+        )
+        with self._wake:
+            self._waiting.append(event)
+
     def _post_events(self, objects: dict[str, Object]) -> None:
         """Post some of what waits; a status that changes meanwhile comes before the rest."""
         by_group = {_group_name(obj): obj for obj in objects.values()}
         for _ in range(EVENT_ROUND):
             if not self._events_due():
                 return
-            occurrence = self._waiting[0]
-            regarding = by_group.get(occurrence.group)
-            if regarding is not None:
+            waiting = self._waiting[0]
+            event = waiting if isinstance(waiting, Event) else _event(waiting, by_group.get(waiting.group))
+            if event is not None:
                 try:
-                    self._events.post(_event(occurrence, regarding))
+                    self._events.post(event)
                 except ApiError as error:
                     if not self._give_up(error):
                         return
@@ -267,7 +301,7 @@ class Reporter:
                     self._event_backoff.success()
             self._attempts = 0
             with self._wake:
-                if self._waiting and self._waiting[0] is occurrence:
+                if self._waiting and self._waiting[0] is waiting:
                     self._waiting.popleft()
 
     def _give_up(self, error: ApiError) -> bool:
@@ -286,7 +320,10 @@ def _group_name(obj: Object) -> str:
     return str(name or obj["metadata"]["name"].partition(".")[0])
 
 
-def _event(occurrence: Occurrence, regarding: Object) -> Event:
+def _event(occurrence: Occurrence, regarding: Object | None) -> Event | None:
+    """What the node group is told; None: it is gone."""
+    if regarding is None:
+        return None
     metadata = regarding["metadata"]
     return Event(
         regarding=Reference(API, NODE_GROUP_KIND, metadata["name"], metadata["uid"]),

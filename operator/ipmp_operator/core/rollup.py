@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -96,13 +97,15 @@ class Rollup:
     troubled: tuple[TroubledNode, ...]
     verdicts: tuple[Verdict, ...]
     behind: int = 0  # nodes that have yet to apply the last change
+    failed_by_name: tuple[tuple[str, int], ...] = ()  # interfaces and on how many nodes they failed, most first
 
 
 def roll_up(reports: Iterable[NodeReport], findings: Findings) -> Rollup:
     """Count the reports of a group's nodes and draw the conclusions. Linear in nodes."""
     counts = dict.fromkeys(NodeState, 0)
     troubled: list[TroubledNode] = []
-    interfaces = failed_interfaces = addresses = unavailable = 0
+    interfaces = addresses = unavailable = 0
+    failed_by_name: Counter[str] = Counter()
     applied = _Applied()
     for report in reports:
         state, reason = judge(report)
@@ -114,7 +117,7 @@ def roll_up(reports: Iterable[NodeReport], findings: Findings) -> Rollup:
         unavailable += report.unallocated
         if report.status is not None:
             interfaces += len(report.status.interfaces)
-            failed_interfaces += sum(interface.failed for interface in report.status.interfaces)
+            failed_by_name.update(interface.name for interface in report.status.interfaces if interface.failed)
             unavailable += report.status.unavailable_addresses
     troubled.sort(key=lambda t: (_WORST_FIRST.index(t.state), t.node_name))
     selected = sum(counts.values())
@@ -127,7 +130,7 @@ def roll_up(reports: Iterable[NodeReport], findings: Findings) -> Rollup:
             failed=counts[NodeState.FAILED],
             unknown=counts[NodeState.UNKNOWN],
         ),
-        interfaces=InterfaceCounts(interfaces, failed_interfaces),
+        interfaces=InterfaceCounts(interfaces, failed_by_name.total()),
         data_addresses=AddressCounts(addresses, unavailable),
         troubled=tuple(troubled[:TROUBLED_NODES_MAX]),
         verdicts=(
@@ -137,6 +140,7 @@ def roll_up(reports: Iterable[NodeReport], findings: Findings) -> Rollup:
             *_stalled(accepted),
         ),
         behind=applied.behind,
+        failed_by_name=tuple(failed_by_name.most_common()),
     )
 
 

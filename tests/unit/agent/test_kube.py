@@ -460,6 +460,52 @@ def test_event_outlives_a_server_that_fails_and_one_that_is_refused_does_not_blo
     assert [request[4]["note"] for request in server.seen("POST")] == ["refused in the end"] * 3 + ["posted"]
 
 
+def about_node(server: FakeApiServer) -> list[dict[str, Any]]:
+    return [event for event in server.events if event["regarding"]["kind"] == "Node"]
+
+
+def test_node_is_told_which_member_is_unusable_and_when_all_are_back(
+    server: FakeApiServer, start: Callable[..., Agent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "NODE_SETTLE", 0.0)
+    monkeypatch.setattr(report, "NODE_SPACING", 0.0)
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    agent.reporter.published(publication(FINE))
+    until(lambda: conditions(server))
+    assert about_node(server) == []
+    agent.reporter.published(publication(BROKEN))
+    until(lambda: about_node(server))
+    (event,) = about_node(server)
+    # As the kubelet names its Node: `kubectl describe node` shows what has this uid.
+    assert event["regarding"] == {"apiVersion": "v1", "kind": "Node", "name": "node1", "uid": "node1"}
+    assert event["related"] == {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPGroup", "name": "lab"}
+    assert (event["type"], event["reason"]) == ("Warning", "GroupDegraded")
+    assert event["note"] == "IPMP group lab: nic1: LinkDown"
+    agent.reporter.published(publication(FINE))
+    until(lambda: len(about_node(server)) == 2)
+    assert about_node(server)[1]["type"] == "Normal"
+    assert about_node(server)[1]["note"] == "IPMP group lab: every interface is usable"
+
+
+def test_flapping_member_is_one_event_on_the_node(
+    server: FakeApiServer, start: Callable[..., Agent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "NODE_SETTLE", 0.0)
+    monkeypatch.setattr(report, "NODE_SPACING", 3600.0)
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    agent.reporter.published(publication(FINE))
+    until(lambda: conditions(server))
+    for _ in range(20):
+        for picture, degraded in ((BROKEN, "True"), (FINE, "False")):
+            agent.reporter.published(publication(picture))
+            until(lambda degraded=degraded: conditions(server)["Degraded"]["status"] == degraded)  # type: ignore[misc]
+    assert len(about_node(server)) == 1
+
+
 # --- credentials and time
 
 
