@@ -255,6 +255,8 @@ class ApiServer:
         self._program = program
         self._writing = {"fieldManager": manager or program}
         self._pool = access.pool(connections)
+        self.connected = False
+        """Whether the server answered the last request, and no watch has broken since."""
 
     def get(self, path: str) -> Object:
         """Read one object, or what the server says of itself."""
@@ -312,6 +314,7 @@ class ApiServer:
             for line in _lines(_pieces(response, deadline)):
                 yield _read_event(line)
         except (HTTPError, OSError, ValueError, RecursionError) as error:
+            self.connected = False
             raise ApiError(0, "WatchBroken", f"the watch broke: {error}") from error
         finally:
             response.close()  # never back into the pool: an unfinished stream cannot be used again
@@ -412,10 +415,12 @@ class ApiServer:
                 preload_content=False,
                 retries=False,
             )
+            self.connected = True
             if HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
                 return response
             text = _whole(response).decode(errors="replace").strip()
         except (HTTPError, OSError, ValueError, CredentialsError) as error:
+            self.connected = False
             raise ApiError(0, LATE if isinstance(error, LATE_ERRORS) else "Unreachable", str(error)) from error
         raise _refusal(response.status, text, response.headers.get("Retry-After"))
 

@@ -42,6 +42,14 @@ class Occurrence:
 
 
 @dataclass(frozen=True, slots=True)
+class Reporting:
+    """How far the API server is told what the agent sees."""
+
+    lag: float  # seconds since all that was published last was there
+    connected: bool  # it answered the last request, and no watch has broken since
+
+
+@dataclass(frozen=True, slots=True)
 class GroupView:
     """One group with what surrounds its snapshot."""
 

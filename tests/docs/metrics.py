@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.measurements import Measurements
+from ipmp_agent.publication import Reporting
 from ipmp_agent.views.metrics import AgentCollector
 from ipmp_operator.core.model import NodeGroupReport
 from ipmp_operator.metrics import Metrics
@@ -93,7 +94,7 @@ def _collect(picture: Publication, nics: int) -> tuple[Metric, ...]:
     for shown in picture.groups:
         measurements.group(shown.snapshot.group).watch([f"nic{n}" for n in range(nics)])
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(AgentCollector(lambda: picture, measurements, dict))
+    registry.register(AgentCollector(lambda: picture, measurements, dict, lambda: Reporting(0.0, connected=True)))
     return tuple(registry.collect())
 
 

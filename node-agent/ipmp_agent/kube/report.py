@@ -104,10 +104,12 @@ class Reporter:
         self._publication: Publication | None = None
         self._objects: dict[str, Object] = {}
         self._invalid: dict[str, str] = {}
+        self._listed = False
         self._waiting: deque[Occurrence | Event] = deque(maxlen=EVENT_BACKLOG)
         self._news = False
         self._closing = False
         self._reported: dict[str, _Reported] = {}
+        self._current_as_of = time.monotonic()  # a float is read whole by any thread
         self._attempts = 0
         self._events_not_before = 0.0
         self._event_backoff = Backoff()
@@ -144,8 +146,13 @@ class Reporter:
         with self._wake:
             self._objects = objects
             self._invalid = invalid
+            self._listed = True
             self._news = True
             self._wake.notify()
+
+    def lag(self) -> float:
+        """Seconds since the API server had all that there was to report."""
+        return time.monotonic() - self._current_as_of
 
     # --- the thread
 
@@ -156,10 +163,14 @@ class Reporter:
                 self._news = False
                 publication, objects, invalid = self._publication, self._objects, self._invalid
                 closing = self._closing
+                current = self._listed and publication is not None and publication.configured
+                began = time.monotonic()
             try:
                 for name, status in self._statuses(publication, objects, invalid):
-                    self._write(name, objects[name], status)
+                    current &= self._write(name, objects[name], status)
                     self._tell_node(name, _group_name(objects[name]), status)
+                if current:
+                    self._current_as_of = began
                 self._post_events(objects)
             except Exception:
                 log.exception("could not report to the API server; going on")
@@ -243,25 +254,27 @@ class Reporter:
             self._reported[name] = known
         return known
 
-    def _write(self, name: str, obj: Object, status: NodeGroupStatus) -> None:
+    def _write(self, name: str, obj: Object, status: NodeGroupStatus) -> bool:
+        """Write a status if it is another one, and may be written yet; whether the server has it."""
         known = self._reported[name]
         wanted = to_dict(status)
         now = time.monotonic()
         if wanted == known.status:
             known.not_before = 0.0
-            return
+            return True
         if now < known.not_before and not self._closing:
-            return
+            return False
         try:
             self._api.replace_status(f"{PATH}/{name}", obj["metadata"]["uid"], wanted)
         except ApiError as error:
             known.not_before = now + known.backoff.failure(error.retry_after)
             if known.backoff.first:
                 log.warning("could not write the status of %s (%s): trying on", name, error)
-            return
+            return False
         known.backoff.success()
         known.status = wanted
         known.not_before = now + SPACING
+        return True
 
     # --- events
 

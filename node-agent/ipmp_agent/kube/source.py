@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ipmp_agent
 from ipmp_agent.kube.report import Reporter
 from ipmp_agent.kube.watch import watch_node_groups
+from ipmp_agent.publication import Reporting
 from ipmp_api.errors import ValidationError
 from ipmp_api.parse import parse_node_group
 from ipmp_service.api_server import ApiServer, CredentialsError, Kubeconfig, ServiceAccount
@@ -61,6 +62,10 @@ class ClusterSource:
     def api_server_answers(self) -> bool:
         """Whether the API server answers a fresh connection now."""
         return self._api.answers()
+
+    def reporting(self) -> Reporting:
+        """How far the API server is told."""
+        return Reporting(self._reporter.lag(), self._api.connected)
 
     def close(self) -> None:
         """Stop watching; write the last reports."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ipmp_agent.disk.state import SavedState
     from ipmp_agent.measurements import Measurements
     from ipmp_agent.process.hangup import Hangup
+    from ipmp_agent.publication import Reporting
     from ipmp_api.types import NodeGroup
     from ipmp_service.http import Health
 
@@ -79,6 +80,9 @@ class Source(Protocol):
 
     def api_server_answers(self) -> bool | None:
         """Whether the API server answers a fresh connection; None without one. Called in a thread that may wait."""
+
+    def reporting(self) -> Reporting | None:
+        """How far an API server is told; None without one. Called from any thread."""
 
     def close(self) -> None:
         """Hand over no more."""
@@ -200,7 +204,10 @@ class Agent:
         plane.host_findings.append(control.findings)
         if self._options.metrics_address is not None:
             collector = AgentCollector(
-                lambda: plane.publication, self._measurements, lambda: dict(plane.kernel.counters)
+                lambda: plane.publication,
+                self._measurements,
+                lambda: dict(plane.kernel.counters),
+                self._source.reporting,
             )
             registry = CollectorRegistry(auto_describe=False)
             registry.register(collector)

@@ -123,5 +123,8 @@ class FileSource:
     def api_server_answers(self) -> None:
         """There is none."""
 
+    def reporting(self) -> None:
+        """There is nobody to report to."""
+
     def close(self) -> None:
         """Nothing is open."""

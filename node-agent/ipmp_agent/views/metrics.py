@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from ipmp_agent.measurements import Measurements
-    from ipmp_agent.publication import Publication
+    from ipmp_agent.publication import Publication, Reporting
     from ipmp_agent.views.gauges import Names
 
 
@@ -57,10 +57,12 @@ class AgentCollector(Collector):
         publication: Callable[[], Publication],
         measurements: Measurements,
         kernel_counters: Callable[[], dict[str, int]],
+        reporting: Callable[[], Reporting | None],
     ) -> None:
         self._publication = publication
         self._measurements = measurements
         self._kernel_counters = kernel_counters
+        self._reporting = reporting
         self._build_info = BuildInfo("ipmp", "agent", ipmp_agent.__version__)
 
     def describe(self) -> Iterable[Metric]:
@@ -157,6 +159,18 @@ class AgentCollector(Collector):
             "When the last configuration was applied; 0: never.",
             value=self._measurements.configured_at,
         )
+        reporting = self._reporting()
+        if reporting is not None:
+            yield GaugeMetricFamily(
+                "ipmp_report_lag_seconds",
+                "Since the API server had all that there was to report; agents of a cluster only.",
+                value=reporting.lag,
+            )
+            yield GaugeMetricFamily(
+                "ipmp_api_connected",
+                "1 while the API server answers; agents of a cluster only.",
+                value=float(reporting.connected),
+            )
         counted = self._kernel_counters()
         for name, words in KERNEL_COUNTERS.items():  # all from the start: a rate sees only what was there before
             yield CounterMetricFamily(f"ipmp_{name}", words, value=counted.get(name, 0))

@@ -274,6 +274,14 @@ PAIRS = (
         {"node": "n1"},
         "Nobody watches the NICs of n1",
     ),
+    Pair(
+        "IPMPStatusStale",
+        {f"ipmp_report_lag_seconds{{{NODE}}}": "0x5 0+60x60", f"ipmp_api_connected{{{NODE}}}": "1x60"},
+        {f"ipmp_report_lag_seconds{{{NODE}}}": "0x5 30 60 90 0x60", f"ipmp_api_connected{{{NODE}}}": "1x5 0x3 1x60"},
+        20,
+        {"node": "n1"},
+        "The status of n1 in the API is older than it looks",
+    ),
     # Deleted or crash-looping: there is no series to compare with anything.
     Pair(
         "IPMPOperatorDown",

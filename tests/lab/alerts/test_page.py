@@ -26,7 +26,7 @@ def test_configuration_of_prometheus_is_taken_with_the_rules(name: str, tmp_path
         ["promtool", "check", "config", str(tmp_path / name)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "29 rules found" in done.stdout
+    assert "30 rules found" in done.stdout
 
 
 def test_configuration_of_alertmanager_is_taken(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ipmp_agent.kube.report import Reporter
+    from ipmp_agent.publication import GroupView
     from ipmp_api.types import NodeGroup
 
 FINE = view(interface("nic0"), interface("nic1"), name="lab")
@@ -393,6 +394,44 @@ def test_publishing_never_waits_for_a_server_that_hangs(server: FakeApiServer, s
     server.hanging.clear()
     server.released.set()
     until(lambda: server.objects["lab.node1"].get("status", {}).get("state") == "degraded")
+
+
+def current(agent: Agent, picture: GroupView) -> bool:
+    """Publish, as the data plane does again and again; whether the server had all of it a moment ago."""
+    agent.reporter.published(publication(picture))
+    return agent.reporter.lag() < 1.0
+
+
+def test_lag_grows_while_the_server_does_not_take_what_there_is_and_ends_when_it_does(
+    server: FakeApiServer, start: Callable[..., Agent]
+) -> None:
+    server.put(manifest())
+    agent = start()
+    assert not agent.source.reporting().connected, "nobody has answered yet"
+    until(lambda: agent.names == ["lab"])
+    until(lambda: agent.reporter.lag() > 1.0)  # nothing has been reported yet
+    until(lambda: current(agent, FINE))
+    assert agent.source.reporting().connected
+    server.faults["PATCH"] = [500] * 10_000
+    agent.reporter.published(publication(BROKEN))
+    until(lambda: agent.reporter.lag() > 1.0)
+    assert agent.source.reporting().connected, "it answers, and refuses"
+    server.faults["PATCH"] = []
+    until(lambda: current(agent, BROKEN))
+    assert conditions(server)["Degraded"]["status"] == "True"
+
+
+def test_server_that_hangs_is_lag_too(server: FakeApiServer, start: Callable[..., Agent]) -> None:
+    server.put(manifest())
+    agent = start()
+    until(lambda: agent.names == ["lab"])
+    agent.reporter.published(publication(FINE))
+    until(lambda: conditions(server))
+    server.hanging.set()
+    agent.reporter.published(publication(BROKEN))
+    until(lambda: agent.reporter.lag() > 1.0)
+    server.hanging.clear()
+    server.released.set()
 
 
 # --- events out

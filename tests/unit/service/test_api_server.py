@@ -235,12 +235,26 @@ def test_answer_without_measure_is_given_up(
 def test_silent_server_is_given_up(server: FakeApiServer, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_server, "REQUEST_TIMEOUT", 0.05)
     monkeypatch.setattr(api_server, "WATCH_SILENCE", 0.05)
+    assert not api.connected, "nobody has been asked yet"
     with pytest.raises(ApiError, match="the watch broke"):
         list(api.watch(GROUPS, {}, "1", 60))
+    assert not api.connected
+    monkeypatch.setattr(api_server, "REQUEST_TIMEOUT", 15.0)
+    api.list_all(GROUPS, {})
+    assert api.connected
+    monkeypatch.setattr(api_server, "REQUEST_TIMEOUT", 0.05)
     server.hanging.set()
     with pytest.raises(ApiError) as caught:
         api.list_all(GROUPS, {})
     assert caught.value.status == 0
+    assert not api.connected
+
+
+def test_server_that_refuses_is_connected(server: FakeApiServer, api: ApiServer) -> None:
+    server.faults["GET"] = [503]
+    with pytest.raises(ApiError):
+        api.list_all(GROUPS, {})
+    assert api.connected
 
 
 # --- watches

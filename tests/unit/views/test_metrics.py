@@ -16,6 +16,7 @@ import ipmp_agent
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord, LinkWord, ProbeWord
 from ipmp_agent.measurements import Histogram, Measurements
+from ipmp_agent.publication import Reporting
 from ipmp_agent.views.metrics import COUNTED_BY_INTERFACE, KERNEL_COUNTERS, AgentCollector
 from tests.unit.views.pictures import address, failed, interface, prober, publication, standby, view
 
@@ -35,9 +36,9 @@ KERNEL = {"netlink_overruns": 3, "probes_sent": 7, "probes_answered": 6}
 """What the kernel's side counts."""
 
 
-def page(picture: Publication, measurements: Measurements) -> str:
+def page(picture: Publication, measurements: Measurements, reporting: Reporting | None = None) -> str:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(AgentCollector(lambda: picture, measurements, lambda: dict(KERNEL)))
+    registry.register(AgentCollector(lambda: picture, measurements, lambda: dict(KERNEL), lambda: reporting))
     return generate_latest(registry).decode()
 
 
@@ -68,6 +69,12 @@ def test_counters_are_there_from_the_start_at_zero(measurements: Measurements) -
     assert found["ipmp_probes_sent_total", "net", "nic0"] == 0
     assert found["ipmp_probe_rtt_seconds_count", "net", "nic0"] == 0
     assert found["ipmp_agent_errors_total", "kernel"] == 0
+
+
+def test_what_the_api_server_is_told_is_shown_where_there_is_one(measurements: Measurements) -> None:
+    found = values(page(PICTURE, measurements, Reporting(lag=12.5, connected=False)))
+    assert (found[("ipmp_report_lag_seconds",)], found[("ipmp_api_connected",)]) == (12.5, 0.0)
+    assert ("ipmp_api_connected",) not in values(page(PICTURE, measurements)), "configured from a file"
 
 
 def test_counts_are_shown_under_the_name_of_the_interface(measurements: Measurements) -> None:
