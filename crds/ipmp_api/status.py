@@ -115,6 +115,7 @@ class Failover:
     duration_microseconds: int  # from the cause seen to the last announcement of the first round
     from_: str | None = None
     to: str | None = None
+    first_loss: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,8 @@ _INTERFACE: dict[str, Node] = {
     ),
 }
 _FAILOVER: dict[str, Node] = {
-    "time": _time("When."),
+    "time": _time("When they were announced where they are now."),
+    "firstLoss": _time("First lost probe, or the loss of carrier; absent: nothing had failed."),
     "from": Text("Interface that the addresses left; absent: they were on none.", _INTERFACE_NAME_MAX),
     "to": Text("Interface that got them; absent: several did, or none.", _INTERFACE_NAME_MAX),
     "reason": _REASON,

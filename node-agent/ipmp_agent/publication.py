@@ -8,25 +8,53 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core.reasons import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ipmp_agent.core.actions import Severity
     from ipmp_agent.core.findings import Finding, NotAdopted
     from ipmp_agent.core.snapshot import GroupSnapshot
     from ipmp_api.types import InterfaceAddress, NodeGroup
 
-HISTORY = 10
-"""Failovers and failbacks of a group that are remembered, as many as its status shows."""
+HISTORY = 50
+"""Failovers and failbacks of a group that are remembered; its status shows the last ten."""
+
+HISTORY_ADDRESSES = 4096
+"""Addresses that they may name together: of very large moves fewer are remembered, and the last one always is."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastFailover:
     """Addresses went from one member to another."""
 
-    time: float  # seconds since the epoch
+    time: float  # when they were announced there, seconds since the epoch
     source: str | None
     destination: str | None
     reason: Reason  # why they moved
     addresses: tuple[InterfaceAddress, ...]
     duration: float  # seconds from the event, or the tick, to the first announcement
+    first_loss: float | None = None  # of a probe or of the carrier, seconds since the epoch; None: nothing had failed
+
+    @property
+    def decided(self) -> float:
+        """When the event or the tick came by which it was decided, seconds since the epoch."""
+        return self.time - self.duration
+
+    @property
+    def outage(self) -> float | None:
+        """Seconds from the first loss to the announcement; None: nothing had failed."""
+        return None if self.first_loss is None else self.time - self.first_loss
+
+
+def remembered(history: Iterable[PastFailover]) -> tuple[PastFailover, ...]:
+    """As much of a history, in its order, as is kept: its end."""
+    kept: list[PastFailover] = []
+    room = HISTORY_ADDRESSES
+    for one in reversed(tuple(history)):
+        room -= len(one.addresses)
+        if len(kept) == HISTORY or (kept and room < 0):
+            break
+        kept.append(one)
+    return tuple(reversed(kept))
 
 
 @dataclass(frozen=True, slots=True)

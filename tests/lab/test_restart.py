@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 
@@ -38,11 +39,21 @@ def test_restart_after_a_failover_keeps_the_failed_member_failed() -> None:
         scene.wait_state("degraded")
         scene.flows()
         before = scene.agent.dump()
+        history = scene.agent.ipmpstat("-H", "--json")
+        on_disk = scene.agent.state_directory / "state.json"
+        wait_for(on_disk.read_text, lambda text: '"reason":"ProbesLost"' in text, what="the failover on disk")
         scene.agent.kill()
         scene.agent.start()
         threading.Event().wait(2)
         assert scene.view().usable == {scene.other(broken).name}
         invariants.as_it_was_found(before, scene.agent.dump())
+        past = json.loads(scene.agent.ipmpstat("-H", "--json"))
+        assert past == json.loads(history), "the next agent knows what happened under the last one"
+        (failover,) = [one for one in past if one["reason"] == "ProbesLost"]
+        assert (failover["from"], failover["to"]) == (broken.name, scene.other(broken).name)
+        assert failover["firstLoss"] < failover["decided"] <= failover["announced"]
+        assert failover["outageSeconds"] > failover["moveSeconds"] > 0
+        assert f"{V4}/24" in failover["addresses"]
         broken.restore()
         scene.wait_state("ok")
         scene.settle()

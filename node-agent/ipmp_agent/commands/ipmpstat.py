@@ -32,7 +32,7 @@ HEIGHT = 24
 """Lines of a terminal whose height is unknown."""
 
 EPILOG = """\
-Exactly one of -a, -g, -i, -p and -t; --json alone prints the status of every group as Kubernetes shows it.
+Exactly one of -a, -g, -H, -i, -p and -t; --json alone prints the status of every group as Kubernetes shows it.
 Exit status: 0, or 1 for a wrong option and when no agent answers.
 """
 
@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     modes = parser.add_argument_group("what to show")
     modes.add_argument("-a", action="append_const", dest="modes", const="a", help="data addresses")
     modes.add_argument("-g", action="append_const", dest="modes", const="g", help="groups")
+    modes.add_argument(
+        "-H", action="append_const", dest="modes", const="H", help="history: which addresses moved, when and why"
+    )
     modes.add_argument("-i", action="append_const", dest="modes", const="i", help="interfaces")
     modes.add_argument("-p", action="append_const", dest="modes", const="p", help="probes, live, until Ctrl-C")
     modes.add_argument("-t", action="append_const", dest="modes", const="t", help="probe targets")
@@ -77,9 +80,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     modes = options.modes or []
     if len(modes) > 1:
-        parser.error("only one of -a, -g, -i, -p and -t at a time")
+        parser.error("only one of -a, -g, -H, -i, -p and -t at a time")
     if not modes and not (options.json and not options.fields):
-        parser.error("one of -a, -g, -i, -p and -t is needed")
+        parser.error("one of -a, -g, -H, -i, -p and -t is needed")
     if options.parsable and not options.fields:
         parser.error("-P needs -o: say which fields")
     if options.json and (options.parsable or options.fields):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.commands.table import Column
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ipmp_agent.core.events import MacAddress
     from ipmp_agent.core.findings import NotAdopted
     from ipmp_agent.core.snapshot import AddressSnapshot, InterfaceSnapshot, ProberSnapshot
-    from ipmp_agent.publication import GroupView, Publication
+    from ipmp_agent.publication import GroupView, PastFailover, Publication
     from ipmp_api.types import Address
 
 
@@ -87,6 +88,14 @@ class TargetRow:
         """Those probed, in firing order."""
         targets = self.prober.targets if self.prober else ()
         return [target.address for target in targets if target.state is TargetState.ACTIVE]
+
+
+@dataclass(frozen=True, slots=True)
+class PastRow:
+    """Addresses that went from one interface to another."""
+
+    group: GroupView
+    past: PastFailover
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +184,30 @@ def probe_columns(names: Names) -> tuple[Column[ProbeRow], ...]:
     )
 
 
+def past_columns(names: Names) -> tuple[Column[PastRow], ...]:
+    """`-H`."""
+    return (
+        Column("TIME", 25, lambda row: _moment(row.past.time)),
+        Column("GROUP", 9, lambda row: row.group.snapshot.group),
+        Column("REASON", 12, lambda row: row.past.reason.value),
+        Column("FROM", 8, lambda row: _name(row.group, row.past.source) if row.past.source else ""),
+        Column("TO", 8, lambda row: _name(row.group, row.past.destination) if row.past.destination else ""),
+        Column("OUTAGE", 11, lambda row: _milliseconds(row.past.outage)),
+        Column("ADDRS", 6, lambda row: str(len(row.past.addresses))),
+        Column("FIRSTLOSS", 25, lambda row: _moment(row.past.first_loss)),
+        Column("DECIDED", 25, lambda row: _moment(row.past.decided)),
+        Column("MOVE", 10, lambda row: _milliseconds(row.past.duration)),
+        Column("ADDRESSES", 40, lambda row: " ".join(names.of(address.ip) for address in row.past.addresses)),
+    )
+
+
+def _moment(seconds: float | None) -> str:
+    """Seconds since the epoch as people and programs read them, in UTC, to the millisecond."""
+    if seconds is None:
+        return ""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def target_columns(names: Names) -> tuple[Column[TargetRow], ...]:
     """`-t`."""
 
@@ -216,6 +249,12 @@ def target_rows(publication: Publication) -> Iterator[TargetRow]:
             yield from (TargetRow(interface, prober) for prober in probing)
             if not probing:
                 yield TargetRow(interface, None)
+
+
+def past_rows(publication: Publication) -> Iterator[PastRow]:
+    """`-H`: of all groups, the last one first."""
+    rows = [PastRow(view, past) for view in publication.groups for past in view.history]
+    yield from sorted(rows, key=lambda row: row.past.time, reverse=True)
 
 
 def group_json(view: GroupView) -> dict[str, Any]:
@@ -277,6 +316,23 @@ def target_json(row: TargetRow) -> dict[str, Any]:
     }
 
 
+def past_json(row: PastRow) -> dict[str, Any]:
+    """One object of `-H --json`."""
+    past = row.past
+    return {
+        "group": row.group.snapshot.group,
+        "reason": past.reason.value,
+        "from": _name(row.group, past.source) if past.source else None,
+        "to": _name(row.group, past.destination) if past.destination else None,
+        "firstLoss": _moment(past.first_loss) or None,
+        "decided": _moment(past.decided),
+        "announced": _moment(past.time),
+        "outageSeconds": past.outage,
+        "moveSeconds": past.duration,
+        "addresses": [str(address) for address in past.addresses],
+    }
+
+
 def probe_json(row: ProbeRow) -> dict[str, Any]:
     """One object of `-p --json`."""
     return {
@@ -293,7 +349,7 @@ def probe_json(row: ProbeRow) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class StatMode:
-    """One of -a, -g, -i and -t: its columns, rows, objects, and the addresses whose names it shows."""
+    """One of -a, -g, -H, -i and -t: its columns, rows, objects, and the addresses whose names it shows."""
 
     columns: Callable[[Names], Sequence[Column[Any]]]
     rows: Callable[[Publication], Iterable[Any]]
@@ -310,6 +366,7 @@ def _target_addresses(row: TargetRow) -> Iterator[Address | MacAddress]:
 MODES = {
     "a": StatMode(address_columns, address_rows, address_json, lambda row: (row.address.address.ip,)),
     "g": StatMode(group_columns, group_rows, group_json, lambda _: ()),
+    "H": StatMode(past_columns, past_rows, past_json, lambda row: (address.ip for address in row.past.addresses)),
     "i": StatMode(interface_columns, interface_rows, interface_json, lambda _: ()),
     "t": StatMode(target_columns, target_rows, target_json, _target_addresses),
 }

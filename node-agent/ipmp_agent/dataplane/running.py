@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from ipmp_agent.core.actions import InterfaceVerdict, MoveAddresses, Notify, Severity
@@ -12,10 +11,10 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Ticked
 from ipmp_agent.disk.state import SavedGroup
 from ipmp_agent.measurements import UNFORCED
-from ipmp_agent.publication import HISTORY, GroupView, Occurrence, PastFailover
+from ipmp_agent.publication import GroupView, Occurrence, PastFailover, remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from ipmp_agent.core.actions import Action, Move
@@ -86,7 +85,7 @@ class RunningGroup:
         self._on_trial = False
         self._undone = ""
         self._not_before = 0.0  # no tick before: the last one failed
-        self.history: deque[PastFailover] = deque(history, maxlen=HISTORY)
+        self.history = remembered(history)
         self._record = record
         self._since: dict[str, tuple[float, float]] = {}  # interface -> since on the core's clock, since on the wall
         measurements.watch(member.key for member in configuration.members)
@@ -202,21 +201,25 @@ class RunningGroup:
         """
         told = []
         lost: dict[str, float] = {}  # when the first loss was, by member that is found to have failed
+        dated: dict[str, float] = {}  # the same, in seconds since the epoch
         for action in actions:
             match action:
                 case MoveAddresses(moves):
-                    self._account_moves(moves, announced - began, wall)
+                    self._account_moves(moves, announced - began, wall, dated)
                     self._account_outages(moves, lost, announced)
                 case InterfaceVerdict(interface, failed, reason, since):
                     if failed and since is not None:
                         lost[interface] = since
+                        dated[interface] = wall - (announced - since)
                     counter = self.measurements.failures if failed else self.measurements.repairs
                     counter[interface, reason] = counter.get((interface, reason), 0) + 1
                 case Notify():
                     told.append(self._tell(action, wall))
         return told
 
-    def _account_moves(self, moves: tuple[Move, ...], duration: float, wall: float) -> None:
+    def _account_moves(
+        self, moves: tuple[Move, ...], duration: float, wall: float, first_losses: Mapping[str, float]
+    ) -> None:
         batches: dict[tuple[str, str, Reason], list[Move]] = {}
         for move in moves:
             self.measurements.moves[move.reason] = self.measurements.moves.get(move.reason, 0) + 1
@@ -224,9 +227,14 @@ class RunningGroup:
                 batches.setdefault((move.source, move.destination, move.reason), []).append(move)
         if any(reason not in UNFORCED for _, _, reason in batches):
             self.measurements.failover.observe(duration)
-        for (source, destination, reason), batch in batches.items():
-            addresses = tuple(move.address for move in batch)
-            self.history.append(PastFailover(wall, source, destination, reason, addresses, duration))
+        past = [
+            PastFailover(
+                wall, source, destination, why, tuple(m.address for m in batch), duration, first_losses.get(source)
+            )
+            for (source, destination, why), batch in batches.items()
+        ]
+        if past:
+            self.history = remembered((*self.history, *past))
 
     def _account_outages(self, moves: tuple[Move, ...], lost: dict[str, float], announced: float) -> None:
         """Measure each failure once by which an address had to move: from its first loss to the announcement."""
@@ -257,7 +265,7 @@ class RunningGroup:
             snapshot=snapshot,
             findings=self._findings,
             not_adopted=self._not_adopted,
-            history=tuple(self.history),
+            history=self.history,
             since=since,
             ready=self._ready,
             on_trial=self._on_trial,
@@ -271,7 +279,7 @@ class RunningGroup:
             self._configuration,
             saved.interfaces,
             kernel_memory,
-            tuple(self.history),
+            self.history,
             saved.detection_time,
             saved.moves,
         )

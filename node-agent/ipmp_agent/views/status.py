@@ -133,6 +133,7 @@ def _address(address: AddressSnapshot, names: Mapping[str, str]) -> AddressStatu
 def _failover(failover: PastFailover, names: Mapping[str, str]) -> Failover:
     return Failover(
         time=datetime.fromtimestamp(failover.time, UTC),
+        first_loss=None if failover.first_loss is None else datetime.fromtimestamp(failover.first_loss, UTC),
         reason=failover.reason.value,
         addresses=len(failover.addresses),
         duration_microseconds=round(failover.duration * 1e6),

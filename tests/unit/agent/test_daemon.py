@@ -276,6 +276,9 @@ async def test_outage_is_measured_from_the_first_loss_and_once() -> None:
     buckets, total = outage.cumulative()
     assert dict(buckets)["+Inf"] == 1
     assert total == pytest.approx(0.7)
+    (remembered,) = group_of(rig).history
+    assert remembered.first_loss == pytest.approx(WALL - 0.7)
+    assert len(remembered.addresses) == 2
 
 
 async def test_failback_is_remembered_and_not_measured_as_a_failover() -> None:

@@ -18,7 +18,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk import state
 from ipmp_agent.disk.state import FILE_NAME, SavedGroup, SavedState
 from ipmp_agent.disk.writer import StateWriter
-from ipmp_agent.publication import PastFailover
+from ipmp_agent.publication import HISTORY, HISTORY_ADDRESSES, PastFailover, remembered
 from tests.unit.agent.building import unprobed_group
 
 if TYPE_CHECKING:
@@ -239,3 +239,16 @@ def test_file_says_its_version(tmp_path: Path) -> None:
     document = json.loads((tmp_path / FILE_NAME).read_text())
     assert document["version"] == state.VERSION
     assert os.listdir(tmp_path) == [FILE_NAME]  # noqa: PTH208
+
+
+def test_history_is_bounded_in_length_and_in_what_it_names() -> None:
+    def past(moment: float, count: int) -> PastFailover:
+        return PastFailover(moment, "nic0", "nic1", Reason.LINK_DOWN, (ip_interface("198.18.0.100/24"),) * count, 0.001)
+
+    many = [past(float(n), 2) for n in range(2 * HISTORY)]
+    assert remembered(many) == tuple(many[-HISTORY:])
+    large = [past(float(n), HISTORY_ADDRESSES // 4) for n in range(10)]
+    assert remembered(large) == tuple(large[-4:])
+    huge = past(0.0, 2 * HISTORY_ADDRESSES)
+    assert remembered([*many, huge]) == (huge,)
+    assert remembered(()) == ()

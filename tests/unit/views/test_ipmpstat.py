@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -18,6 +18,8 @@ from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord, LinkWord, ProbeWord, TargetMode
 from ipmp_agent.disk.codec import encode
+from ipmp_agent.publication import PastFailover
+from tests.unit.agent.building import WALL
 from tests.unit.views.pictures import address, failed, interface, prober, publication, standby, view
 
 if TYPE_CHECKING:
@@ -43,6 +45,18 @@ PICTURE = publication(
             address("198.18.0.100/24", "nic0"),
             address("2001:db8::100/64", "nic0"),
             address("198.18.0.101/24", None, refusal=Reason.ADDRESS_CONFLICT),
+        ),
+        history=(
+            PastFailover(WALL, "nic0", "nic1", Reason.FAILBACK, (ip_interface("198.18.0.100/24"),), 0.0),
+            PastFailover(
+                WALL + 60.5,
+                "nic1",
+                "nic0",
+                Reason.PROBES_LOST,
+                (ip_interface("198.18.0.100/24"), ip_interface("2001:db8::100/64")),
+                duration=0.25,
+                first_loss=WALL + 59.25,
+            ),
         ),
     ),
     view(
@@ -124,12 +138,26 @@ nic2        disabled  --                  --
 nic3        disabled  --                  --
 eth0        disabled  --                  --
 """
+PAST = (
+    "2023-11-14T22\\:14\\:20.250Z:2023-11-14T22\\:14\\:19.250Z:250.00ms:198.18.0.100 2001\\:db8\\:\\:100\n"
+    "2023-11-14T22\\:13\\:20.000Z:::198.18.0.100\n"
+)
+HISTORY = """\
+TIME                     GROUP    REASON      FROM    TO      OUTAGE     ADDRS
+2023-11-14T22:14:20.500Z net      ProbesLost  nic1    nic0    1250.00ms  2
+2023-11-14T22:13:20.000Z net      Failback    nic0    nic1    --         1
+"""
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["-g"], GROUPS),
+        (["-H"], HISTORY),
+        (
+            ["-HnP", "-o", "decided,firstloss,move,addresses"],
+            PAST,
+        ),
         (["-i"], INTERFACES),
         (["-an"], ADDRESSES),
         (["-tn"], TARGETS),
@@ -154,7 +182,7 @@ def test_output(agent: Agent, capsys: pytest.CaptureFixture[str], arguments: lis
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "one of -a, -g, -i, -p and -t is needed"),
+        ([], "one of -a, -g, -H, -i, -p and -t is needed"),
         (["-a", "-g"], "only one of"),
         (["-gi"], "only one of"),
         (["-g", "-P"], "-P needs -o"),
@@ -296,6 +324,24 @@ def test_json_rows(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
         "testAddress": "198.18.0.11",
         "targets": ["198.18.0.1", "198.18.0.2"],
     }
+
+
+def test_history_says_what_moved_where_when_and_why(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ipmpstat.main(["-H", "--json"]) == 0
+    last, first = json.loads(capsys.readouterr().out)
+    assert last == {
+        "group": "net",
+        "reason": "ProbesLost",
+        "from": "nic1",
+        "to": "nic0",
+        "firstLoss": "2023-11-14T22:14:19.250Z",
+        "decided": "2023-11-14T22:14:20.250Z",
+        "announced": "2023-11-14T22:14:20.500Z",
+        "outageSeconds": 1.25,
+        "moveSeconds": 0.25,
+        "addresses": ["198.18.0.100/24", "2001:db8::100/64"],
+    }
+    assert (first["firstLoss"], first["outageSeconds"]) == (None, None), "nothing had failed"
 
 
 def test_json_alone_is_the_status_of_kubernetes(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from ipmp_api.status import Condition
 
 MOVED = PastFailover(
-    WALL + 0.25, "nic1", "nic0", Reason.LINK_DOWN, (ip_interface("198.18.0.100/24"), ip_interface("::1/128")), 0.00069
+    WALL + 0.25,
+    "nic1",
+    "nic0",
+    Reason.LINK_DOWN,
+    (ip_interface("198.18.0.100/24"), ip_interface("::1/128")),
+    0.00069,
+    first_loss=WALL + 0.125,
 )
 PROBED = prober(targets=("198.18.0.1",), dead=("198.18.0.3",))
 
@@ -128,6 +134,7 @@ def test_whole_status() -> None:
     ]
     assert found["lastFailovers"][0] == {
         "time": "2023-11-14T22:13:20.250000Z",
+        "firstLoss": "2023-11-14T22:13:20.125000Z",
         "from": "nic1",
         "to": "nic0",
         "reason": "LinkDown",
