@@ -96,6 +96,18 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long an agent may take to withdraw a deleted node group (default: 300)",
     )
+    run.add_argument(
+        "--node-conditions",
+        action="store_true",
+        help="say on each Node how its groups are, as conditions IPMPDegraded and IPMPFailed; needs the right to "
+        "patch nodes/status",
+    )
+    run.add_argument(
+        "--taint-failed-nodes",
+        action="store_true",
+        help="taint a Node on which a group has no usable member (ipmp.dev/failed:NoSchedule); needs the rights to get "
+        "and patch nodes",
+    )
     add_log_options(run)
     return top
 
@@ -109,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with packages_of("operator"):
             from ipmp_operator.process import OperatorOptions, OperatorStartError, run  # noqa: PLC0415 - 32 MB
+            from ipmp_operator.reconciler import Marking  # noqa: PLC0415
     except BadInputError as error:
         sys.stderr.write(f"ipmp-operator: {error}\n")
         return EXIT_BAD_INPUT
@@ -121,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metrics_address=options.metrics_address,
         lease_name=options.lease_name if options.leader_elect else None,
         withdraw_seconds=options.withdraw_timeout,
+        marking=Marking(options.node_conditions, options.taint_failed_nodes),
         identity=os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
     )
     logging.getLogger("kopf").setLevel(logging.WARNING)  # it tells of every event

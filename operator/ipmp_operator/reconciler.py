@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING
 
 from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND, WITHDRAW_FINALIZER
 from ipmp_operator.core.backlog import LAST_RECONNECT
+from ipmp_operator.core.node_marks import NodeMarks
 from ipmp_operator.core.plan import Memory, Plan, Release, View, plan, roll_up_groups, still_holds
 from ipmp_operator.core.selection import agent_terms
 from ipmp_operator.core.summaries import GroupSummaries, GroupSummary
 from ipmp_operator.kube.daemonset import DaemonSet, digest, read_daemonset
 from ipmp_operator.kube.groups import GroupCache
+from ipmp_operator.kube.node_marks import conditions_intent, read_marked_node, taints_patch
 from ipmp_operator.kube.objects import (
     API,
     GROUPS_PATH,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from ipmp_operator.core.model import Holder, Node, Observed
+    from ipmp_operator.core.node_marks import Marks
     from ipmp_operator.core.rollup import Rollup
     from ipmp_operator.kube.daemonset import Template
     from ipmp_operator.kube.objects import GroupObject
@@ -92,13 +95,33 @@ class WriteNodeGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkNode:
+    """Bring what one Node says to what was decided."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class WriteStatus:
     """Write the status of one IPMPGroup."""
 
     group: str
 
 
-Key = Pass | Resync | Agents | WriteNodeGroup | WriteStatus | GroupSummary
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """What the operator says on Nodes, for which it needs rights of its own."""
+
+    conditions: bool = False
+    taint: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether it says anything there."""
+        return self.conditions or self.taint
+
+
+Key = Pass | Resync | Agents | WriteNodeGroup | MarkNode | WriteStatus | GroupSummary
 
 
 def _rank(key: Key) -> int:
@@ -116,18 +139,25 @@ class Reconciler:
         identity: str,
         leading: Callable[[], bool],
         withdraw_seconds: float,
+        marking: Marking,
     ) -> None:
         self._api = api
         self._template = template
         self._owner: Object | None = None
         self._leading = leading
         self._withdraw_seconds = withdraw_seconds
+        self._marking = marking
+        self._node_marks = NodeMarks()
+        self._marks: Mapping[str, Marks] = {}
         self._events = EventsOnce(api, "ipmp.dev/operator", identity)
         self._queue: WorkQueue[Key] = WorkQueue(self._work, self._attempted, WORKERS, _rank)
         self.metrics = Metrics(lambda: len(self._queue))
         self.groups = GroupCache()
         cache = partial(Reflector, api, longest=LAST_RECONNECT)
-        self._nodes: Reflector[str, Node] = cache(NODES_PATH, "nodes", read_node, self.changed, metadata_only=True)
+        read = read_marked_node if marking.any else read_node  # what is said on a Node is in its spec and status
+        self._nodes: Reflector[str, Node] = cache(
+            NODES_PATH, "nodes", read, self.changed, metadata_only=not marking.any
+        )
         self._node_groups: Reflector[Holder, Observed] = cache(
             NODE_GROUPS_PATH,
             "node groups",
@@ -219,6 +249,8 @@ class Reconciler:
                 self._write_agents()
             case WriteNodeGroup(holder):
                 self._write_node_group(holder)
+            case MarkNode(node):
+                self._mark_node(node)
             case WriteStatus(group):
                 self._write_status(group)
             case GroupSummary():
@@ -246,6 +278,8 @@ class Reconciler:
         self._view = view
         self._enqueue_statuses(self._plan)
         self._sum_up(self._plan)
+        if self._marking.any:
+            self._mark_nodes(view)
         ended = time.monotonic()
         self.metrics.plan_seconds.observe(ended - started)
         with self._lock:
@@ -376,6 +410,34 @@ class Reconciler:
         if obj is not None:
             regarding = Reference(API, GROUP_KIND, obj.name, obj.uid)
             self._events.post(Event(regarding, "Summarize", told.reason, told.message, told.warning))
+
+    def _mark_nodes(self, view: View) -> None:
+        """Have each Node say how it is, where that is wanted, and look again when more may be due."""
+        self._marks = self._node_marks.take(view.nodes, view.observed, view.agents, time.monotonic())
+        now = datetime.now(UTC)
+        for name, marks in self._marks.items():
+            node = view.nodes[name]
+            unsaid = self._marking.conditions and conditions_intent(node, marks, now) is not None
+            if unsaid or (self._marking.taint and node.tainted is not marks.tainted):
+                self._queue.add(MarkNode(name))
+        if self._node_marks.due is not None:
+            self._queue.add(Pass(), max(0.1, self._node_marks.due - time.monotonic()))
+
+    def _mark_node(self, name: str) -> None:
+        node, marks = self._nodes.get(name), self._marks.get(name)
+        if node is None or marks is None:
+            return
+        path = f"{NODES_PATH}/{name}"
+        intent = conditions_intent(node, marks, datetime.now(UTC).replace(microsecond=0))
+        if self._marking.conditions and intent is not None:
+            _ignore_absent(lambda: self._api.apply(f"{path}/status", intent))
+        if self._marking.taint and node.tainted is not marks.tainted:
+            _ignore_absent(lambda: self._taint(path, tainted=marks.tainted))
+
+    def _taint(self, path: str, *, tainted: bool) -> None:
+        patch = taints_patch(self._api.get(path), tainted=tainted)
+        if patch is not None:
+            self._api.merge(path, patch)
 
     def _write_agents(self) -> None:
         planned = self._plan

@@ -545,5 +545,7 @@ def test_definitions_that_come_after_the_operator_are_watched_like_any(cluster: 
 @pytest.mark.parametrize("who", ["operator", "agent"])
 def test_neither_may_do_what_it_need_not(cluster: Cluster, who: str, verb: str, thing: str, where: str) -> None:
     account = f"--as=system:serviceaccount:{NAMESPACE}:{RELEASE}-{who}"
+    thing, _, part = thing.partition("/")  # kubectl takes a slash for a name
     place = [where] if where.startswith("--") else ["--namespace", where] if where else []
+    place += [f"--subresource={part}"] if part else []
     assert cluster.try_kubectl("auth", "can-i", verb, thing, account, *place).stdout.strip() == "no"

@@ -26,10 +26,20 @@ class Holder(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A cluster node: nothing of it but name and labels matters here."""
+    """A cluster node: its name and labels, and where the operator marks nodes, what it said on this one.
+
+    A condition of ours is its type, status, reason, message and time of transition.
+    """
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    conditions: tuple[tuple[str, str, str, str, str], ...] = ()
+    tainted: bool = False
+
+    @property
+    def marked(self) -> bool:
+        """Whether anything of ours is on it."""
+        return bool(self.conditions) or self.tainted
 
 
 @dataclass(frozen=True, slots=True)
