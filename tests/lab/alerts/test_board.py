@@ -16,7 +16,8 @@ from ipmp_operator.core.model import NodeGroupReport
 from ipmp_operator.metrics import Metrics
 from ipmp_service.http import HealthServer
 from tests.lab import Agent, Lab, wait_for
-from tests.lab.alerts.monitoring import Monitoring
+from tests.lab.agent import NODE_NAME
+from tests.lab.alerts.monitoring import AGENT, Monitoring, Target
 from tests.lab.scene import usual_group
 from tests.lab.status import all_heard, group_view
 from tests.unit.operator.build import World, api_group, nodes, pool, pools
@@ -181,8 +182,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         address, port = OPERATOR.split(":")
         server = lab.host.namespace.call(HealthServer, (address, int(port)), page.registry, lambda: well, lambda: well)
         stack.callback(server.close)
-        jobs = {"ipmp-operator": OPERATOR}
-        monitoring = stack.enter_context(Monitoring(lab.host.namespace, tmp_path_factory.mktemp("watched"), jobs))
+        targets = (AGENT, Target("ipmp-operator", OPERATOR, NODE_NAME))
+        monitoring = stack.enter_context(Monitoring(lab.host.namespace, tmp_path_factory.mktemp("watched"), targets))
         agent.wait_for(all_heard, what="an answer to a probe on every member")
         scene = Watched(lab, agent, monitoring)
         wait_for(lambda: monitoring.query('ipmp_group_state{state="ok"} == 1'), what="a scrape of a group at rest")
