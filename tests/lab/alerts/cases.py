@@ -32,12 +32,16 @@ class Pair:
     minute: int
     labels: dict[str, str] = field(default_factory=dict)
     summary: str = ""
+    also_firing: dict[str, str] | None = None
+    also_silent: dict[str, str] | None = None
 
-    def cases(self) -> tuple[Case, Case]:
-        """Both cases."""
+    def cases(self) -> tuple[Case, ...]:
+        """All cases."""
+        firing = [one for one in (self.firing, self.also_firing) if one]
+        silent = [one for one in (self.silent, self.also_silent) if one]
         return (
-            Case(self.alert, "fires", self.firing, self.minute, self.labels, self.summary),
-            Case(self.alert, "is silent", self.silent, self.minute),
+            *(Case(self.alert, "fires", one, self.minute, self.labels, self.summary) for one in firing),
+            *(Case(self.alert, "is silent", one, self.minute) for one in silent),
         )
 
 
@@ -290,6 +294,8 @@ PAIRS = (
         10,
         {},
         "No operator leads: changes wait, failovers go on",
+        also_firing={f'up{{{NODE},job="ipmp-agent"}}': "1x60", f"ipmp_api_connected{{{NODE}}}": "1x60"},
+        also_silent={f'up{{{NODE},job="ipmp-agent"}}': "1x60"},  # a host without Kubernetes
     ),
     Pair(
         "IPMPOperatorReconcileErrors",
