@@ -57,6 +57,11 @@ test-lab: venv ## The agent on real interfaces, in network namespaces
 	@$(BIN)/python -m tests.prerequisites lab
 	$(PYTEST) -v -n 2 tests/lab
 
+.PHONY: test-drivers
+test-drivers: venv ## The agent on drivers of real NICs, in a guest of QEMU
+	@$(BIN)/python -m tests.prerequisites drivers
+	$(PYTEST) -v -s tests/drivers
+
 .PHONY: test-cluster
 test-cluster: venv ## The product on a real Kubernetes with real nodes
 	@$(BIN)/python -m tests.prerequisites lab cluster

@@ -51,6 +51,11 @@ LADDERS = {
     "pythons": {
         "debian-archive-keyring": "signs the packages of other suites, which have the Pythons",
     },
+    "drivers": {
+        "debian-archive-keyring": "signs the packages of other suites, which have QEMU and the guest's kernel",
+        "kmod": "tells which modules a module needs",
+        "util-linux": "ends QEMU with its caller",
+    },
     "bench": {
         "keepalived": "the peer that failover is measured against",
         "frr": "its bfdd is the peer that probing is measured against",
