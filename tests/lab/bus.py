@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.lab.topology import Host
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 # A /sys that is not to be written tells daemons that no udev can be: they take links for ready at once.
 PREPARE = """

@@ -13,6 +13,7 @@ from tests.lab.owners import (
     AT_MOST,
     DROP_IN,
     ITS_OWN,
+    ITS_OWN_V6,
     KEEPING,
     MANAGED,
     NETWORK,
@@ -137,6 +138,21 @@ def test_what_networkmanager_takes_when_it_applies_a_profile_anew_is_back_at_onc
             manager.nmcli("device", "reapply", "nic0")
             whole(scene, ITS_OWN)
         assert all(max(times) < AT_MOST for times in taken(lines, *OURS).values())
+        survived(scene)
+
+
+def test_what_networkmanager_takes_by_its_orders_is_back(lab: Lab, suite: str) -> None:
+    orders = ("connection up nic0", "device set nic0 managed no", "device set nic0 managed yes")
+    with manager_of(lab, suite, MANAGED) as manager, Scene(lab=lab) as scene:
+        every = (ITS_OWN, ITS_OWN_V6)
+        whole(scene, *every)
+        with told(lab.host.namespace) as lines:
+            for order in orders:
+                manager.nmcli(*order.split())
+                whole(scene, *every)
+            manager.configured()
+            whole(scene, *every)
+        assert taken(lines, *OURS, *every)
         survived(scene)
 
 
