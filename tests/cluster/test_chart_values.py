@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from ipmp_api.manifest import load_manifest
 from tests.cluster.product import CHART, NAMESPACE, RELEASE
 from tests.cluster.rendering import daemonset, objects, only, render
 
@@ -87,6 +88,21 @@ def test_pods_get_what_the_values_add(opened: list[dict[str, Any]]) -> None:
 
 def test_common_labels_are_on_every_object(opened: list[dict[str, Any]]) -> None:
     assert [part for part in [*opened, daemonset(opened)] if part["metadata"]["labels"].get("team") != "net"] == []
+
+
+def test_no_key_is_there_twice_whatever_is_added(tools: Path) -> None:
+    values = copy.deepcopy(DOORS)
+    ours = {"team": "other", "app.kubernetes.io/name": "theirs", "kubectl.kubernetes.io/default-container": "x"}
+    for component in ("operator", "agent"):
+        values[component] |= {"podLabels": ours, "podAnnotations": ours}
+    monitors = {"enabled": True, "labels": ours}
+    values["monitoring"] = {"podMonitors": monitors, "prometheusRule": monitors, "dashboard": monitors}
+    text = render(tools, values=values).stdout
+    parts = [document.content for document in load_manifest(text)]
+    assert len(load_manifest(only(parts, "ConfigMap", "template")["data"]["daemonset.yaml"])) == 1
+    for kind in ("PodMonitor", "PrometheusRule"):
+        labels = next(part for part in parts if part["kind"] == kind)["metadata"]["labels"]
+        assert (labels["team"], labels["app.kubernetes.io/name"]) == ("other", "ipmp"), "the nearer word, after ours"
 
 
 def test_pods_say_version_and_manager(tools: Path) -> None:

@@ -23,10 +23,8 @@ spec:
       labels:
         {{- include "ipmp.podLabels" $component | nindent 8 }}
       annotations:
-        kubectl.kubernetes.io/default-container: agent
-        {{- with .Values.agent.podAnnotations }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- $own := dict "kubectl.kubernetes.io/default-container" "agent" }}
+        {{- toYaml (merge $own (.Values.agent.podAnnotations | default dict)) | nindent 8 }}
     spec:
       serviceAccountName: {{ include "ipmp.serviceAccountName" $component | quote }}
       {{- with .Values.imagePullSecrets }}

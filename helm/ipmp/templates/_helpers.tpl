@@ -27,7 +27,8 @@ app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Labels of an object; "manager" names who applies it where that is not Helm. The chart's own win over commonLabels. */}}
+{{/* Labels of an object; "manager" names who applies it where that is not Helm, "more" are labels for it alone. The chart's
+own win over these, and these over commonLabels. */}}
 {{- define "ipmp.labels" -}}
 {{- $labels := include "ipmp.selectorLabels" . | fromYaml -}}
 {{- $_ := set $labels "app.kubernetes.io/version" .root.Chart.AppVersion -}}
@@ -36,14 +37,13 @@ app.kubernetes.io/component: {{ .component }}
 {{- if not .manager -}}
 {{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
 {{- end -}}
-{{- toYaml (merge $labels (.root.Values.commonLabels | default dict)) }}
+{{- toYaml (merge $labels (.more | default dict) (.root.Values.commonLabels | default dict)) }}
 {{- end }}
 
 {{/* Labels of pods: the component's podLabels come to those of objects. The manager never changes with Helm's version. */}}
 {{- define "ipmp.podLabels" -}}
 {{- $manager := dict "agent" "ipmp-operator" "operator" .root.Release.Service | dig .component "" -}}
-{{- $labels := include "ipmp.labels" (merge (dict "manager" $manager) .) | fromYaml -}}
-{{- toYaml (merge $labels ((index .root.Values .component).podLabels | default dict)) }}
+{{- include "ipmp.labels" (merge (dict "manager" $manager "more" (index .root.Values .component).podLabels) .) }}
 {{- end }}
 
 {{- define "ipmp.serviceAccountName" -}}
