@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 
 OPTION = "--record"
 
+OLDER = ".1"
+"""Ends the name of the file that was full before."""
+
 NOT_RECORDING = """\
-the agent on {node} does not record: a recording begins with the agent, since a replay needs all it was told.
-Switch it on and restart the agents (addresses stay where they are), and fetch it once it has happened again:
-  helm upgrade ipmp helm/ipmp --namespace {namespace} --reuse-values \\
-      --set 'agent.extraArgs={{--record=/var/lib/ipmp/recording.jsonl}}'"""
+the agent on {node} does not record. Switch it on, which restarts the agents (addresses stay where they are), and fetch
+the recording once it has happened again:
+  helm upgrade ipmp helm/ipmp --namespace {namespace} --reset-then-reuse-values --set agent.record.enabled=true"""
 
 
 def run(options: argparse.Namespace, kubectl: Kubectl, display: Display) -> int:
@@ -32,9 +35,21 @@ def run(options: argparse.Namespace, kubectl: Kubectl, display: Display) -> int:
         raise PluginError(NOT_RECORDING.format(node=options.node, namespace=kubectl.namespace))
     path = options.file or Path(f"ipmp-{options.node}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.jsonl")
     try:
-        text = kubectl.in_agent(name, "cat", there)
+        newest = kubectl.in_agent(name, "cat", there)
     except KubectlError as error:
         raise PluginError(f"{error}\nFetching a recording needs the verb create on pods/exec.") from None
+    _write(path, newest)
+    display.line(f"{path}: python -m ipmp_agent.simulate --replay {path} plays it again")
+    with contextlib.suppress(KubectlError):  # there is none while the first file is not full
+        before = kubectl.in_agent(name, "cat", f"{there}{OLDER}")
+        older = path.with_name(f"{path.name}{OLDER}")
+        _write(older, before)
+        display.line(f"{older}: what was before")
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a new file. Raises PluginError."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -42,8 +57,6 @@ def run(options: argparse.Namespace, kubectl: Kubectl, display: Display) -> int:
         raise PluginError(f"{path} is there already: name another by --file") from None
     except OSError as error:
         raise PluginError(f"cannot write {path}: {error.strerror}") from None
-    display.line(f"{path}: {text.count(chr(10))} entries; python -m ipmp_agent.simulate {path} plays it again")
-    return 0
 
 
 def recorded_at(pod: Object) -> str | None:

@@ -1,4 +1,4 @@
-"""What people install from, in one directory: image, chart, plain manifests, wheel, SBOM, checksums. `make release`."""
+"""What people install from, in one directory: image, chart, manifests, wheel, plugin, SBOM, sums. `make release`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from kubectl_ipmp import single_file
 from tests.cluster.build import build
 from tests.cluster.image import CHECKOUT, RELEASED, Contents, build_release
 from tests.cluster.oci import ARCHITECTURES
@@ -174,7 +175,7 @@ def write_sbom(contents: Contents, path: Path, created: str) -> None:
 
 
 def write_packages(helm: Path, directory: Path) -> None:
-    """Write chart, plain manifests and wheel."""
+    """Write chart, plain manifests, wheel and plugin."""
     _run(str(helm), "package", str(CHART), "--destination", str(directory))
     write_manifests(helm, directory)
     wheel = (
@@ -187,6 +188,7 @@ def write_packages(helm: Path, directory: Path) -> None:
         str(CHECKOUT),
     )
     _run(sys.executable, "-m", "pip", *wheel)
+    single_file.build(directory)
 
 
 def write_sums(directory: Path) -> list[Path]:

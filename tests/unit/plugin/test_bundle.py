@@ -149,8 +149,19 @@ def test_recording_is_fetched_from_where_the_agent_writes_it(tmp_path: Path) -> 
     path = tmp_path / "r.jsonl"
     assert made.run("record", "n1", "--file", str(path)) == 0
     assert path.read_text(encoding="utf-8") == "cat /var/lib/ipmp/recording.jsonl on ipmp-agent-x\n"
+    older = tmp_path / "r.jsonl.1"
+    assert older.read_text(encoding="utf-8") == "cat /var/lib/ipmp/recording.jsonl.1 on ipmp-agent-x\n"
+
+
+def test_recording_whose_first_file_is_not_full_is_one_file(tmp_path: Path) -> None:
+    made = cluster()
+    made.pod = copy.deepcopy(POD)
+    made.pod["spec"]["containers"][0]["command"].append("--record=/r")
+    made.broken = "/r.1"
+    assert made.run("record", "n1", "--file", str(tmp_path / "r")) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
 def test_where_nothing_is_recorded_it_is_said_how_to(capsys: pytest.CaptureFixture[str]) -> None:
     assert cluster().run("record", "n1") == 1
-    assert "agent.extraArgs={--record=" in capsys.readouterr().err
+    assert "--set agent.record.enabled=true" in capsys.readouterr().err
