@@ -238,11 +238,12 @@ class Kernel:
             below = self._members.owner(self._host.devices.heard(message.kind, message.body))
             if below is not None and below.group in self._groups:
                 self._groups[below.group].reconciler.soon()
+            known = links.index_of(message.body) in self._host.tunnels.found
             if self._host.tunnels.heard(message.kind, message.body):
-                for group in self._groups.values():
-                    group.reconciler.changed()
+                for group in self._groups.values():  # a new one is its owner's doing, and takes nothing of ours
+                    (group.reconciler.changed if known else group.reconciler.heard)()
         elif message.kind in (netlink.RTM_NEWADDR, netlink.RTM_DELADDR):
-            self._address_changed(message.kind, message.body)
+            self._address_changed(message)
         elif message.kind in (netlink.RTM_NEWROUTE, netlink.RTM_DELROUTE):
             self._route_changed(message)
         elif message.kind in (netlink.RTM_NEWNEXTHOP, netlink.RTM_DELNEXTHOP):
@@ -257,16 +258,19 @@ class Kernel:
         if route is None:
             return
         for group in self._groups.values():
-            if group.route_changed(message.kind, message.flags, route, by_somebody=message.port != 0):
-                group.reconciler.changed()
+            by_somebody = message.port != 0
+            if group.route_changed(message.kind, message.flags, route, by_somebody=by_somebody):
+                (group.reconciler.changed if by_somebody else group.reconciler.soon)()
 
     def _nexthop_changed(self, message: Message) -> None:
+        if message.port == self._host.channel.port:
+            return  # by our own request
         nexthop = routes.decode_nexthop(message.body)
-        # Whoever deleted ours, and if it was one of us: the comparison tells. A routing daemon may take it over.
+        # Whoever deleted ours: the comparison tells. A routing daemon may take it over, the kernel with a link.
         gone = nexthop.owned if message.kind == netlink.RTM_DELNEXTHOP else not nexthop.owned
         if gone and nexthop.identifier >= FIRST_IDENTIFIER:
             for group in self._groups.values():
-                group.reconciler.changed()
+                (group.reconciler.changed if message.port != 0 else group.reconciler.soon)()
 
     def _rule_changed(self, message: Message) -> None:
         rule = rules.decode(message.body)
@@ -278,17 +282,22 @@ class Kernel:
             if not group.observing:
                 (group.reconciler.changed if rule.owned else group.reconciler.heard)()
 
-    def _address_changed(self, kind: int, body: bytes) -> None:
+    def _address_changed(self, message: Message) -> None:
+        kind, body = message.kind, message.body
         self._host.addresses.heard()
         member = self._members.owner(addresses.index_of(body))
         if member is None or member.leaving:
+            for other in self._groups.values():
+                other.address_changed_elsewhere()
             return
         changed = addresses.decode(body)
         if changed is not None and changed.address.ip.is_link_local:
             self._members.look_again(changed.index)  # it comes and goes with IPv6
         group = self._groups.get(member.group)
         if changed is not None and group is not None and group.address_changed(kind, changed, member):
-            group.reconciler.changed()
+            # A later order of ours may have overtaken what an earlier one did.
+            own = message.port == self._host.channel.port or group.has_just_moved
+            (group.reconciler.soon if own else group.reconciler.changed)()
 
     def _listen_outside(self) -> None:
         """Hear members on the interfaces that are none, and on which none was heard yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_interface
 from operator import eq
@@ -370,3 +371,104 @@ def test_a_router_that_says_goodbye_is_gone(lab: Lab, group: RunningKernel) -> N
     wait_for(lambda: twin(lab, "default", "-6"), lambda legs: legs == set(BOTH))
     lab.host.namespace.ip("-6", "route", "del", "default")
     wait_for(lambda: twin(lab, "default", "-6"), lambda legs: not legs)
+
+
+# -- what cannot follow ------------------------------------------------------------------------------------------------
+
+
+def told(group: RunningKernel) -> list[str]:
+    """What is said of routes that do not follow the members that work, after a comparison."""
+    group.run(lambda k: k.reconcile(GROUP))
+    found = group.call(lambda k: k.findings(GROUP))
+    return [finding.message for finding in found if finding.reason is Reason.ROUTES_NOT_FOLLOWED]
+
+
+UNFOLLOWED = {
+    "by type of service": (["route add 203.0.113.0/24 tos 0x10 via 198.18.0.1 dev nic0"], "203.0.113.0/24 tos 0x10"),
+    "by source prefix": (
+        ["route add 2001:db8:7::/64 from 2001:db8:8::/64 via 2001:db8:0:1::1 dev nic0"],
+        "2001:db8:7::/64 from 2001:db8:8::/64 in table 254",
+    ),
+    "over a member and another NIC": (
+        [
+            "link add other type veth peer name beyond",
+            "link set beyond up",
+            "address add 198.51.100.1/24 dev other",
+            "link set other up",
+            "route add 203.0.113.0/24 nexthop via 198.18.0.1 dev nic0 nexthop via 198.51.100.9 dev other",
+        ],
+        "203.0.113.0/24 in table 254",
+    ),
+    "in a table of a great number": (
+        ["route add default via 198.18.0.1 dev nic0 table 200000000", "rule add from 192.0.2.1 lookup 200000000"],
+        "table 200000000",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNFOLLOWED)
+def test_a_route_that_no_twin_can_stand_for_is_told_by_name(lab: Lab, group: RunningKernel, kind: str) -> None:
+    assert told(group) == []
+    commands, words = UNFOLLOWED[kind]
+    lab.host.namespace.batch(commands)
+    (message,) = told(group)
+    assert words in message
+    undo = commands[-1] if not kind.endswith("number") else commands[0]
+    lab.host.namespace.batch([undo.replace(" add ", " del ")])
+    assert told(group) == []
+
+
+def test_a_twin_that_the_kernel_refuses_is_told_and_tried_again_when_something_changes(
+    lab: Lab, group: RunningKernel
+) -> None:
+    host = lab.host.namespace
+    host.ip("route", "add", "203.0.113.0/24", "via", "198.18.0.201", "dev", "nic0")
+    wait_for(partial(twin, lab, "203.0.113.0/24"), partial(eq, set(BOTH)))
+    assert told(group) == []
+    host.ip("address", "add", "198.18.0.201/32", "dev", "lo")  # no gateway any more
+    group.perform(SetOutbound(("nic1",), ("nic1",)))
+    (message,) = told(group)
+    assert "203.0.113.0/24 of metric 0 in table 254" in message
+    assert "Nexthop has invalid gateway" in message
+    host.ip("address", "del", "198.18.0.201/32", "dev", "lo")
+    wait_for(partial(twin, lab, "203.0.113.0/24"), partial(eq, {"nic1"}))
+    assert told(group) == []
+
+
+def test_a_gateway_that_nobody_reaches_yet_is_told_and_has_its_twin_when_it_is_reached(
+    lab: Lab, group: RunningKernel
+) -> None:
+    host = lab.host.namespace
+    host.ip("-6", "route", "add", "2001:db8:7::/64", "via", "2001:db8:9::1", "dev", "nic0", "onlink")
+    wait_for(partial(told, group), lambda messages: len(messages) == 1 and "2001:db8:7::/64" in messages[0])
+    host.ip("-6", "route", "add", "2001:db8:9::/64", "dev", "nic0")
+    wait_for(partial(twin, lab, "2001:db8:7::/64", "-6"), partial(eq, set(BOTH)))
+    assert told(group) == []
+
+
+# -- whose doing it was ------------------------------------------------------------------------------------------------
+
+
+def test_what_the_kernel_and_this_agent_take_away_is_laid_to_nobodys_charge(
+    lab: Lab, group: RunningKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A member set down, moves there and back, a tunnel that comes, and nexthop objects of ours that go."""
+    host = lab.host.namespace
+    for carriers in (("nic1",), BOTH, ("nic0",), BOTH):
+        group.perform(SetOutbound(carriers, carriers))
+        group.run(lambda k: k.reconcile(GROUP))
+    for source, destination in (("nic0", "nic1"), ("nic1", "nic0")) * 3:
+        move = tuple(Move(address, source, destination, Reason.FAILOVER) for address in (NODE4, NODE6))
+        group.perform(MoveAddresses(move), Announce(destination, (NODE4, NODE6)))
+    group.run(lambda k: k.reconcile(GROUP))
+    host.ip("link", "add", "vx", "type", "vxlan", "id", "7", "dev", "nic1", "local", str(NODE4.ip), "dstport", "4789")
+    wait_for(lambda: host.ip_json("-details", "link", "show", "vx")[0]["linkinfo"]["info_data"]["link"], "nic0".__eq__)
+    host.ip("link", "set", "nic1", "down")
+    group.await_event(LinkChanged, lambda e: e.interface == "nic1" and not e.up)
+    group.perform(SetOutbound(("nic0",), ("nic0",)))
+    host.ip("link", "set", "nic1", "up")
+    group.run(lambda k: k.reconcile(GROUP))
+    quiet = replace(configuration(), members=(configuration().members[0],))
+    group.configure(quiet)
+    group.run(lambda k: k.reconcile(GROUP))
+    assert group.call(lambda k: k.counters["foreign_changes"]) == 0, caplog.text

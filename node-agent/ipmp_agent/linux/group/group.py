@@ -28,13 +28,14 @@ from ipmp_agent.linux.group.neighbourhood import Neighbourhood
 from ipmp_agent.linux.group.outsiders import GroupOutsiders
 from ipmp_agent.linux.group.pinned import Pinned
 from ipmp_agent.linux.group.pod_egress import PodEgress
-from ipmp_agent.linux.group.reconcile import GroupReconciler
+from ipmp_agent.linux.group.reconcile import RETRY, GroupReconciler
 from ipmp_agent.linux.group.refresh import AnnouncementRefresh
 from ipmp_agent.linux.group.settings import InterfaceSettings
 from ipmp_agent.linux.group.surroundings import GroupSurroundings
 from ipmp_agent.linux.group.testaddresses import GroupTestAddresses
 from ipmp_agent.linux.group.tunnels import GroupTunnels
 from ipmp_agent.linux.group.twins import TRANSIENT, Twins, others_in_use
+from ipmp_agent.linux.group.unfollowed import Unfollowed
 from ipmp_agent.linux.messages import addresses, netlink, routes, rules
 from ipmp_agent.linux.messages.routes import RouteTable
 from ipmp_agent.linux.shared.host import TRICKLE, Port
@@ -62,6 +63,9 @@ MEMORY_PAUSE = 1.0
 
 MEMORY_PAUSE_MAXIMUM = 16.0
 """Seconds between attempts to have the memory written, where no disk takes it."""
+
+ECHO = 0.1
+"""Seconds in which the notifications of a move of ours are heard."""
 
 READINGS = 3
 """Times that the kernel is read for one comparison while news of it comes; the next one goes on from there."""
@@ -102,6 +106,7 @@ class GroupInKernel:
         self.reconciler = GroupReconciler(self.name, self.reconcile)
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
+        self._moved_at = float("-inf")
         self._orders = 0  # that changed the kernel
         self._news = 0  # of what a comparison reads
         self._configured = False
@@ -125,6 +130,7 @@ class GroupInKernel:
         self._pod_egress = PodEgress(self.name, host.nftables, self._surroundings, self.reconciler)
         self._table = RouteTable()
         self._twins = Twins(host, self._surroundings, self._sink)
+        self._unfollowed = Unfollowed(self._surroundings, host.devices)
         self._membership = Membership()
         self._administrative = GroupAdministrativeState()
         self._refresh = AnnouncementRefresh(self._data.announce_again)
@@ -275,6 +281,7 @@ class GroupInKernel:
             self._tests.read(installed)
             self._data.find(installed)
             self._twins.read(table, policy)
+            self._unfollowed.read(table, self._table.particular, policy)
             if self.observing:
                 for member in self._leaving():
                     if member.key not in self._settings.noted:  # it never managed it
@@ -296,19 +303,24 @@ class GroupInKernel:
             twins, after = self._twins.differences(table, nexthops, members)
             twins += self._policy(policy, others_in_use(table, members) | self._twins.tables()) + after
             self._host.send(requests, expected=TRANSIENT)
-            up_to_date = await self._host.trickle(twins, lambda: self._orders == orders, expected=TRANSIENT)
+            refused = self._twins.refused
+            up_to_date = await self._host.trickle(
+                twins, lambda: self._orders == orders, expected=TRANSIENT, knows=self._twins.knows
+            )
             requests += twins
             if not up_to_date or self._twins.heard_of != heard_of:
                 self.reconciler.soon()
             if self._twins.awaits:
                 self.reconciler.later(OWNER_WAIT)
+            if self._twins.refused > refused:
+                self.reconciler.later(RETRY)
             self._follow_multicast()
             await self._neighbourhood.read(members)
             await self._dismiss()
             repaired = await self._pod_egress.reconcile()
             await self._host.masquerades.refresh()
             await self._pinned.refresh()
-            return len(requests) + repaired
+            return len(requests) - self._twins.refused + repaired
 
     async def _look_outside(self) -> None:
         """Look for interfaces on the members' link that are no members, and keep what they have before it changes."""
@@ -600,7 +612,8 @@ class GroupInKernel:
             if verdict.swept or not self._works(verdict.member):
                 for address in gone:
                     self._data.swept(address)
-                self.reconciler.changed()
+                works = self._works(verdict.member)
+                (self.reconciler.changed if works else self.reconciler.soon)()
                 continue
             for address in gone:
                 log.info("%s: %s was taken off %s by its owner", self.name, address, verdict.member)
@@ -623,6 +636,16 @@ class GroupInKernel:
         link = self._host.link(member.index)
         return link is not None and link.carrier and not member.carrier.is_lost()
 
+    @property
+    def has_just_moved(self) -> bool:
+        """Whether what is told of addresses may be of a move: of IPv6 ones the kernel does not say who asked."""
+        return self._loop.time() - self._moved_at < ECHO
+
+    def address_changed_elsewhere(self) -> None:
+        """An address of an interface that is no member came or went: the kernel may take now what it refused."""
+        if self._twins.refused:
+            self.reconciler.heard()
+
     def _retry_refused_soon(self) -> None:
         self._loop.call_soon(self._data.retry_refused)  # when what changed has been told
 
@@ -643,6 +666,7 @@ class GroupInKernel:
             return
         elif isinstance(order, MoveAddresses):
             self._orders += 1
+            self._moved_at = self._loop.time()
             self._data.move(order.moves)
             self._host.send(self._tunnels_differences(), expected=TRANSIENT)
         elif isinstance(order, Announce):
@@ -670,7 +694,7 @@ class GroupInKernel:
 
     async def _lay_later(self, later: list[tuple[int, Prefix]]) -> None:
         for start in range(0, len(later), TRICKLE):
-            self._host.send(self._twins.requests(later[start : start + TRICKLE]), expected=TRANSIENT)
+            self._twins.send(self._twins.requests(later[start : start + TRICKLE]))
             await asyncio.sleep(0)
 
     def _follow_multicast(self) -> None:
@@ -737,7 +761,7 @@ class GroupInKernel:
         found += self._pinned.findings() + self._outsiders.findings(observing=self.observing)
         found += self._neighbourhood.findings()
         if not self.observing:
-            found += [*self._twins.findings(), *self._membership.findings(self._links())]
+            found += [*self._twins.findings(), *self._unfollowed.findings(), *self._membership.findings(self._links())]
         found += self._fitness.findings()
         return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]
 

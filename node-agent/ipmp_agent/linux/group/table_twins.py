@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ipmp_agent.linux.group import foreign_routes
@@ -83,6 +84,14 @@ class _Laid(NamedTuple):
     details: bytes
 
 
+class RefusedTwin(NamedTuple):
+    """What the kernel says to a twin."""
+
+    text: str
+    since: float  # monotonic seconds
+    passing: bool  # it may be of the moment
+
+
 class Sources(NamedTuple):
     """Where packets come from, if they may choose."""
 
@@ -112,6 +121,7 @@ class TableTwins:
         self.wanted: dict[Prefix, dict[int, PairPlan]] = {}  # by metric
         self.installed: dict[Prefix, dict[int, _Laid]] = {}
         self.occupied: set[Key] = set()  # by twins of another group
+        self.refusals: dict[Key, RefusedTwin] = {}  # of twins that are wanted, until they are seen to be there
         self.doubtful: set[Prefix] = set()  # destinations to be decided on anew
         self._is_main = table == RT_TABLE_MAIN
         self._around = around
@@ -137,9 +147,27 @@ class TableTwins:
         laid = _Laid(legs, route.nexthop_id, route.source, route.details)
         self.installed.setdefault(route.destination, {})[route.metric] = laid
 
+    def settle(self) -> None:
+        """Forget the refusals of twins that are there as they are to be, or are wanted no more."""
+        for destination, metric in list(self.refusals):
+            plan = self.wanted.get(destination, {}).get(metric)
+            way = self._way(routes.version_of(destination), plan.exits) if plan is not None else None
+            laid = self.installed.get(destination, {}).get(metric)
+            if plan is None or (way is not None and laid == _Laid(way.legs, way.nexthop_id, plan.source, plan.details)):
+                del self.refusals[destination, metric]
+
+    def refused(self, key: Key, text: str, *, passing: bool) -> bool:
+        """Take note that the kernel refused a twin: it is tried again; returns whether that is known."""
+        destination, metric = key
+        self.installed.get(destination, {}).pop(metric, None)
+        before = self.refusals.get(key)
+        self.refusals[key] = RefusedTwin(text, before.since if before is not None else monotonic(), passing)
+        return before is not None and before.text == text
+
     def clear(self) -> None:
         """Want nothing, and believe nothing to be there."""
         self.forget()
+        self.refusals = {}
         self.wanted = {}
 
     def lost(self, kind: int, route: Route) -> bool:

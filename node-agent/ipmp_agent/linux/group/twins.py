@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipmp_agent.core.events import RoutersChanged
@@ -15,14 +16,16 @@ from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group.device_legs import DeviceLegs
 from ipmp_agent.linux.group.table_twins import Sources, TableTwins
-from ipmp_agent.linux.messages import routes, rules
+from ipmp_agent.linux.messages import netlink, routes, rules
 from ipmp_agent.linux.messages.routes import RT_TABLE_DEFAULT, RT_TABLE_MAIN
+from ipmp_agent.linux.shared.host import EXPECTED_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.group.table_twins import TwinSurroundings
+    from ipmp_agent.linux.messages.netlink import Failure
     from ipmp_agent.linux.messages.routes import Leg, Nexthop, Prefix, Route
     from ipmp_agent.linux.messages.rules import PolicyRule
     from ipmp_agent.linux.shared.host import Host
@@ -33,6 +36,9 @@ log = logging.getLogger(__name__)
 # A carrier that goes in this moment takes a leg along; a route that is there already is what was wanted; a gateway is
 # unreachable until its address is back. What is missing in the end, the next comparison finds.
 TRANSIENT = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EEXIST})
+
+PASSING = 2.0
+"""Seconds after which a refusal that may have been of the moment is told."""
 
 ROUTES_AT_ONCE = 64
 """Routes laid anew before the first announcement: about a millisecond. More of them follow it."""
@@ -150,8 +156,8 @@ class Twins:
             twins.doubtful.add(route.destination)
             return False, unclear
         twins.plan([route.destination])
-        self._host.send(twins.requests([route.destination]), expected=TRANSIENT)
-        return False, unclear
+        refused = self.send(twins.requests([route.destination]))
+        return False, unclear or refused
 
     @property
     def awaits(self) -> bool:
@@ -262,7 +268,26 @@ class Twins:
             else:
                 later += [(table, destination) for destination in others]
             requests += twins.requests(urgent)
-        return bool(self._host.send(requests, expected=TRANSIENT)) or self._former, later
+        return self.send(requests) or self._former, later
+
+    def send(self, requests: Sequence[bytes]) -> bool:
+        """Send requests of ours; returns whether any was refused."""
+        return bool(self._host.send(requests, expected=TRANSIENT, knows=self.knows))
+
+    def knows(self, request: bytes, failure: Failure) -> bool:
+        """Take note of a refusal; returns whether it is one that was told already."""
+        (message,) = netlink.messages(request)
+        route = routes.decode(message.body) if message.kind == netlink.RTM_NEWROUTE else None
+        twins = next((t for t in self._tables.values() if route is not None and t.ours == route.table), None)
+        if route is None or twins is None:
+            return False
+        passing = failure.error in TRANSIENT | EXPECTED_ERRORS
+        return twins.refused((route.destination, route.metric), str(failure), passing=passing)
+
+    @property
+    def refused(self) -> int:
+        """How many twins the kernel refuses."""
+        return sum(len(twins.refusals) for twins in self._tables.values())
 
     def requests(self, some: Iterable[tuple[int, Prefix]]) -> list[bytes]:
         """Requests that lay these twins, by the table of their routes and destination, as they are to be now."""
@@ -291,6 +316,8 @@ class Twins:
         for twins in self._tables.values():
             requests += twins.foreign.reorder()
         requests += self._take(found, indexes)
+        for twins in self._tables.values():
+            twins.settle()
         if self._needs_device_legs():
             requests += self._legs.differences()
         else:
@@ -377,7 +404,26 @@ class Twins:
                     f" members that work: {why}. Give the rule another priority, or take it away."
                 )
                 found.append(Finding(Reason.ROUTES_NOT_FOLLOWED, message))
-        return found
+        return found + self._refusals()
+
+    def _refusals(self) -> list[Finding]:
+        """The twins that the kernel refuses; those that it may take in the next moment aside."""
+        told = [
+            (table, destination, metric, refusal)
+            for table, twins in self._tables.items()
+            for (destination, metric), refusal in twins.refusals.items()
+            if not refusal.passing or monotonic() - refusal.since > PASSING
+        ]
+        if not told:
+            return []
+        table, destination, metric, refusal = told[0]
+        more = f", and {len(told) - 1} more" if len(told) > 1 else ""
+        message = (
+            f"the route to {routes.text_of(destination)} of metric {metric} in table {table} leaves by a member and"
+            f" does not follow the members that work{more}: the kernel refuses its twin: {refusal.text}. It is tried"
+            " again when something changes."
+        )
+        return [Finding(Reason.ROUTES_NOT_FOLLOWED, message)]
 
 
 def _is_followed(table: int) -> bool:

@@ -25,7 +25,7 @@ RT_SCOPE_NOWHERE = 255
 RTM_F_CLONED = 0x200
 RTNH_F_ONLINK = 4
 
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH = 1, 4, 5, 6, 7, 8, 9
+RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH = 1, 2, 4, 5, 6, 7, 8, 9
 RTA_FLOW, RTA_CACHEINFO, RTA_TABLE, RTA_VIA, RTA_PREF = 11, 12, 15, 18, 20
 RTA_ENCAP_TYPE, RTA_ENCAP, RTA_EXPIRES, RTA_NH_ID = 21, 22, 23, 30
 NHA_ID, NHA_GROUP, NHA_GROUP_TYPE, NHA_OIF, NHA_GATEWAY = 1, 2, 3, 5, 6
@@ -94,9 +94,23 @@ class Route:
         return version_of(self.destination)
 
 
+@dataclass(frozen=True, slots=True)
+class ParticularRoute:
+    """A unicast route for some packets only."""
+
+    route: Route
+    type_of_service: int  # 0: of any
+    source: str  # the prefix that they come from, of IPv6; empty: any
+
+
 def prefix_of(network: Network) -> Prefix:
     """Turn a network into the short form."""
     return network.network_address.packed + bytes([network.prefixlen])
+
+
+def text_of(prefix: Prefix) -> str:
+    """Turn a prefix into what `ip` prints."""
+    return f"{address_of(prefix[:-1])}/{prefix[-1]}"
 
 
 def version_of(prefix: Prefix) -> int:
@@ -172,9 +186,25 @@ def decode(body: bytes) -> Route | None:
 
     None as well for what a twin cannot stand for: source routing, types of service, cached copies.
     """
-    family, length, source_length, tos, table, protocol, _, kind, flags = _ROUTE_MESSAGE.unpack_from(body)
-    if kind != RTN_UNICAST or source_length or tos or flags & RTM_F_CLONED:
+    _, _, source_length, tos, _, _, _, kind, flags = _ROUTE_MESSAGE.unpack_from(body)
+    return None if kind != RTN_UNICAST or source_length or tos or flags & RTM_F_CLONED else _decode(body)
+
+
+def decode_particular(body: bytes) -> ParticularRoute | None:
+    """Read the body of an RTM_NEWROUTE message about a unicast route for some packets only; None: it is about none."""
+    _, _, source_length, tos, _, _, _, kind, flags = _ROUTE_MESSAGE.unpack_from(body)
+    route = None
+    if kind == RTN_UNICAST and (source_length or tos) and not flags & RTM_F_CLONED:
+        route = _decode(body)
+    if route is None:
         return None
+    source = netlink.attributes(body, _ROUTE_MESSAGE.size).get(RTA_SRC)
+    prefix = f"{address_of(source)}/{source_length}" if source_length and source is not None else ""
+    return ParticularRoute(route, tos, prefix)
+
+
+def _decode(body: bytes) -> Route | None:
+    family, length, _, _, table, protocol, _, _, _ = _ROUTE_MESSAGE.unpack_from(body)
     size = _ADDRESS_BYTES.get(family)
     if size is None:
         return None
@@ -200,6 +230,8 @@ class RouteTable:
 
     def __init__(self) -> None:
         self._known: dict[bytes, Route | None] = {}
+        self.particular: tuple[ParticularRoute, ...] = ()
+        """Those for some packets only, when the table was read last."""
 
     async def read(self, bodies: Iterable[bytes]) -> list[Route]:
         """Read every message of a dump, without holding up the loop for long."""
@@ -209,6 +241,9 @@ class RouteTable:
             if fresh % ROUTES_PER_TURN == ROUTES_PER_TURN - 1:
                 await asyncio.sleep(0)
         self._known = now
+        self.particular = tuple(
+            found for body, route in now.items() if route is None and (found := decode_particular(body)) is not None
+        )
         return [route for route in now.values() if route is not None]
 
 

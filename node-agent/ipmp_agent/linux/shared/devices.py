@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from ipmp_agent.linux.messages import links, netlink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ipmp_agent.linux.messages.links import Link
 
 IFLA_LINK, IFLA_LINK_NETNSID, IFLA_XDP = 5, 37, 43
 IFLA_XDP_ATTACHED = 2
+IFLA_INFO_DATA, IFLA_VRF_TABLE = 2, 1
 
 CHILD_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"})
 """Devices that send and receive by the one device that they were made on."""
@@ -29,6 +30,7 @@ class Device:
     link: Link
     below: int  # interface index of the device that it was made on; 0: none in this namespace
     has_program: bool  # of XDP
+    table: int = 0  # of a VRF: where its routes are
 
     @property
     def is_child(self) -> bool:
@@ -49,7 +51,14 @@ def decode(body: bytes) -> Device:
     found = netlink.attributes(body, _LINK_HEADER_BYTES)
     below = 0 if IFLA_LINK_NETNSID in found else netlink.number(found.get(IFLA_LINK, b""))
     program = netlink.attributes(found.get(IFLA_XDP, b""), 0)
-    return Device(links.decode(body), below, any(program.get(IFLA_XDP_ATTACHED, b"")))
+    link = links.decode(body)
+    return Device(link, below, any(program.get(IFLA_XDP_ATTACHED, b"")), _table(found) if link.kind == "vrf" else 0)
+
+
+def _table(found: Mapping[int, bytes]) -> int:
+    information = netlink.attributes(found.get(links.IFLA_LINKINFO, b""), 0)
+    data = netlink.attributes(information.get(IFLA_INFO_DATA, b""), 0)
+    return netlink.number(data.get(IFLA_VRF_TABLE, b""))
 
 
 class Devices:

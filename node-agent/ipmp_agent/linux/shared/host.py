@@ -54,6 +54,10 @@ TRICKLE = 128
 """Requests sent before the loop may do something else, where nothing hurries: two milliseconds or so."""
 
 
+def _knows_nothing(_request: bytes, _failure: Failure) -> bool:
+    return False
+
+
 class Port:
     """A member's way to its link: sockets that live as long as the interface stays what it is."""
 
@@ -198,24 +202,38 @@ class Host:
         ]
         return await table.read(bodies)
 
-    def send(self, requests: Sequence[bytes], *, expected: frozenset[int] = frozenset()) -> list[Failure]:
+    def send(
+        self,
+        requests: Sequence[bytes],
+        *,
+        expected: frozenset[int] = frozenset(),
+        knows: Callable[[bytes, Failure], bool] = _knows_nothing,
+    ) -> list[Failure]:
         """Send a batch; refusals nobody expects are logged and counted.
 
         Args:
             requests: in order.
             expected: errno values that are in order here, beside those that always are.
+            knows: told of each refusal; returns whether it is known, and not to be logged again.
         """
         if not requests:
             return []
         failures = self.channel.send(requests)
         for failure in failures:
+            if knows(requests[failure.position], failure):
+                continue
             if failure.error not in EXPECTED_ERRORS and failure.error not in expected:
                 self.counters["kernel_refusals"] += 1
                 log.error("the kernel refused request %d of %d: %s", failure.position + 1, len(requests), failure)
         return failures
 
     async def trickle(
-        self, requests: Sequence[bytes], go_on: Callable[[], bool], *, expected: frozenset[int] = frozenset()
+        self,
+        requests: Sequence[bytes],
+        go_on: Callable[[], bool],
+        *,
+        expected: frozenset[int] = frozenset(),
+        knows: Callable[[bytes, Failure], bool] = _knows_nothing,
     ) -> bool:
         """Send many requests like `send`, and let the loop do other things in between.
 
@@ -223,6 +241,7 @@ class Host:
             requests: in order.
             go_on: asked before each part; when it says no, what was to come is no longer true and is not sent.
             expected: as for `send`.
+            knows: as for `send`.
 
         Returns:
             Whether everything was sent.
@@ -230,6 +249,6 @@ class Host:
         for start in range(0, len(requests), TRICKLE):
             if not go_on():
                 return False
-            self.send(requests[start : start + TRICKLE], expected=expected)
+            self.send(requests[start : start + TRICKLE], expected=expected, knows=knows)
             await asyncio.sleep(0)
         return True
