@@ -30,6 +30,7 @@ from ipmp_agent.linux.group.pinned import Pinned
 from ipmp_agent.linux.group.pod_egress import PodEgress
 from ipmp_agent.linux.group.reconcile import RETRY, GroupReconciler
 from ipmp_agent.linux.group.refresh import AnnouncementRefresh
+from ipmp_agent.linux.group.routers import Routers
 from ipmp_agent.linux.group.settings import InterfaceSettings
 from ipmp_agent.linux.group.surroundings import GroupSurroundings
 from ipmp_agent.linux.group.testaddresses import GroupTestAddresses
@@ -129,7 +130,8 @@ class GroupInKernel:
         self._tunnels = GroupTunnels(host.tunnels, self._surroundings, self._data)
         self._pod_egress = PodEgress(self.name, host.nftables, self._surroundings, self.reconciler)
         self._table = RouteTable()
-        self._twins = Twins(host, self._surroundings, self._sink)
+        self._routers = Routers(self.name, host, self._surroundings, self._ways_changed)
+        self._twins = Twins(host, self._surroundings, self._sink, self._routers)
         self._unfollowed = Unfollowed(self._surroundings, host.devices)
         self._membership = Membership()
         self._administrative = GroupAdministrativeState()
@@ -203,6 +205,7 @@ class GroupInKernel:
 
     async def _rest(self) -> None:
         """End what an agent that ends would end: the group may have managed until now."""
+        self._routers.close()
         self._data.rest()
         self._tests.rest()
         self._multicast.close()
@@ -373,6 +376,7 @@ class GroupInKernel:
             self._host.send(self._twins.settle(await self._routes()), expected=TRANSIENT)
 
     async def _close(self) -> None:
+        self._routers.close()
         if self._judging is not None:
             self._judging.cancel()
         if self._keeping is not None:
@@ -674,17 +678,21 @@ class GroupInKernel:
         elif isinstance(order, SetOutbound):
             self._orders += 1
             self._surroundings.outbound = {4: order.ipv4, 6: order.ipv6}
-            refused, later = self._twins.set_outbound()
-            if later:
-                self._follow_with(later)
-            if refused or self._leaving():
-                self.reconciler.soon()
+            self._ways_changed()
         elif isinstance(order, SetNominee):
             self._surroundings.nominees = {4: order.ipv4, 6: order.ipv6}
             self._surroundings.receiving = order.receiving
             self._follow_multicast()
         else:
             assert_never(order)
+
+    def _ways_changed(self) -> None:
+        """Other members carry, or other routers answer: twins have other ways."""
+        refused, later = self._twins.set_outbound()
+        if later:
+            self._follow_with(later)
+        if refused or self._leaving():
+            self.reconciler.soon()
 
     def _follow_with(self, later: list[tuple[int, Prefix]]) -> None:
         """Lay very many twins anew, and let the loop do other things in between."""

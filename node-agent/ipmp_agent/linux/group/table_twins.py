@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ipmp_agent.linux.group import foreign_routes
 from ipmp_agent.linux.group.foreign_routes import ForeignRoutes
+from ipmp_agent.linux.group.routers import Ways
 from ipmp_agent.linux.messages import netlink, routes
 from ipmp_agent.linux.messages.routes import RT_TABLE_MAIN, Leg
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ipmp_agent.linux.group.device_legs import DeviceLegs
+    from ipmp_agent.linux.group.routers import Routers
     from ipmp_agent.linux.messages.routes import Prefix, Route
     from ipmp_api.types import Address, Network
 
@@ -59,6 +62,17 @@ class PairPlan(NamedTuple):
     exits: tuple[Exit, ...]
     source: bytes | None
     details: bytes
+    spare: tuple[Exit, ...] = ()  # as in `Ways`
+
+    @property
+    def ways(self) -> Ways:
+        """How it may be left by."""
+        return Ways(self.exits, self.spare)
+
+    @property
+    def gateways(self) -> set[bytes]:
+        """Everybody who may be sent to."""
+        return {each.gateway for each in (*self.exits, *self.spare) if each.gateway is not None}
 
     @property
     def is_on_the_link(self) -> bool:
@@ -111,10 +125,16 @@ class TableTwins:
         around: the rest of the group.
         legs: for prefixes on IPv6 links.
         is_here: whether the host has a source address, packed.
+        routers: says which of several routers answer.
     """
 
     def __init__(
-        self, table: int, around: TwinSurroundings, legs: DeviceLegs, is_here: Callable[[bytes], bool]
+        self,
+        table: int,
+        around: TwinSurroundings,
+        legs: DeviceLegs,
+        is_here: Callable[[bytes], bool],
+        routers: Routers,
     ) -> None:
         self.ours = routes.table_of_twins(table)
         self.foreign = ForeignRoutes(around)
@@ -127,6 +147,9 @@ class TableTwins:
         self._around = around
         self._legs = legs
         self._is_here = is_here
+        self._routers = routers
+        self._sharing: dict[Prefix, set[bytes]] = {}  # the gateways, where a route has several
+        self.sharing: Counter[bytes] = Counter()  # how many routes of several each gateway is of
         self._prefixes: frozenset[Prefix] = frozenset()
         self._sources = Sources({}, {})
 
@@ -151,7 +174,7 @@ class TableTwins:
         """Forget the refusals of twins that are there as they are to be, or are wanted no more."""
         for destination, metric in list(self.refusals):
             plan = self.wanted.get(destination, {}).get(metric)
-            way = self._way(routes.version_of(destination), plan.exits) if plan is not None else None
+            way = self._way(routes.version_of(destination), plan.ways) if plan is not None else None
             laid = self.installed.get(destination, {}).get(metric)
             if plan is None or (way is not None and laid == _Laid(way.legs, way.nexthop_id, plan.source, plan.details)):
                 del self.refusals[destination, metric]
@@ -169,6 +192,7 @@ class TableTwins:
         self.forget()
         self.refusals = {}
         self.wanted = {}
+        self._sharing, self.sharing = {}, Counter()
 
     def lost(self, kind: int, route: Route) -> bool:
         """Somebody changed a route in our table; returns whether a twin is not as it was."""
@@ -217,10 +241,21 @@ class TableTwins:
         """Decide anew on these destinations."""
         for destination in destinations:
             plans = self._decide(destination)
+            self._note_sharing(destination, plans)
             if plans:
                 self.wanted[destination] = plans
             else:
                 self.wanted.pop(destination, None)
+
+    def _note_sharing(self, destination: Prefix, plans: dict[int, PairPlan]) -> None:
+        gateways = set[bytes]().union(*(plan.gateways for plan in plans.values() if len(plan.gateways) > 1))
+        before = self._sharing.pop(destination, set())
+        if gateways:
+            self._sharing[destination] = gateways
+        if gateways != before:
+            self.sharing.update(gateways)
+            self.sharing.subtract(before)
+            self.sharing = +self.sharing
 
     def _decide(self, destination: Prefix) -> dict[int, PairPlan]:
         found = self.foreign.to(destination)
@@ -240,10 +275,13 @@ class TableTwins:
                 usable = route.source is not None and self._is_here(route.source)
                 source = route.source if usable else self._source(destination)
                 plans[route.metric] = PairPlan(self._exits(route), source, route.details)
-            elif before.details == route.details:
+                continue
+            more = tuple(each for each in self._exits(route) if each not in (*before.exits, *before.spare))
+            if before.details == route.details:
                 # Several routers of one metric: all of them are ways.
-                more = tuple(each for each in self._exits(route) if each not in before.exits)
                 plans[route.metric] = before._replace(exits=before.exits + more)
+            else:
+                plans[route.metric] = before._replace(spare=before.spare + more)
         return plans
 
     def _exits(self, route: Route) -> tuple[Exit, ...]:
@@ -286,14 +324,14 @@ class TableTwins:
 
         Without a member that carries, a twin stays as it is.
         """
-        ways: dict[tuple[int, tuple[Exit, ...]], _Way | None] = {}
+        ways: dict[tuple[int, Ways], _Way | None] = {}
         on_link: list[bytes] = []
         others: list[bytes] = []
         for destination in dict.fromkeys(destinations):
             plans, laid = self.wanted.get(destination, {}), self.installed.get(destination, {})
             version = routes.version_of(destination)
             for metric, plan in plans.items():
-                kind = version, plan.exits
+                kind = version, plan.ways
                 if kind not in ways:
                     ways[kind] = self._way(*kind)
                 way = ways[kind]
@@ -321,8 +359,9 @@ class TableTwins:
                 self.installed.pop(destination, None)
         return on_link + others
 
-    def _way(self, version: int, exits: tuple[Exit, ...]) -> _Way | None:
+    def _way(self, version: int, ways: Ways) -> _Way | None:
         """The way that leaves by these exits now; None: no member carries."""
+        exits = self._routers.usable(ways)
         if version == 6 and any(each.gateway is None for each in exits):
             group = self._legs.group
             return _Way((), group, routes.by_nexthop(group), has_gateway=False) if group is not None else None

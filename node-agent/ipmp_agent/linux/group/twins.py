@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ipmp_agent.core.events import Event
+    from ipmp_agent.linux.group.routers import Routers
     from ipmp_agent.linux.group.table_twins import TwinSurroundings
     from ipmp_agent.linux.messages.netlink import Failure
     from ipmp_agent.linux.messages.routes import Leg, Nexthop, Prefix, Route
@@ -54,10 +55,11 @@ class Differences(NamedTuple):
 class Twins:
     """Keeps the twins of one group."""
 
-    def __init__(self, host: Host, around: TwinSurroundings, sink: Callable[[Event], None]) -> None:
+    def __init__(self, host: Host, around: TwinSurroundings, sink: Callable[[Event], None], routers: Routers) -> None:
         self._host = host
         self._around = around
         self._sink = sink
+        self._of_several = routers
         self._legs = DeviceLegs(host.identifiers, around.carriers)
         self._tables: dict[int, TableTwins] = {}  # by table of the host
         self._main = self._table(RT_TABLE_MAIN)
@@ -72,7 +74,7 @@ class Twins:
 
     def _table(self, table: int) -> TableTwins:
         if table not in self._tables:
-            self._tables[table] = TableTwins(table, self._around, self._legs, self._is_here)
+            self._tables[table] = TableTwins(table, self._around, self._legs, self._is_here, self._of_several)
         return self._tables[table]
 
     def memory(self) -> list[dict[str, Any]]:
@@ -124,6 +126,10 @@ class Twins:
     def _is_by_members(self, route: Route) -> bool:
         return all(self._around.key_of(leg.index) is not None for leg in route.legs)
 
+    def _watch_routers(self) -> None:
+        """Watch the routers of which a route has several."""
+        self._of_several.watch(set[bytes]().union(*(twins.sharing for twins in self._tables.values())))
+
     def _tell_routers(self) -> None:
         routers = self._main.foreign.routers()
         if routers != self._routers:
@@ -156,6 +162,7 @@ class Twins:
             twins.doubtful.add(route.destination)
             return False, unclear
         twins.plan([route.destination])
+        self._watch_routers()
         refused = self.send(twins.requests([route.destination]))
         return False, unclear or refused
 
@@ -312,6 +319,7 @@ class Twins:
         stale = self._legs.read({nexthop.identifier: nexthop for nexthop in nexthops}, indexes)
         self._compared = True
         self._plan_what_changed()
+        self._watch_routers()
         requests = []
         for twins in self._tables.values():
             requests += twins.foreign.reorder()

@@ -12,8 +12,13 @@ from ipmp_agent.linux.messages import netlink
 if TYPE_CHECKING:
     from ipmp_api.types import Address
 
-NUD_REACHABLE, NUD_STALE, NUD_DELAY, NUD_PROBE, NUD_PERMANENT = 0x02, 0x04, 0x08, 0x10, 0x80
+NUD_INCOMPLETE, NUD_REACHABLE, NUD_STALE, NUD_DELAY = 0x01, 0x02, 0x04, 0x08
+NUD_PROBE, NUD_FAILED, NUD_NOARP, NUD_PERMANENT = 0x10, 0x20, 0x40, 0x80
+NTF_USE, NTF_ROUTER = 0x01, 0x80
 NDA_DST, NDA_LLADDR, NDA_CACHEINFO, NDA_IFINDEX = 1, 2, 3, 8
+
+NUD_ANSWERED = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_NOARP | NUD_PERMANENT
+"""States of an entry that is used: the neighbour answered, and is not known to be gone."""
 
 _KNOWN = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # address family, interface index, state, flags, type
@@ -53,6 +58,30 @@ def renew(index: int, address: Address, mac: bytes) -> bytes:
     body = _NEIGHBOUR.pack(netlink.FAMILIES[address.version], index, NUD_REACHABLE, 0, 0)
     attributes = netlink.attribute(NDA_DST, address.packed) + netlink.attribute(NDA_LLADDR, mac)
     return netlink.message(netlink.RTM_NEWNEIGH, netlink.NLM_F_REPLACE, body, attributes)
+
+
+def resolve(index: int, address: Address) -> bytes:
+    """Have the kernel ask for a neighbour, as if somebody sent something to it."""
+    body = _NEIGHBOUR.pack(netlink.FAMILIES[address.version], index, 0, NTF_USE, 0)
+    return netlink.message(netlink.RTM_NEWNEIGH, netlink.NLM_F_CREATE, body, netlink.attribute(NDA_DST, address.packed))
+
+
+def confirm(entry: bytes) -> bytes:
+    """Have the kernel ask a neighbour whether it is there still; the entry is used meanwhile.
+
+    Args:
+        entry: body of the RTM_NEWNEIGH message that tells it.
+    """
+    family, index, _, flags, _ = _NEIGHBOUR.unpack_from(entry)
+    found = netlink.attributes(entry, _NEIGHBOUR.size)
+    body = _NEIGHBOUR.pack(family, index, NUD_PROBE, flags & NTF_ROUTER, 0)
+    attributes = [netlink.attribute(kind, found[kind]) for kind in (NDA_DST, NDA_LLADDR) if kind in found]
+    return netlink.message(netlink.RTM_NEWNEIGH, 0, body, *attributes)
+
+
+def state_of(body: bytes) -> int:
+    """The state (NUD_*) in the body of an RTM_NEWNEIGH message."""
+    return int(_NEIGHBOUR.unpack_from(body)[2])
 
 
 def decode(body: bytes) -> NeighborEntry | None:
