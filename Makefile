@@ -40,6 +40,10 @@ demo: .venv/.agent ## A failover to watch: pulled cable, silent failure, repair;
 	@$(BIN)/python -m tests.prerequisites demo
 	@$(BIN)/python -m tests.lab.demo
 
+.PHONY: test-rest
+test-rest: venv ## 20 s of rest beside routing daemons: no message about a route
+	IPMP_REST=20 $(BIN)/python -m pytest -q tests/lab/test_routing_daemons.py -k in_peace
+
 .PHONY: test
 test: test-unit test-lab test-cluster ## Everything: unit, kernel, real Kubernetes (the first time also builds one: 8 minutes)
 

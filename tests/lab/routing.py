@@ -124,6 +124,86 @@ class Bird(_Daemons):
         self._await_socket(control)
 
 
+class Speakers(_Daemons):
+    """Two that speak BGP to each other: BIRD on a router, and BIRD or FRR's bgpd on a host, from an address of it.
+
+    Each says every second that it lives. The host's takes a session for what the peer's address
+    is, and not for what an interface is (`multihop`).
+
+    Args:
+        host: where one runs, which is asked for the session.
+        router: where the other one runs.
+        addresses: of the host and of the router.
+        frr: whether the host has bgpd.
+    """
+
+    def __init__(self, host: Host, router: Host, addresses: tuple[str, str], *, frr: bool) -> None:
+        super().__init__(router)
+        self._near, self._addresses, self._frr = host, addresses, frr
+
+    def start(self) -> None:
+        """Start both."""
+        near, far = self._addresses
+        self._write_bird("far", far, 65001, near, 65002)
+        self._start("far", *self._bird("far"))
+        self._host = self._near
+        if self._frr:
+            self._write_bgpd(near, far)
+            options = ["-f", str(self.directory / "bgpd.conf"), "-i", str(self.directory / "bgpd.pid")]
+            options += ["-n", "-Z", "-p", "179", "--vty_socket", str(self.directory), "-P", "0", "--log", "stdout"]
+            self._start("near", f"{FRR}/bgpd", *options)
+        else:
+            self._write_bird("near", near, 65002, far, 65001)
+            self._start("near", *self._bird("near"))
+        self._await_socket(self.directory / "far.ctl")
+
+    def _bird(self, name: str) -> list[str]:
+        return [BIRD, "-f", "-c", str(self.directory / f"{name}.conf"), "-s", str(self.directory / f"{name}.ctl")]
+
+    def _write_bird(self, name: str, own: str, own_as: int, peer: str, peer_as: int) -> None:
+        lines = [
+            f"router id {own};",
+            "protocol device { scan time 2; }",
+            f"protocol bgp session {{ local {own} as {own_as}; neighbor {peer} as {peer_as}; multihop 2;",
+            "hold time 30; keepalive time 1; connect retry time 2; connect delay time 1; error wait time 1, 2;",
+            "ipv4 { import all; export none; }; }",
+        ]
+        (self.directory / f"{name}.conf").write_text("\n".join(lines) + "\n")
+
+    def _write_bgpd(self, own: str, peer: str) -> None:
+        lines = [
+            "router bgp 65002",
+            f" bgp router-id {own}",
+            " no bgp fast-external-failover",
+            " no bgp ebgp-requires-policy",
+            f" neighbor {peer} remote-as 65001",
+            f" neighbor {peer} update-source {own}",
+            f" neighbor {peer} ebgp-multihop 2",
+            f" neighbor {peer} timers 1 30",
+            f" neighbor {peer} timers connect 2",
+        ]
+        configuration = self.directory / "bgpd.conf"
+        configuration.write_text("\n".join(lines) + "\n")
+        for path in (self.directory, configuration):
+            shutil.chown(path, FRR_OWNER, FRR_OWNER)
+
+    def session(self) -> str:
+        """Since when the router has had the session, as BIRD tells it; empty: it has none."""
+        line = next((line.split() for line in self._shown() if line.startswith("session")), [])
+        return line[4] if line[5:6] == ["Established"] else ""
+
+    def silence(self) -> float:
+        """Seconds since the router heard the host last."""
+        words = next(line.split() for line in self._shown() if line.strip().startswith("Hold timer:"))
+        left, _, whole = words[2].partition("/")
+        return float(whole) - float(left)
+
+    def _shown(self) -> list[str]:
+        command = ["birdc", "-s", str(self.directory / "far.ctl"), "show", "protocols", "all", "session"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        return done.stdout.splitlines()
+
+
 class RouteNews:
     """Every message about a route of the host's own tables from entry on, as `ip monitor` writes it."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.lab import Lab, PingTrain, wait_for
-from tests.lab.routing import Bird, Frr, RouteNews
+from tests.lab.routing import Bird, Frr, RouteNews, Speakers
 from tests.lab.scene import V4, V6, Scene
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ NODE = "198.18.0.11"
 BEHIND, ROUTER = "198.19.0.0/24", "198.18.0.1"
 # zebra 8.4 mistakes the interface of a prefix that several members have (findings/), and keeps what the kernel dropped.
 HOSTS: dict[str, Any] = {"addresses": (f"{V4}/32", f"{V6}/128")}
-REST = 10.0
-"""Seconds in which nobody has anything to say."""
+REST = float(os.environ.get("IPMP_REST", "3"))
+"""Seconds in which nobody has anything to say; `make test-rest` takes 20."""
 OUTAGE = 4.0
 
 DAEMONS: dict[str, Callable[[Lab], Frr | Bird]] = {
@@ -99,3 +100,23 @@ def test_a_daemon_that_ends_during_an_outage_leaves_nothing(lab: Lab, daemon: st
         wait_for(lambda: twins(lab), lambda members: not members, deadline=15)
         scene.settle()
         assert (listed(lab, "main"), twins(lab)) == ([], set())
+
+
+@pytest.mark.parametrize("speaker", ["bgpd", "BIRD"])
+def test_a_bgp_session_from_a_data_address_lives_through_five_failovers(lab: Lab, speaker: str) -> None:
+    with (
+        Scene(lab=lab, watched=()) as scene,
+        Speakers(lab.host, lab.hosts["router"], (NODE, ROUTER), frr=speaker == "bgpd") as speakers,
+    ):
+        since = wait_for(speakers.session, bool, deadline=60, what="a session of BGP")
+        for failover in range(5):
+            nic = scene.holder(NODE)
+            silently = failover % 2 == 1  # pulls alone would be taken for a cable that flaps
+            (nic.silence if silently else nic.unplug)()
+            scene.wait_moved(NODE, nic)
+            scene.wait_state("degraded")
+            (nic.restore if silently else nic.plug)()
+            scene.wait_state("ok", deadline=60)
+        wait_for(speakers.silence, lambda seconds: seconds < 1, deadline=60)
+        assert speakers.session() == since
+        scene.settle()
