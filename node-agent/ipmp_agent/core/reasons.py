@@ -89,6 +89,7 @@ class Reason(StrEnum):
     VIRTUAL_ADDRESS = "VirtualAddress"
     OUTSIDER_ON_LINK = "OutsiderOnLink"
     ROUTES_NOT_FOLLOWED = "RoutesNotFollowed"
+    MANY_ROUTES = "ManyRoutes"
     INTERFACE_GROUP_TAKEN = "InterfaceGroupTaken"
     MULTIPATH_HASH_POLICY = "MultipathHashPolicy"
     MASQUERADED = "Masqueraded"
@@ -130,6 +131,7 @@ ADVICE = frozenset(
         Reason.OUTSIDER_ON_LINK,
         Reason.VIRTUAL_ADDRESS,
         Reason.INTERFACE_GROUP_TAKEN,
+        Reason.MANY_ROUTES,
         Reason.STATE_ELSEWHERE,
         Reason.CONTROL_SOCKET_LOST,
     }

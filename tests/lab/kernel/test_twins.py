@@ -14,6 +14,7 @@ import pytest
 from ipmp_agent.core.actions import Announce, Move, MoveAddresses, SetOutbound
 from ipmp_agent.core.events import Family, LinkChanged
 from ipmp_agent.core.reasons import Reason
+from ipmp_api.types import Existing
 from tests.lab import CommandFailedError, Lab, wait_for
 from tests.lab.kernel.running import GROUP, kernel_group, with_tests
 
@@ -472,3 +473,47 @@ def test_what_the_kernel_and_this_agent_take_away_is_laid_to_nobodys_charge(
     group.configure(quiet)
     group.run(lambda k: k.reconcile(GROUP))
     assert group.call(lambda k: k.counters["foreign_changes"]) == 0, caplog.text
+
+
+# -- very many routes --------------------------------------------------------------------------------------------------
+
+
+def test_more_routes_than_were_measured_are_told(
+    lab: Lab, group: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ipmp_agent.linux.group.twins.ROUTES_MEASURED", 20)
+
+    def reasons() -> set[Reason]:
+        return {finding.reason for finding in group.call(lambda k: k.findings(GROUP))}
+
+    lab.host.namespace.batch(f"route add 198.19.{n}.0/24 via {GATEWAY} dev nic0" for n in range(30))
+    wait_for(reasons, lambda found: Reason.MANY_ROUTES in found)
+    lab.host.namespace.batch(f"route del 198.19.{n}.0/24" for n in range(30))
+    wait_for(reasons, lambda found: Reason.MANY_ROUTES not in found)
+
+
+def test_a_legs_loss_lays_every_twin_anew_though_its_members_are_those_of_before(
+    lab: Lab, group: RunningKernel
+) -> None:
+    lab.host.namespace.ip("route", "add", "203.0.113.0/24", "via", GATEWAY, "dev", "nic1")
+    wait_for(partial(twin, lab, "203.0.113.0/24"), partial(eq, set(BOTH)))
+    lab.host.namespace.ip("link", "set", "nic0", "down")  # the kernel takes whole routes along
+    group.await_event(LinkChanged, lambda e: e.interface == "nic0" and not e.up)
+    lab.host.namespace.ip("link", "set", "nic0", "up")
+    lab.host.namespace.ip("address", "replace", str(NODE4), "dev", "nic0")
+    group.perform(SetOutbound(BOTH, BOTH))
+    wait_for(partial(twin, lab, "203.0.113.0/24"), partial(eq, set(BOTH)))
+
+
+def test_the_memory_holds_no_route_that_a_routing_daemon_lays_anew(lab: Lab, group: RunningKernel) -> None:
+    """Else an agent that starts during an outage would revive what its owner withdrew."""
+    host = lab.host.namespace
+    host.ip("route", "add", "203.0.113.0/24", "via", GATEWAY, "dev", "nic0", "proto", "bird")
+    host.ip("route", "add", "198.51.100.0/24", "via", GATEWAY, "dev", "nic0")
+    wait_for(partial(twin, lab, "203.0.113.0/24"), partial(eq, set(BOTH)))
+    wait_for(partial(twin, lab, "198.51.100.0/24"), partial(eq, set(BOTH)))
+    adopting = replace(configuration(), policies=replace(configuration().policies, existing=Existing.ADOPT))
+    group.configure(adopting)
+    messages = [bytes.fromhex(entry["message"]) for entry in group.call(lambda k: k.memory(GROUP))["routes"]]
+    assert not [each for each in messages if bytes((203, 0, 113, 0)) in each]
+    assert [each for each in messages if bytes((198, 51, 100, 0)) in each]

@@ -133,12 +133,12 @@ class ForeignRoutes:
         from_home: dict[tuple[int, int], bool] = {}  # routes by the same interfaces share one mapping of members
         found = []
         for each in self._all():
+            if not _comes_back(each.route):
+                continue
             version = 4 if len(each.route.destination) == 5 else 6
             kind = id(each.members), version
             if kind not in from_home:
                 from_home[kind] = any(self._around.is_home(key, version) for key in each.members.values())
-            if not _comes_back(each.route):
-                continue
             # IPv6 routes stay when an address goes; one that names it loses it. All of them go with the interface, and
             # a node without its default route cannot be reached: that one is known though the agent is killed then.
             is_default = each.route.destination[-1] == 0
@@ -396,6 +396,10 @@ class ForeignRoutes:
 
     # -- what follows from it -----------------------------------------------------------------------------------------
 
+    def __len__(self) -> int:
+        """How many routes by members there are, those to be put back included."""
+        return sum(map(len, self._by_members.values()))
+
     def destinations(self) -> list[Prefix]:
         """Where routes by members lead."""
         return [destination for destination, known in self._by_members.items() if known]
@@ -520,8 +524,11 @@ class ForeignRoutes:
 
 
 def _comes_back(route: Route) -> bool:
-    """Whether a route is put back that went along with something; with its nexthop object it goes for good."""
-    return not route.nexthop_id
+    """Whether a route is put back that went along with something.
+
+    With its nexthop object it goes for good, and a routing daemon lays its own anew.
+    """
+    return not route.nexthop_id and route.protocol in CONFIGURED
 
 
 def _is_replaced(gone: _Foreign, by: Iterable[_Foreign]) -> bool:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ipmp_agent.linux.messages import neighbors, netlink, routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from ipmp_agent.linux.group.table_twins import Exit, TwinSurroundings
     from ipmp_agent.linux.shared.host import Host
     from ipmp_api.types import Address
 
@@ -35,11 +34,26 @@ UNREACHED = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EINVAL})
 """What asking meets where an interface goes down in this moment, or an entry changes."""
 
 
+class Exit(NamedTuple):
+    """A way out, whichever member it is taken by."""
+
+    gateway: bytes | None  # packed
+    weight: int
+    details: bytes  # as in `Leg`
+
+
 class Ways(NamedTuple):
     """How a route may be left by, the routers to be preferred first."""
 
     exits: tuple[Exit, ...]
     spare: tuple[Exit, ...] = ()  # of routes of the same metric that are worse: used when all others are silent
+
+
+class RouterSurroundings(Protocol):
+    """What this needs to know of the rest of the group."""
+
+    def carriers(self, version: int) -> list[int]:
+        """Interface indexes of the members that carry outbound traffic now."""
 
 
 class Routers:
@@ -52,7 +66,7 @@ class Routers:
         changed: called when one falls silent or answers again.
     """
 
-    def __init__(self, group: str, host: Host, around: TwinSurroundings, changed: Callable[[], None]) -> None:
+    def __init__(self, group: str, host: Host, around: RouterSurroundings, changed: Callable[[], None]) -> None:
         self._group = group
         self._host = host
         self._around = around

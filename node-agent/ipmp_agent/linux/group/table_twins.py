@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ipmp_agent.linux.group import foreign_routes
 from ipmp_agent.linux.group.foreign_routes import ForeignRoutes
-from ipmp_agent.linux.group.routers import Ways
+from ipmp_agent.linux.group.routers import Exit, Ways
 from ipmp_agent.linux.messages import netlink, routes
 from ipmp_agent.linux.messages.routes import RT_TABLE_MAIN, Leg
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 CONNECTED_METRIC = {4: 0, 6: 256}
 """Metric of a prefix on the link that only we know of: what the kernel gives its own."""
+
+PLANS_KNOWN = 1024
+"""Plans that are kept to be shared by the destinations that have them."""
 
 _MEDIUM = netlink.attribute(routes.RTA_PREF, b"\0")  # what the kernel tells of an IPv6 route that says nothing
 
@@ -46,14 +49,6 @@ class TwinSurroundings(foreign_routes.RouteSurroundings, Protocol):
 
     def is_of_another_group(self, index: int) -> bool:
         """Whether an interface is a member of another group."""
-
-
-class Exit(NamedTuple):
-    """A way out, whichever member it is taken by."""
-
-    gateway: bytes | None  # packed
-    weight: int
-    details: bytes  # as in `Leg`
 
 
 class PairPlan(NamedTuple):
@@ -150,6 +145,11 @@ class TableTwins:
         self._routers = routers
         self._sharing: dict[Prefix, set[bytes]] = {}  # the gateways, where a route has several
         self.sharing: Counter[bytes] = Counter()  # how many routes of several each gateway is of
+        # Very many twins are like each other but for their destination: each of these is there once.
+        self._plans: dict[tuple[tuple[int, PairPlan], ...], dict[int, PairPlan]] = {}
+        self._laid: dict[_Laid, _Laid] = {}
+        self._stale: set[_Laid] = set()  # of those: what the kernel may have taken legs out of
+        self._urgent: dict[Prefix, None] = {}  # prefixes on the link and default routes that are wanted, in order
         self._prefixes: frozenset[Prefix] = frozenset()
         self._sources = Sources({}, {})
 
@@ -161,14 +161,14 @@ class TableTwins:
 
     def forget(self) -> None:
         """Believe nothing to be there, before all that is is taken."""
-        self.installed = {}
+        self.installed, self._laid, self._stale = {}, {}, set()
         self.occupied = set()
 
     def take(self, route: Route) -> None:
         """Take one of ours that is there."""
         legs = () if route.nexthop_id else _sorted(route.legs)
         laid = _Laid(legs, route.nexthop_id, route.source, route.details)
-        self.installed.setdefault(route.destination, {})[route.metric] = laid
+        self.installed.setdefault(route.destination, {})[route.metric] = self._laid.setdefault(laid, laid)
 
     def settle(self) -> None:
         """Forget the refusals of twins that are there as they are to be, or are wanted no more."""
@@ -191,7 +191,7 @@ class TableTwins:
         """Want nothing, and believe nothing to be there."""
         self.forget()
         self.refusals = {}
-        self.wanted = {}
+        self.wanted, self._urgent = {}, {}
         self._sharing, self.sharing = {}, Counter()
 
     def lost(self, kind: int, route: Route) -> bool:
@@ -207,19 +207,17 @@ class TableTwins:
 
     def link_lost(self, index: int) -> None:
         """An interface lost its carrier, or is gone: a route by several may be gone with it, or have dead legs."""
-        for laid in self.installed.values():
-            for metric in [m for m, each in laid.items() if any(leg.index == index for leg in each.legs)]:
-                del laid[metric]
-        if self._legs.group is None:
-            for laid in self.installed.values():
-                for metric in [m for m, each in laid.items() if each.nexthop_id]:
-                    del laid[metric]
+        no_group = self._legs.group is None
+        self._stale |= {
+            each
+            for each in self._laid
+            if any(leg.index == index for leg in each.legs) or (no_group and each.nexthop_id)
+        }
 
     def uses(self, index: int) -> bool:
         """Whether a twin leaves by an interface; those by a nexthop object aside."""
-        return any(
-            leg.index == index for laid in self.installed.values() for each in laid.values() for leg in each.legs
-        )
+        by_it = {each for each in self._laid if any(leg.index == index for leg in each.legs)} - self._stale
+        return bool(by_it) and any(each in by_it for laid in self.installed.values() for each in laid.values())
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
@@ -243,9 +241,17 @@ class TableTwins:
             plans = self._decide(destination)
             self._note_sharing(destination, plans)
             if plans:
-                self.wanted[destination] = plans
+                kind = tuple(plans.items())
+                if len(self._plans) >= PLANS_KNOWN:
+                    self._plans.clear()
+                self.wanted[destination] = self._plans.setdefault(kind, plans)
+                if destination[-1] == 0 or any(plan.is_on_the_link for plan in plans.values()):
+                    self._urgent[destination] = None
+                else:
+                    self._urgent.pop(destination, None)
             else:
                 self.wanted.pop(destination, None)
+                self._urgent.pop(destination, None)
 
     def _note_sharing(self, destination: Prefix, plans: dict[int, PairPlan]) -> None:
         gateways = set[bytes]().union(*(plan.gateways for plan in plans.values() if len(plan.gateways) > 1))
@@ -301,7 +307,8 @@ class TableTwins:
         """Whether the nexthop objects are needed."""
         return any(
             routes.version_of(destination) == 6 and any(plan.is_on_the_link for plan in plans.values())
-            for destination, plans in self.wanted.items()
+            for destination in self._urgent
+            if (plans := self.wanted[destination])
         )
 
     def is_complete(self) -> bool:
@@ -310,12 +317,7 @@ class TableTwins:
 
     def by_urgency(self) -> tuple[list[Prefix], list[Prefix]]:
         """What is wanted: prefixes on the link and default routes, and all else."""
-        urgent: list[Prefix] = []
-        others: list[Prefix] = []
-        for destination, plans in self.wanted.items():
-            first = destination[-1] == 0 or any(plan.is_on_the_link for plan in plans.values())
-            (urgent if first else others).append(destination)
-        return urgent, others
+        return list(self._urgent), [destination for destination in self.wanted if destination not in self._urgent]
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -338,7 +340,8 @@ class TableTwins:
                 if way is None or (destination, metric) in self.occupied:
                     continue
                 new = _Laid(way.legs, way.nexthop_id, plan.source, plan.details)
-                if laid.get(metric) == new:
+                new = self._laid.setdefault(new, new)
+                if laid.get(metric) == new and new not in self._stale:
                     continue
                 laid = self.installed.setdefault(destination, {})
                 laid[metric] = new

@@ -41,6 +41,9 @@ TRANSIENT = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, er
 PASSING = 2.0
 """Seconds after which a refusal that may have been of the moment is told."""
 
+ROUTES_MEASURED = 50_000
+"""Routes of others by members up to which benchmarks/foreign_routes.py holds."""
+
 ROUTES_AT_ONCE = 64
 """Routes laid anew before the first announcement: about a millisecond. More of them follow it."""
 
@@ -412,6 +415,14 @@ class Twins:
                     f" members that work: {why}. Give the rule another priority, or take it away."
                 )
                 found.append(Finding(Reason.ROUTES_NOT_FOLLOWED, message))
+        count = sum(len(twins.foreign) for twins in self._tables.values())
+        if count > ROUTES_MEASURED:
+            message = (
+                f"{count} routes leave by members, and the agent is known to keep its pace and its memory limit with"
+                f" {ROUTES_MEASURED}: raise the limit (agent.resources), or have the routing daemon lay fewer"
+                " (docs/performance.md)."
+            )
+            found.append(Finding(Reason.MANY_ROUTES, message))
         return found + self._refusals()
 
     def _refusals(self) -> list[Finding]:

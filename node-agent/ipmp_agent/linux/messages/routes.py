@@ -209,11 +209,16 @@ def _decode(body: bytes) -> Route | None:
     if size is None:
         return None
     found = netlink.attributes(body, _ROUTE_MESSAGE.size)
+    how = tuple(found.get(kind, b"") for kind in _HOW)
+    if how not in _legs_known:
+        if len(_legs_known) >= WAYS_KNOWN:
+            _legs_known.clear()
+        _legs_known[how] = _legs(found)
     lifetime = _CACHE_INFORMATION.unpack_from(found[RTA_CACHEINFO])[2] if RTA_CACHEINFO in found else 0
     return Route(
         destination=found.get(RTA_DST, bytes(size)) + bytes((length,)),
         metric=netlink.number(found.get(RTA_PRIORITY, b"")),
-        legs=_legs(found),
+        legs=_legs_known[how],
         source=found.get(RTA_PREFSRC),
         protocol=protocol,
         nexthop_id=netlink.number(found.get(RTA_NH_ID, b"")),
@@ -223,6 +228,12 @@ def _decode(body: bytes) -> Route | None:
         preference=_PREFERENCES.get(netlink.number(found.get(RTA_PREF, b"")), 1),
         expires=lifetime / _TICKS if lifetime else None,
     )
+
+
+_HOW = (RTA_OIF, RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, *_OF_THE_LEG)
+_legs_known: dict[tuple[bytes, ...], tuple[Leg, ...]] = {}  # very many routes leave by very few ways
+WAYS_KNOWN = 4096
+"""Ways of leaving that are kept to be shared by the routes that leave so."""
 
 
 class RouteTable:
