@@ -30,6 +30,7 @@ LADDERS = {
         "kmod": "loads that kernel's modules",
         "frr": "zebra and staticd, which lay routes",
         "bird2": "another routing daemon",
+        "radvd": "a router that advertises itself",
         "prometheus": "scrapes the agent; its promtool tests the alerts",
         "prometheus-alertmanager": "sends the alerts to a receiver",
         "chromium": "looks at the pages of reports",

@@ -124,6 +124,30 @@ class Bird(_Daemons):
         self._await_socket(control)
 
 
+class Radvd(_Daemons):
+    """radvd on a router: it advertises itself every three or four seconds, and says goodbye when it ends.
+
+    Args:
+        host: the router.
+        lifetime: seconds, of the default route that it offers.
+    """
+
+    def __init__(self, host: Host, lifetime: int) -> None:
+        super().__init__(host)
+        self._lifetime = lifetime
+
+    def start(self) -> None:
+        """Start it; its first advertisement follows soon."""
+        configuration = self.directory / "radvd.conf"
+        configuration.write_text(
+            "interface eth0 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;"
+            f" AdvDefaultLifetime {self._lifetime}; }};\n"
+        )
+        configuration.chmod(0o644)
+        identifier = str(self.directory / "radvd.pid")
+        self._start("radvd", "/usr/sbin/radvd", "-n", "-C", str(configuration), "-p", identifier, "-m", "stderr")
+
+
 class Speakers(_Daemons):
     """Two that speak BGP to each other: BIRD on a router, and BIRD or FRR's bgpd on a host, from an address of it.
 
