@@ -259,7 +259,7 @@ class Drills:
         if why:
             self._group.tell(Reason.DRILL, f"no drill of {interface.name}: {why}", interface, Severity.WARNING)
             return
-        limit = self._detection.time.value * (1 + timers.DRILL_LATE)
+        limit = self._detection.time.value * timers.DRILL_LIMIT
         self._drill = Drill(interface, event.kind, event.seconds, now, limit=limit, carried=carried)
         words = f"drill: {interface.name} is treated as failed ({event.kind.value}) for {event.seconds:g} s"
         self._group.tell(Reason.DRILL, words, interface, Severity.WARNING)

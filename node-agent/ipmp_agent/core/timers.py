@@ -137,8 +137,8 @@ TRIALS = 3
 DRILL_RETURN = 60.0
 """A drilled member that is not used again so long after its drill was not taken back: ten answers, and moves."""
 
-DRILL_LATE = 0.25
-"""A drilled member must be found to have failed within its failure detection time, and this for a busy node."""
+DRILL_LIMIT = 2
+"""A drilled member is to be found to have failed within so many failure detection times: a busy node takes longer."""
 
 
 def probe_interval(detection_time: float) -> float:

@@ -259,5 +259,5 @@ def test_verdict_of_a_late_detection() -> None:
     node = settled()
     drill(node)
     node.run(30)
-    late = replace(result(node), failed=2.0)
-    assert any("was found after 2.00 s" in fault for fault in late.faults)
+    late = replace(result(node), failed=2.5)
+    assert any("was found after 2.50 s" in fault for fault in late.faults)
