@@ -96,6 +96,16 @@ chaos-cluster: venv ## Random faults of a real Kubernetes around the product for
 	@$(BIN)/python -m tests.cluster build
 	@$(BIN)/python -m tests.chaos.cluster --minutes $(MINUTES) --hours $(HOURS) --seed $(SEED) $(OPTIONS)
 
+.PHONY: soak
+soak: venv ## Two agents for MINUTES=n at 2 % loss, with a link that flaps, starved and stopped; SEED=1
+	@$(BIN)/python -m tests.prerequisites lab
+	@$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) --seed $(SEED)
+
+.PHONY: load
+load: venv ## Failover under floods, full tables and slow clients, beside a quiet run
+	@$(BIN)/python -m tests.prerequisites lab
+	@$(BIN)/python -m tests.chaos.load
+
 STEPS ?= 500000
 
 .PHONY: chaos-virtual

@@ -127,7 +127,8 @@ def memberstorm(world: World, side: Side, chance: random.Random) -> str | None:
     if not world.present(side, nic):
         return None
     addresses = [f"10.201.0.{i}" for i in range(1, count)]
-    side.host.namespace.batch(f"address add {one}/32 dev {nic.name}" for one in addresses)
+    lines = "\n".join(f"address replace {one}/32 dev {nic.name}" for one in addresses)
+    side.host.namespace.run("ip", "-force", "-batch", "-", text=lines, check=False)
     pause(chance.uniform(0, 0.2))
     # A member that failed meanwhile no longer has them.
     for holder in {holder for one in addresses for holder in side.host.holders(one)}:

@@ -165,7 +165,10 @@ def hotunplug(world: World, side: Side, chance: random.Random) -> str | None:
     nic.remove()
 
     def back() -> None:
+        # The agent may be the first to put an adopted address on it.
+        addresses, nic.addresses = nic.addresses, ()
         nic.insert()
+        nic.addresses = addresses
         own(world, side, nic)
 
     gone = frozenset({(side.number, key)})

@@ -127,11 +127,13 @@ class World:
         shape: one of SHAPES.
         old: the source tree of another release, for the faults that change the release.
         patience: seconds that a host may take to agree with itself after a fault.
+        milliseconds: failure detection time.
     """
 
     shape: str = "two"
     old: Path | None = None
     patience: float = 30.0
+    milliseconds: int = 500
     sides: list[Side] = field(default_factory=list)
     lasting: dict[str, Lasting] = field(default_factory=dict)
 
@@ -180,7 +182,7 @@ class World:
             interfaces=shape.nics,
             standby=shape.standby,
             targets=targets,
-            milliseconds=500,
+            milliseconds=self.milliseconds,
             dataAddresses={
                 "assigned": [{"nodeName": name, "addresses": list(data_addresses(number))}],
                 "adoption": {"when": shape.adoption},
