@@ -38,6 +38,7 @@ def main() -> int:
     chance, did = random.Random(options.seed), Counter[str]()
     with World("two", milliseconds=1000) as world:
         ends = tuple((nic.switch.name, nic.port, LOSS) for side in world.sides for nic in side.nics)
+        world.disturb()  # cables are pulled: addresses move
         world.last("loss", Lasting(filters=ends))
         began = time.monotonic()
         end = began + 60 * options.minutes

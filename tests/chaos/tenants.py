@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.chaos.kinds import kind
 from tests.chaos.wires import own, pause
 from tests.chaos.world import Lasting, data_addresses
 from tests.lab.routing import Bird, Frr
+from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
     import random
@@ -130,11 +132,19 @@ def memberstorm(world: World, side: Side, chance: random.Random) -> str | None:
     lines = "\n".join(f"address replace {one}/32 dev {nic.name}" for one in addresses)
     side.host.namespace.run("ip", "-force", "-batch", "-", text=lines, check=False)
     pause(chance.uniform(0, 0.2))
-    # A member that failed meanwhile no longer has them.
-    for holder in {holder for one in addresses for holder in side.host.holders(one)}:
-        lines = "\n".join(f"address del {one}/32 dev {holder}" for one in addresses)
-        side.host.namespace.run("ip", "-force", "-batch", "-", text=lines, check=False)
+    # A member that failed meanwhile no longer has them, and what is swept away in a crowd may be put back at first.
+    wait_for(partial(_sweep, side, addresses), what="an owner's addresses to be gone", deadline=30, interval=0.3)
     return f"{nic.name} {count}"
+
+
+def _sweep(side: Side, addresses: list[str]) -> bool:
+    """Take these addresses off every interface; returns whether there was none."""
+    found = {
+        one["local"]: link["ifname"] for link in side.host.namespace.ip_json("address") for one in link["addr_info"]
+    }
+    lines = [f"address del {one}/32 dev {found[one]}" for one in addresses if one in found]
+    side.host.namespace.run("ip", "-force", "-batch", "-", text="\n".join(lines), check=False)
+    return not lines
 
 
 @kind(harmless=True)

@@ -282,9 +282,9 @@ def targetgone(world: World, side: Side, chance: random.Random) -> str | None:
     return nic.host.name
 
 
-@kind(harmless=True)
+@kind()
 def alltargets(world: World, side: Side, chance: random.Random) -> None:
-    """Every target stops answering for a moment: nobody's fault"""
+    """Every target stops answering for a moment, one after the other"""
     for host in _answering(world):
         host.ignore_probes()
     pause(chance.uniform(0, 1))
