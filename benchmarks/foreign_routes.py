@@ -83,7 +83,7 @@ def measure(count: int) -> Cost:
                 wait_for(partial(lab.host.holders, NODE), ["nic1"].__eq__, deadline=PATIENCE)
                 train.wait_answered()
                 time.sleep(SETTLED)
-                pulled = train.stop().longest_outage
+                pulled = max(SPACING, train.stop().longest_outage)  # less is not seen
             peak = memory(agent.running.pid, "VmHWM")
             found = [finding["message"] for finding in agent.status()["groups"][0]["findings"]]
     print(f"{count}: {resident:.0f} MiB, {peak:.0f} at most, cut off {pulled * 1e3:.0f} ms; {found}", flush=True)
