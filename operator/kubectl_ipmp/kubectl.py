@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +77,11 @@ class Kubectl:
 
     def read(self, path: str, **query: str) -> Object:
         """The object or the list at a path of the API. Raises PluginError."""
-        whole = f"{path}?{urlencode(query)}" if query else path
+        whole = path
+        if query:
+            from urllib.parse import urlencode  # noqa: PLC0415 - it imports ipaddress, a tenth of the start of `status`
+
+            whole = f"{path}?{urlencode(query)}"
         try:
             found: Object = json.loads(self.bytes("get", "--raw", whole))
         except KubectlError as error:
