@@ -404,8 +404,12 @@ class DataPlane:
         of_host = [finding for find in self.host_findings for finding in find()]
         for group in self.groups.values():
             if group.released:
-                found = (*self.kernel.findings(group.name), *of_host)
-                group.found(found, self.kernel.not_adopted(group.name))
+                try:
+                    found = (*self.kernel.findings(group.name), *of_host)
+                    group.found(found, self.kernel.not_adopted(group.name))
+                except Exception:  # what was found last stays
+                    self.measurements.errors["kernel"] += 1
+                    log.exception("cannot say what stands against it", extra={"group": group.name})
         self.publication = Publication(
             monotonic=now,
             time=wall,

@@ -14,13 +14,13 @@ In which order `Group` calls them; the first comes before the second, for the re
     configure  _tunnels.note          _keep_memory          the same
     configure  _keep_memory           reconcile             it is on disk before anything is changed
     configure  reconcile              _sink                 the core moves addresses only when all there is was told
-    reconcile  _note                  _keep_memory          as in configure, for members that came late
-    reconcile  _keep_memory           _settings.differences the same
-    reconcile  _data.find             _twins.read           as in configure
-    reconcile  _settings.differences  _data.differences     an address answers ARP on its own member only
-    reconcile  _data.differences      _twins.differences    the kernel refuses a route whose source is not there
-    reconcile  _twins.differences     _policy               no rule leads to a table that lacks its twins
-    reconcile  _host.trickle          _dismiss              a former member is let go when nothing leaves by it
+    _look_for_changes _note           _keep_memory          as in configure, for members that came late
+    _compare   _look_for_changes      _differences          it is on disk before anything is changed
+    _take      _data.find             _twins.read           as in configure
+    _differences _settings.differences _data.differences    an address answers ARP on its own member only
+    _differences _data.differences    _twins.differences    the kernel refuses a route whose source is not there
+    _differences _twins.differences   _policy               no rule leads to a table that lacks its twins
+    _compare   _host.trickle          _dismiss              a former member is let go when nothing leaves by it
     withdraw   _pod_egress.withdraw   _data.withdraw        no new connection of a pod gets an address that goes
     withdraw   _data.withdraw         _twins.endanger       what went with an address is missing, not deleted
     withdraw   _data.refuges          _twins.restore        routes of a member that is gone go to the one that keeps all

@@ -26,6 +26,7 @@ from ipmp_agent.linux.group.memory import VERSION as MEMORY_VERSION
 from ipmp_agent.linux.group.multicast import Multicast
 from ipmp_agent.linux.group.neighbourhood import Neighbourhood
 from ipmp_agent.linux.group.outsiders import GroupOutsiders
+from ipmp_agent.linux.group.parts import Parts
 from ipmp_agent.linux.group.pinned import Pinned
 from ipmp_agent.linux.group.pod_egress import PodEgress
 from ipmp_agent.linux.group.reconcile import RETRY, GroupReconciler
@@ -43,7 +44,7 @@ from ipmp_agent.linux.shared.host import TRICKLE, Port
 from ipmp_api.types import DeletionPolicy, Mode, Tunnels
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from ipmp_agent.core.actions import Order
     from ipmp_agent.core.events import Event
@@ -59,6 +60,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+ABANDONED, FITNESS, SETTINGS = "interfaces that were members", "fitness of members", "settings"
+ADDRESSES, DATA_ADDRESSES, TEST_ADDRESSES = "addresses", "data addresses", "test addresses"
+ROUTES, TUNNELS, OUTSIDERS = "routes", "tunnels", "other interfaces on the link"
+"""Parts of a comparison, as people are told them."""
+
 MEMORY_PAUSE = 1.0
 """Seconds between writings of the memory while routes keep changing."""
 
@@ -73,12 +79,13 @@ READINGS = 3
 
 
 class Found(NamedTuple):
-    """What the kernel has, all of one moment."""
+    """What the kernel has, all of one moment; None: that could not be read."""
 
-    installed: dict[str, list[InstalledAddress]]  # on the members that are present, by key
+    installed: dict[str, list[InstalledAddress]] | None  # on the members that are present, by key
     nexthops: list[Nexthop]
     table: list[Route]  # all of them
     policy: list[PolicyRule]
+    routed: bool  # whether the last three were read
     heard_of: int  # changes of routes before that moment
 
 
@@ -105,6 +112,8 @@ class GroupInKernel:
         self._members = members
         self._tell = partial(sink, self.name)
         self.reconciler = GroupReconciler(self.name, self.reconcile)
+        self._parts = Parts(self.name)
+        self._looks = Parts(self.name)
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._moved_at = float("-inf")
@@ -178,21 +187,28 @@ class GroupInKernel:
             else:
                 self._host.send(obsolete)
             if not self.observing:
-                await self._leave_abandoned()
+                with self._parts.part(ABANDONED):
+                    await self._leave_abandoned()
                 self._note()  # before another group lets go of what it guarded until now
-            await self._fitness.look()
+            with self._parts.part(FITNESS):
+                await self._fitness.look()
             found = await self._read()
+            if found.installed is None:
+                raise OSError(errno.EIO, "the addresses of the members cannot be read")
             self._tests.read(found.installed)
             self._data.find(found.installed)
-            self._twins.read(found.table, found.policy)
-            if not (self._configured or self.observing) and (memory is None or forgotten):
-                self._host.send(self._twins.rescue(found.table), expected=TRANSIENT)
-                self._twins.read(await self._routes(), found.policy)
+            if found.routed:
+                with self._parts.part(ROUTES):
+                    self._twins.read(found.table, found.policy)
+                    if not (self._configured or self.observing) and (memory is None or forgotten):
+                        self._host.send(self._twins.rescue(found.table), expected=TRANSIENT)
+                        self._twins.read(await self._routes(), found.policy)
             self._configured = True
             if not self.observing:
                 # All that follows can be undone by another agent, should this one be killed.
                 self._note()
-                self._tunnels.note()
+                with self._parts.part(TUNNELS):
+                    self._tunnels.note()
                 await self._keep_memory()
         await self.reconcile()
         self._sink(KernelRead())
@@ -269,61 +285,120 @@ class GroupInKernel:
             log.error("%s: what the host had could not be saved", self.name, exc_info=error)
 
     async def reconcile(self) -> int:
-        """Compare with the kernel and send the smallest batch that makes it right; returns how many requests."""
+        """Compare with the kernel and send the smallest batch that makes it right; returns how many requests.
+
+        What one part meets keeps no other from being done.
+        """
         async with self._turn:
             if not self._configured:
                 return 0
-            if not self.observing:
-                await self._leave_abandoned()
-            if not self.observing and self._note():
-                await self._keep_memory()  # of members that came late
-            await self._fitness.look()
-            await self._look_outside()
-            installed, nexthops, table, policy, heard_of = await self._read()
-            orders = self._orders
-            self._tests.read(installed)
-            self._data.find(installed)
-            self._twins.read(table, policy)
-            self._unfollowed.read(table, self._table.particular, policy)
-            if self.observing:
-                for member in self._leaving():
-                    if member.key not in self._settings.noted:  # it never managed it
-                        self._let_go(member)
-                self._pod_egress.observe()
-                await self._host.masquerades.refresh()
-                await self._pinned.refresh()
-                return 0
-            self._keep_memory_soon()
-            links = self._links()
-            requests = self._settings.differences(links)
-            requests += self._outsiders.differences() + self._membership.differences(links)
-            requests += self._administrative.differences(links)
-            requests += self._tests.differences()
-            self._notice_missing(installed)
-            requests += self._data.differences(installed)
-            requests += self._tunnels_differences()
-            members = self._surroundings.indexes()
-            twins, after = self._twins.differences(table, nexthops, members)
-            twins += self._policy(policy, others_in_use(table, members) | self._twins.tables()) + after
+            repaired = await self._compare()
+            wait = self._parts.round()
+            if wait is not None:
+                self.reconciler.later(wait)
+            return repaired
+
+    async def _compare(self) -> int:
+        part = self._parts.part
+        await self._look_for_changes()
+        found = await self._read()
+        orders = self._orders
+        known = self._take(found)
+        if self.observing:
+            for member in self._leaving():
+                if member.key not in self._settings.noted:  # it never managed it
+                    self._let_go(member)
+            self._pod_egress.observe()
+            await self._look_around()
+            return 0
+        self._keep_memory_soon()
+        requests, twins = self._differences(known)
+        with part("requests"):
             self._host.send(requests, expected=TRANSIENT)
             refused = self._twins.refused
             up_to_date = await self._host.trickle(
                 twins, lambda: self._orders == orders, expected=TRANSIENT, knows=self._twins.knows
             )
-            requests += twins
-            if not up_to_date or self._twins.heard_of != heard_of:
+            if not up_to_date or self._twins.heard_of != found.heard_of:
                 self.reconciler.soon()
-            if self._twins.awaits:
-                self.reconciler.later(OWNER_WAIT)
             if self._twins.refused > refused:
                 self.reconciler.later(RETRY)
+        if self._twins.awaits:
+            self.reconciler.later(OWNER_WAIT)
+        with part("multicast"):
             self._follow_multicast()
-            await self._neighbourhood.read(members)
+        with part("neighbours"):
+            await self._neighbourhood.read(self._surroundings.indexes())
+        with part("former members"):
             await self._dismiss()
+        repaired = 0
+        with part("rules for pods"):
             repaired = await self._pod_egress.reconcile()
+        await self._look_around()
+        return len(requests) + len(twins) - self._twins.refused + repaired
+
+    async def _look_for_changes(self) -> None:
+        """Look at what decides over all else, and keep in mind what is to be changed."""
+        part = self._parts.part
+        if not self.observing:
+            with part(ABANDONED):
+                await self._leave_abandoned()
+            with part(SETTINGS):
+                if self._note():
+                    await self._keep_memory()  # of members that came late
+        with part(FITNESS):
+            await self._fitness.look()
+        with part(OUTSIDERS):
+            await self._look_outside()
+
+    def _take(self, found: Found) -> Found:
+        """Take what the kernel has as the truth; returns what of it could be taken."""
+        installed, routed = found.installed, found.routed
+        with self._parts.part(ADDRESSES) as addresses_read:
+            if installed is not None:
+                self._tests.read(installed)
+                self._data.find(installed)
+        with self._parts.part(ROUTES) as routes_read:
+            if routed:
+                self._twins.read(found.table, found.policy)
+                self._unfollowed.read(found.table, self._table.particular, found.policy)
+        return found._replace(installed=installed if addresses_read.done else None, routed=routed and routes_read.done)
+
+    def _differences(self, known: Found) -> tuple[list[bytes], list[bytes]]:
+        """Requests that make the kernel what it is to be: those of the routes apart, for they may be very many."""
+        part = self._parts.part
+        requests: list[bytes] = []
+        with part(SETTINGS):
+            requests += self._settings.differences(self._links())
+        with part(OUTSIDERS):
+            requests += self._outsiders.differences()
+        with part("interface groups"):
+            requests += self._membership.differences(self._links())
+        with part("administrative state"):
+            requests += self._administrative.differences(self._links())
+        if known.installed is not None:
+            with part(TEST_ADDRESSES):
+                requests += self._tests.differences()
+            with part(DATA_ADDRESSES):
+                self._notice_missing(known.installed)
+                requests += self._data.differences(known.installed)
+        with part(TUNNELS):
+            requests += self._tunnels_differences()
+        twins: list[bytes] = []
+        if known.routed:
+            with part(ROUTES):
+                members = self._surroundings.indexes()
+                before, after = self._twins.differences(known.table, known.nexthops, members)
+                tables = others_in_use(known.table, members) | self._twins.tables()
+                twins = before + self._policy(known.policy, tables) + after
+        return requests, twins
+
+    async def _look_around(self) -> None:
+        """Look for what on this host stands in the group's way."""
+        with self._parts.part("masquerading"):
             await self._host.masquerades.refresh()
+        with self._parts.part("what hangs on members"):
             await self._pinned.refresh()
-            return len(requests) - self._twins.refused + repaired
 
     async def _look_outside(self) -> None:
         """Look for interfaces on the members' link that are no members, and keep what they have before it changes."""
@@ -436,13 +511,19 @@ class GroupInKernel:
         """Read everything, again if an order or news makes what was read first untrue."""
         for reading in itertools.count(1):
             orders, news, heard_of = self._orders, self._news, self._twins.heard_of
-            found = Found(
-                await self._installed(),
-                await self._nexthops(),
-                await self._routes(),
-                await self._host.rules(),
-                heard_of,
-            )
+            installed: dict[str, list[InstalledAddress]] | None = None
+            with self._parts.part(ADDRESSES):
+                installed = await self._installed()
+            found = Found(installed, [], [], [], routed=False, heard_of=heard_of)
+            with self._parts.part(ROUTES):
+                found = Found(
+                    installed,
+                    await self._nexthops(),
+                    await self._routes(),
+                    await self._host.rules(),
+                    routed=True,
+                    heard_of=heard_of,
+                )
             if orders == self._orders and (news == self._news or reading >= READINGS):
                 break
         return found
@@ -672,7 +753,8 @@ class GroupInKernel:
             self._orders += 1
             self._moved_at = self._loop.time()
             self._data.move(order.moves)
-            self._host.send(self._tunnels_differences(), expected=TRANSIENT)
+            with self._parts.part(TUNNELS):
+                self._host.send(self._tunnels_differences(), expected=TRANSIENT)
         elif isinstance(order, Announce):
             self._data.announce(order.interface, order.addresses)
         elif isinstance(order, SetOutbound):
@@ -749,8 +831,32 @@ class GroupInKernel:
     # -- findings ----------------------------------------------------------------------------------------------------
 
     def findings(self) -> list[Finding]:
-        """What stands against this group on this host."""
-        found = settings.overridden()
+        """What stands against this group on this host; what cannot be looked at is among it."""
+        found: list[Finding] = []
+        for name, look in self._to_look_at():
+            with self._looks.part(name):
+                found += look()
+        self._looks.round()
+        return [*found, *self._parts.findings(), *self._looks.findings(), *self.reconciler.findings()]
+
+    def _to_look_at(self) -> Iterator[tuple[str, Callable[[], Iterable[Finding]]]]:
+        yield SETTINGS, settings.overridden
+        yield "spreading of flows", self._spreading
+        if self._configuration.policies.tunnels is Tunnels.FOLLOW:
+            yield TUNNELS, self._tunnels.findings
+        yield "masquerading", self._masquerading
+        yield "what hangs on members", self._pinned.findings
+        yield OUTSIDERS, lambda: self._outsiders.findings(observing=self.observing)
+        yield "neighbours", self._neighbourhood.findings
+        if not self.observing:
+            yield ROUTES, self._twins.findings
+            yield "routes that cannot follow", self._unfollowed.findings
+            yield "interface groups", lambda: self._membership.findings(self._links())
+        yield FITNESS, self._fitness.findings
+        yield DATA_ADDRESSES, lambda: self._data.adoption.findings
+        yield "rules for pods", self._pod_egress.findings
+
+    def _spreading(self) -> Iterator[Finding]:
         for version, carriers in self._surroundings.outbound.items():
             if len(carriers) > 1 and settings.flows_of_two_hosts_stay_together(version):
                 message = (
@@ -758,20 +864,14 @@ class GroupInKernel:
                     " another one leave by one member. Set it to 1 to spread them, or spec.outboundSpreading to"
                     " Disabled."
                 )
-                found.append(Finding(Reason.MULTIPATH_HASH_POLICY, message))
-        if self._configuration.policies.tunnels is Tunnels.FOLLOW:
-            found += self._tunnels.findings()
+                yield Finding(Reason.MULTIPATH_HASH_POLICY, message)
+
+    def _masquerading(self) -> list[Finding]:
         # Who names the networks of pods says by that of which families they are.
         pods = {int(network.version) for network in self._configuration.policies.pod_egress}
         versions = pods or set(self._surroundings.sources()[1])
         covered = self._pod_egress.covered(observing=self.observing)
-        found += self._host.masquerades.findings(self._surroundings.names(), covered, versions)
-        found += self._pinned.findings() + self._outsiders.findings(observing=self.observing)
-        found += self._neighbourhood.findings()
-        if not self.observing:
-            found += [*self._twins.findings(), *self._unfollowed.findings(), *self._membership.findings(self._links())]
-        found += self._fitness.findings()
-        return [*found, *self._data.adoption.findings, *self._pod_egress.findings(), *self.reconciler.findings()]
+        return self._host.masquerades.findings(self._surroundings.names(), covered, versions)
 
 
 def _in_use(found: Iterable[Iterable[InstalledAddress]]) -> set[int]:

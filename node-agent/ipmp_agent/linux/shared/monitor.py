@@ -60,14 +60,25 @@ class Monitor:
             if not pending:
                 return
             for message in pending:
-                self._heard(message)
+                try:
+                    self._heard(message)
+                except Exception:
+                    # What one message does spoils no other; a dump tells what it would have told.
+                    log.exception("a notification could not be taken (kind %d): comparing anew", message.kind)
+                    self._overrun()
 
     def _reopen(self) -> None:
         self.overruns += 1
         log.warning("netlink notifications were lost (%d times so far): comparing with the kernel anew", self.overruns)
-        self.close()
-        self._socket = netlink.open_socket(GROUPS)
-        self._readers.add(self._socket, self._read)
+        try:
+            fresh = netlink.open_socket(GROUPS)
+        except OSError as error:
+            # Without a descriptor to be had the old one goes on: its queue is what it was, with a gap.
+            log.warning("no fresh socket for netlink notifications: %s", error)
+        else:
+            self.close()
+            self._socket = fresh
+            self._readers.add(self._socket, self._read)
         self._overrun()
 
     def close(self) -> None:
