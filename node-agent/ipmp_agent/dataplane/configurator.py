@@ -56,6 +56,11 @@ class Configurator:
         self._retry = RETRY_MINIMUM
         self._news.set()
 
+    def stopped(self) -> None:
+        """This agent was asked to end. Called before the last state is saved."""
+        self._trials.stopped()
+        self._keep_in_mind()
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:

@@ -33,6 +33,9 @@ API_SERVER = "the API server"
 API_TIMEOUT = 3.0
 """Seconds for one question to the API server, whatever hangs."""
 
+RETRY_CUT_SHORT = 4 * 3600.0
+"""Seconds until a change is tried again whose trials were only cut short: others may have killed the agent."""
+
 log = logging.getLogger(__name__)
 
 
@@ -75,6 +78,8 @@ class Trials:
         in_force = {name: group.configuration for name, group in saved.groups.items()}
         # The agent before this one undid them: nobody knows for how long what was lost stayed away after that.
         self._look_for_blame([r for r in self._refusals if self._is_undone(r, in_force)], since=-math.inf)
+        for refusal in self._refusals:
+            self._wake_for(refusal)
         if enabled and saved.trial is not None:
             self._resume(saved.trial)
 
@@ -82,7 +87,9 @@ class Trials:
         now = self._loop.time()
         # After a reboot links come up, and switches wait before they forward: that silence is not the change's.
         patience = now + timers.QUIET_PERIOD if cut_short.rebooted else now
-        self._record = replace(cut_short, attempts=cut_short.attempts + 1, rebooted=False)
+        # A change can have killed the agent, or left it hanging; it cannot have asked it to end, or the host.
+        attempts = cut_short.attempts if cut_short.stopped or cut_short.rebooted else cut_short.attempts + 1
+        self._record = replace(cut_short, attempts=attempts, rebooted=False, stopped=False)
         self._trial = Trial(frozenset(cut_short.reached), now, patience)
         self._unapplied = True
         self._watching.set()
@@ -92,6 +99,11 @@ class Trials:
     def saved(self, state: SavedState) -> SavedState:
         """This state with what a restart must know of trials."""
         return replace(state, trial=self._record, refusals=tuple(self._refusals))
+
+    def stopped(self) -> None:
+        """This agent was asked to end: what is on trial goes on with the next one."""
+        if self._record is not None:
+            self._record = replace(self._record, stopped=True)
 
     def is_on_trial(self, group: str) -> bool:
         """Whether the configuration of a group may still be undone."""
@@ -120,6 +132,8 @@ class Trials:
             why += f" (changed together with {_listed(others)})"
         now = "nothing of it is in the kernel, it only observes" if self.lets_go(group) else "the change is undone"
         end = "its spec changes" if refusal.final else "that answers again"
+        if refusal.until is not None:
+            end += f", or it is tried again in {math.ceil((refusal.until - self._loop.time()) / 3600)} hours"
         on_host = f". On this host: {' '.join(refusal.found)}" if refusal.found else ""
         return f"{why}: {now}, until {end}{on_host}"
 
@@ -240,7 +254,7 @@ class Trials:
             await self._watching.wait()
             began = self._loop.time()
             for refusal in tuple(self._refusals):
-                if await self._look_after(refusal):
+                if self._is_over(refusal) or await self._look_after(refusal):
                     decided(None)
             verdict, refused = await self._judge()
             if verdict is not TrialVerdict.OPEN:
@@ -285,9 +299,16 @@ class Trials:
 
     def _refuse(self, record: SavedTrial, lost: frozenset[str]) -> Refusal:
         final = not lost or record.attempts >= timers.TRIALS
-        found = self._by_some_only(lost) + self._in_the_way(record.changes)
-        refusal = Refusal(record.changes, tuple(sorted(lost)), record.attempts, final, found)
+        refusal = Refusal(
+            record.changes,
+            tuple(sorted(lost)),
+            record.attempts,
+            final,
+            self._by_some_only(lost) + self._in_the_way(record.changes),
+            until=None if lost else self._loop.time() + RETRY_CUT_SHORT,
+        )
         self._refusals.append(refusal)
+        self._wake_for(refusal)
         self._record = self._trial = None
         return refusal
 
@@ -299,6 +320,18 @@ class Trials:
             for name in sorted(lost)
             if name in self._cut_off
         )
+
+    def _wake_for(self, refusal: Refusal) -> None:
+        if refusal.until is not None:
+            self._loop.call_at(refusal.until, self._watching.set)
+
+    def _is_over(self, refusal: Refusal) -> bool:
+        """Try again, hours later, what was only cut short; returns whether that begins now."""
+        if refusal.until is None or self._loop.time() < refusal.until or refusal not in self._refusals:
+            return False
+        log.info("another trial, for the last ones were only cut short: %s", _listed(refusal.changes))
+        self._permit(refusal)
+        return True
 
     def _in_the_way(self, groups: Iterable[str]) -> tuple[str, ...]:
         """What on this host may be why something fell silent: as long as the change is there, it is known best."""

@@ -76,6 +76,7 @@ class SavedTrial:
     reached: tuple[str, ...]  # who answered before them
     attempts: int  # trials of them, with this one
     rebooted: bool = False  # the host was started anew meanwhile
+    stopped: bool = False  # the agent was asked to end: no proof against the changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Refusal:
     attempts: int
     final: bool  # the changes were to blame: they are not tried again
     found: tuple[str, ...] = ()  # what stood in their way on this host just then
+    until: float | None = None  # monotonic seconds of this boot, then they are tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ def parse(text: str, boot: str | None, lost: Callable[[str], object] | None = No
         state = replace(state, groups={name: group.of_another_boot() for name, group in state.groups.items()})
         if state.trial is not None:
             state = replace(state, trial=replace(state.trial, rebooted=True))
+        # What only ended the agent again and again may have done so in that boot alone.
+        state = replace(state, refusals=tuple(each for each in state.refusals if each.until is None))
     return state
 
 

@@ -244,6 +244,7 @@ class Agent:
         fault = results[0]
         if isinstance(fault, Exception):
             raise fault
+        configurator.stopped()
 
     def _reload_soon(self) -> None:
         task = asyncio.get_running_loop().create_task(self._reload())

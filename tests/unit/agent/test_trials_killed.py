@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipmp_agent.core import timers
+from ipmp_agent.dataplane import trials
 from ipmp_agent.disk import state
 from ipmp_api.types import Mode
 from tests.unit.agent.building import Rig, unprobed_group
@@ -80,3 +81,68 @@ async def test_next_agent_brings_the_node_back(before: NodeGroup | None, *, clus
                 assert view(rig).configuration.policies.mode is Mode.OBSERVE
             else:
                 assert view(rig).configuration == before
+
+
+def left_by_one_that_was(rig: Rig, *, stopped: bool) -> SavedState:
+    """What is on disk when an agent was killed, or was asked to stop."""
+    if stopped:
+        rig.configurator.stopped()
+        rig.plane.stop()
+    return state.parse(state.dump(rig.saved[-1], "boot"), "boot")
+
+
+async def test_ends_that_somebody_asked_for_are_no_proof_against_a_change() -> None:
+    """An image is rolled out, a node drained: the agent says goodbye, which no change that kills it lets it do."""
+    left = state.SavedState()
+    for _ in range(2 * timers.TRIALS):
+        async with node(left) as rig:
+            await want(rig, GOOD)
+            assert view(rig).configuration.policies.mode is Mode.MANAGE
+            assert view(rig).on_trial
+            left = left_by_one_that_was(rig, stopped=True)
+    async with node(left) as rig:
+        await want(rig, GOOD)
+        await asyncio.sleep(2 * timers.TRIAL)
+        assert not view(rig).on_trial
+        assert view(rig).undone == ""
+
+
+async def cut_short() -> SavedState:
+    """What is left of a change whose agent was killed in each of its trials, once it is refused."""
+    left = state.SavedState()
+    for _ in range(timers.TRIALS):
+        async with node(left) as rig:
+            await want(rig, GOOD)
+            left = left_by_one_that_was(rig, stopped=False)
+    async with node(left) as rig:
+        await want(rig, GOOD)
+        await asyncio.sleep(1)
+        assert told(rig) == ["lab"]
+        assert "tried again in 4 hours" in view(rig).undone
+        return left_by_one_that_was(rig, stopped=False)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["same agent", "next agent"])
+async def test_what_was_only_cut_short_is_tried_again_hours_later(*, restarted: bool) -> None:
+    async with node(await cut_short()) as rig:
+        await want(rig, GOOD)
+        await asyncio.sleep(trials.RETRY_CUT_SHORT / 2)
+        assert view(rig).configuration.policies.mode is Mode.OBSERVE
+        left = left_by_one_that_was(rig, stopped=restarted)
+        if not restarted:
+            await asyncio.sleep(trials.RETRY_CUT_SHORT)
+    if restarted:
+        async with node(left) as rig:
+            await want(rig, GOOD)
+            assert view(rig).configuration.policies.mode is Mode.OBSERVE
+            await asyncio.sleep(trials.RETRY_CUT_SHORT)
+    assert view(rig).undone == ""
+    assert view(rig).configuration.policies.mode is Mode.MANAGE
+
+
+async def test_what_was_only_cut_short_is_tried_again_after_a_reboot() -> None:
+    left = state.parse(state.dump(await cut_short(), "boot"), "another boot")
+    async with node(left) as rig:
+        await want(rig, GOOD)
+        assert view(rig).configuration.policies.mode is Mode.MANAGE
+        assert view(rig).on_trial
