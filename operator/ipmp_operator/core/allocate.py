@@ -62,6 +62,7 @@ class Exhausted:
     holder: Holder
     pool: str
     missing: int
+    reporters: tuple[str, ...] = ()  # nodes whose agents report addresses of it that could be given otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class _Allocator:
             while len(addresses) < pool.per_node:
                 address = self._take(pool, claim.holder)
                 if address is None:
-                    self._exhausted.append(Exhausted(claim.holder, pool.name, pool.per_node - len(addresses)))
+                    self._lack(claim, pool, pool.per_node - len(addresses))
                     break
                 addresses.append(address)
         if claim.test_pool is None:
@@ -186,9 +187,16 @@ class _Allocator:
                 address = self._take(claim.test_pool, claim.holder)
                 if address is None:
                     missing = sum(later not in draft.test for later in claim.members[at:])
-                    self._exhausted.append(Exhausted(claim.holder, claim.test_pool.name, missing))
+                    self._lack(claim, claim.test_pool, missing)
                     return
                 draft.test[key] = address
+
+    def _lack(self, claim: Claim, pool: Pool, missing: int) -> None:
+        cursor = self._cursor(pool)
+        if cursor.withheld is None:
+            strange = ((a, by) for a, by in self._reported.items() if self._held.get(a) != by)
+            cursor.withheld = tuple(sorted({by.node for address, by in strange if cursor.covers(address)}))
+        self._exhausted.append(Exhausted(claim.holder, pool.name, missing, cursor.withheld))
 
     def _give(self, address: Address, holder: Holder) -> bool:
         """Give an address unless it is given already; whether it was given."""
@@ -227,6 +235,7 @@ class _Cursor:
         ranges = sorted(pool.ranges, key=lambda block: (block.first.version, block.first))
         self._gaps = [gap for block in ranges for gap in gaps(block, pool.exclude)]
         self._addresses = addresses_of(ranges, pool.exclude)
+        self.withheld: tuple[str, ...] | None = None  # nodes whose agents report addresses of it; None: nobody asked
 
     def covers(self, address: Address) -> bool:
         """Whether the pool may give this address."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 WITHDRAWAL = 300.0
 """Seconds that an agent may take to withdraw a node group; then its finalizer goes without the agent."""
+BELIEVED = 16
+"""Addresses that an agent may report beyond what its node group was given, at least."""
 OS_LABEL = "kubernetes.io/os"
 
 
@@ -116,7 +118,7 @@ def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAWAL) -> Pl
     quarantined = _quarantined(memory, held, view.now)
     claims = list(_claims(groups, members, going, view, memory))
     reserved = frozenset(address for group in groups for address in assigned_addresses(group))
-    reported = {address: holder for holder, seen in view.observed.items() for address in seen.status.present}
+    reported = _reported(view.observed, held, quarantined)
     allocations = allocate(claims, held, quarantined, reported, reserved)
     desired = _compile(groups, members, allocations, view)
 
@@ -213,6 +215,27 @@ def _quarantined(memory: Memory, held: Mapping[Address, Holder], now: float) -> 
         if address not in held:
             quarantined.setdefault(address, Quarantine(holder, now + QUARANTINE))
     return quarantined
+
+
+def _reported(
+    observed: Mapping[Holder, Observed], held: Mapping[Address, Holder], quarantined: Mapping[Address, Quarantine]
+) -> dict[Address, Holder]:
+    """The addresses that agents report on interfaces, as far as they are believed.
+
+    What somebody was given no other's word takes from him. Beside that a host has addresses of its own, and one whose
+    agent kept to the configuration before has those that an operator before this one gave it: no more than it has now,
+    or BELIEVED, or one compromised agent could keep a whole pool from the cluster.
+    """
+    given = {address: quarantine.holder for address, quarantine in quarantined.items()} | dict(held)
+    theirs: dict[Address, Holder] = {}
+    others: dict[Address, Holder] = {}
+    for holder in sorted(observed):
+        seen = observed[holder]
+        theirs.update((address, holder) for address in seen.status.present if given.get(address) == holder)
+        strange = sorted({a for a in seen.status.present if a not in given}, key=lambda a: (a.version, int(a)))
+        for address in strange[: max(BELIEVED, len(seen.held))]:
+            others.setdefault(address, holder)
+    return others | theirs
 
 
 def _in_use(held: Mapping[Address, Holder], desired: Mapping[Holder, NodeGroup]) -> dict[Address, Holder]:

@@ -234,4 +234,11 @@ def _shortage(exhausted: Sequence[Exhausted]) -> str:
     pools = ", ".join(sorted({shortage.pool for shortage in exhausted}))
     missing = sum(shortage.missing for shortage in exhausted)
     nodes = sorted({shortage.holder.node for shortage in exhausted})
-    return f"pool {pools} is {missing} addresses short for {len(nodes)} nodes, the first {nodes[0]}: enlarge its ranges"
+    words = (
+        f"pool {pools} is {missing} addresses short for {len(nodes)} nodes, the first {nodes[0]}: enlarge its ranges"
+    )
+    reporters = sorted({node for shortage in exhausted for node in shortage.reporters})
+    if reporters:
+        more = f" (and {len(reporters) - 1} more)" if len(reporters) > 1 else ""
+        words += f", or look at the agent of {reporters[0]}{more}, which reports addresses of it on its interfaces"
+    return words

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from ipmp_operator.core.model import Holder, Node
 from tests.unit.operator.build import World, api_group, nodes, pool, pools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @pytest.fixture
@@ -290,6 +294,49 @@ class TestReported:
         world.groups = [api_group(dataAddresses=pools(pool()))]
         world.settle()
         assert world.data() == {"n0000": ("198.18.0.1",)}
+
+
+class TestCompromisedAgent:
+    """An agent writes what it likes into the status of its own node group: it is believed within bounds."""
+
+    @pytest.fixture
+    def world(self) -> World:
+        world = World([api_group(dataAddresses=pools(pool()))])
+        world.add_nodes(nodes(3))
+        world.settle()
+        return world
+
+    def report(self, world: World, node: str, addresses: Iterable[str]) -> None:
+        here = Holder("data", node)
+        status = replace(world.there[here].status, present=tuple(map(ip_address, addresses)))
+        world.there[here] = replace(world.there[here], status=status)
+
+    @pytest.mark.parametrize("restarts", [False, True])
+    def test_starves_no_pool_by_what_it_reports(self, world: World, *, restarts: bool) -> None:
+        self.report(world, "n0000", [f"198.18.0.{last}" for last in range(1, 101)])
+        if restarts:
+            world.restart()
+        world.add_nodes(nodes(83)[3:])
+        world.settle()
+        assert {node: len(given) for node, given in world.data().items()} == {n.name: 1 for n in nodes(83)}
+
+    def test_is_named_where_its_word_is_what_makes_a_pool_short(self, world: World) -> None:
+        self.report(world, "n0001", [f"198.18.0.{last}" for last in range(1, 101)])
+        world.add_nodes(nodes(100)[3:])
+        planned = world.settle()
+        (ready,) = [verdict for verdict in planned.rollups["data"].verdicts if verdict.type == "Ready"]
+        assert ready.reason in ("PoolExhausted", "AgentsUnavailable")
+        (degraded,) = [verdict for verdict in planned.rollups["data"].verdicts if verdict.type == "Degraded"]
+        assert "look at the agent of n0001, which reports addresses of it on its interfaces" in degraded.message
+
+    def test_takes_from_nobody_what_he_gave_back(self, world: World) -> None:
+        """In quarantine an address waits for its last holder, whoever else claims to have it."""
+        del world.nodes["n0001"]
+        world.settle()
+        self.report(world, "n0000", ["198.18.0.1", "198.18.0.2"])
+        world.add_nodes([Node("n0001")])
+        world.settle()
+        assert world.data()["n0001"] == ("198.18.0.2",)
 
 
 def happen(world: World, what: str, name: str) -> None:
