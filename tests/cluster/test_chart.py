@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ACCOUNT = f"{RELEASE}-agent"
+EVENTS_PATH = "/apis/events.k8s.io/v1/namespaces/default/events"
 NETWORK = {"NET_ADMIN", "NET_RAW"}
 
 
@@ -239,6 +240,39 @@ def write_status(cluster: Cluster, agent: ApiServer, name: str, part: str = "/st
     return cluster.control.namespace.call(write)
 
 
+def event(node: str, name: str, **changes: Any) -> dict[str, Any]:
+    """An event as the agent on this node posts it about its own node group."""
+    regarding = {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPNodeGroup", "name": f"data.{node}"}
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": "default"},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "ipmp.dev/node-agent",
+        "reportingInstance": node,
+        "type": "Normal",
+        "action": "Multipathing",
+        "reason": "LinkDown",
+        "note": "a word",
+        "regarding": regarding,
+    } | changes
+
+
+def post(cluster: Cluster, agent: ApiServer, manifest: dict[str, Any]) -> str:
+    """Post an event as that agent, and count it once more; returns the refusal, or nothing."""
+    series = {"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}}
+
+    def write() -> str:
+        try:
+            agent.create(EVENTS_PATH, manifest)
+            agent.merge(f"{EVENTS_PATH}/{manifest['metadata']['name']}", series)
+        except ApiError as error:
+            return f"{error.status} {error}"
+        return ""
+
+    return cluster.control.namespace.call(write)
+
+
 @dataclass
 class Guarded:
     """A control plane with the chart's admission policy in force, and a node group on each of two nodes."""
@@ -283,6 +317,40 @@ class TestAdmissionPolicy:
     def test_spec_is_not_the_agents_to_write(self, guarded: Guarded) -> None:
         refusal = write_status(guarded.cluster, guarded.here, "data.fake-0000", part="")
         assert "cannot patch resource" in refusal
+
+    def test_agent_posts_events_about_its_own_node_groups(self, guarded: Guarded) -> None:
+        assert post(guarded.cluster, guarded.here, event("fake-0000", "own.1")) == ""
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"reportingController": "kubelet"},
+            {"reportingInstance": "fake-0001"},
+            {"regarding": {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPNodeGroup", "name": "data.fake-0001"}},
+            {"regarding": {"apiVersion": "v1", "kind": "Node", "name": "fake-0000"}},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_agent_speaks_in_nobody_elses_name(self, guarded: Guarded, changes: dict[str, Any]) -> None:
+        refusal = post(guarded.cluster, guarded.here, event("fake-0000", "forged.1", **changes))
+        assert refusal.startswith("403 Forbidden")
+        assert "the agent on node fake-0000 may only write events" in refusal
+
+    def test_agent_counts_no_event_of_somebody_else(self, guarded: Guarded) -> None:
+        """What else an event says nobody may change, whoever posted it."""
+        guarded.cluster.apply(event("fake-0001", "theirs.1"))
+
+        def write() -> str:
+            series = {"series": {"count": 7, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}}
+            try:
+                guarded.here.merge(f"{EVENTS_PATH}/theirs.1", series)
+            except ApiError as error:
+                return f"{error.status} {error}"
+            return ""
+
+        refusal = guarded.cluster.control.namespace.call(write)
+        assert refusal.startswith("403 Forbidden")
+        assert "may only write events that it reports itself" in refusal
 
     def test_others_are_not_concerned(self, guarded: Guarded) -> None:
         patch = ("--subresource=status", "--type=merge", "--patch", '{"status":{"state":"ok"}}')

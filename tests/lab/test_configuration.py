@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -301,3 +302,31 @@ def test_hangups_at_any_moment_from_the_start_to_the_end_are_reloads() -> None:
             agent.reload()
             time.sleep(0.001)
         assert agent.running.returncode == 0, agent.tail()
+
+
+def test_second_agent_of_a_host_is_refused_whatever_its_directories() -> None:
+    with Lab() as lab, Agent(lab, group_manifest()) as agent:
+        second = Agent(lab, group_manifest())
+        second.start(wait=False)
+        assert second.running.wait(30) == 1
+        assert f"another agent (pid {agent.running.pid}) looks after the network" in second.tail()
+        second.__exit__(None)
+        assert agent.running.poll() is None
+
+
+def test_a_user_of_the_host_keeps_no_agent_from_starting() -> None:
+    script = (
+        "import os, socket; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.bind('\\0ipmp-agent'); s.listen();"
+        " print('here', flush=True); input()"
+    )
+    with Lab() as lab:
+        words = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        stranger = lab.host.namespace.popen([sys.executable, "-c", script], **words)
+        try:
+            assert stranger.stdout is not None
+            assert stranger.stdout.readline() == b"here\n"
+            with Agent(lab, group_manifest()) as agent:
+                assert f"no agent (pid {stranger.pid}, user 65534)" in agent.tail()
+        finally:
+            stranger.kill()
+            stranger.communicate(timeout=10)

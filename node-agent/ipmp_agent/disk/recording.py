@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import logging
 import queue
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, get_args
@@ -32,6 +31,7 @@ from ipmp_agent.core.actions import ProbeClosed, SendProbe
 from ipmp_agent.disk.checkpoint import freeze
 from ipmp_agent.disk.codec import decode, encode
 from ipmp_api.types import NodeGroup
+from ipmp_service.threads import kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -234,7 +234,7 @@ class Recorder:
         self._over = False
         self._full = threading.Event()  # the file is: go on in another
         self._file = self._begin()
-        self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
+        self._thread = kept(self._run, "recording")
         self._thread.start()
 
     def put(self, entry: Entry) -> None:

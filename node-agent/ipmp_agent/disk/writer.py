@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk import state
+from ipmp_service.threads import kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +51,7 @@ class StateWriter:
         self._trouble: Finding | None = None
         self._behind_since: float | None = None  # monotonic: nothing that was put is safe since
         self._wake = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="state", daemon=True)
+        self._thread = kept(self._run, "state")
         self._thread.start()
 
     def put(self, state: SavedState) -> None:

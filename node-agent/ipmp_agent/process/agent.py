@@ -28,6 +28,7 @@ from ipmp_agent.disk.recording import LIMIT, Recorder
 from ipmp_agent.disk.writer import StateWriter
 from ipmp_agent.linux.kernel import Kernel
 from ipmp_agent.process.control import ControlSocket
+from ipmp_agent.process.namespace import NamespaceLock
 from ipmp_agent.views.metrics import AgentCollector
 from ipmp_service.http import HealthServer
 from ipmp_service.threads import aside
@@ -140,6 +141,7 @@ class Agent:
                 (options.state_directory, "--state-dir", 0o700),
             ):
                 stack.callback(Directory(path, option, mode).release)
+            stack.callback(NamespaceLock().release)
             require_capabilities()
             raise_descriptor_limit()
             sys.setswitchinterval(SWITCH_INTERVAL)

@@ -23,7 +23,6 @@ import logging
 import os
 import socket
 import struct
-import threading
 from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
@@ -32,6 +31,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import DrillKind
 from ipmp_agent.disk.codec import encode
 from ipmp_agent.disk.directories import SOCKET_NAME
+from ipmp_service.threads import kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ class ControlSocket:
         self._identity: tuple[int, int] | None = None  # of the socket's file
         self._trouble: Finding | None = None
         self._listen()
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread = kept(self._run, "control")
         self._thread.start()
 
     def findings(self) -> tuple[Finding, ...]:
@@ -150,11 +150,15 @@ class ControlSocket:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._listen_until_closed())
-        finally:
-            self._loop.close()
+        except BaseException:
+            self._close_listener()  # whoever begins anew makes a fresh one
+            raise
+        self._loop.close()
 
     async def _listen_until_closed(self) -> None:
         self._loop.set_exception_handler(self._in_trouble)
+        if self._listener is None:
+            self._listen()
         server = await self._serve_listener()
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,26 @@ def test_work_is_begun_anew_until_it_returns(monkeypatch: pytest.MonkeyPatch, ca
     assert not thread.is_alive()
     assert not faults
     assert caplog.text.count("thread worker 7 met a fault and begins anew") == 3
+
+
+ROOT = Path(__file__).parents[3]
+SOURCES = [*ROOT.glob("node-agent/ipmp_agent/**/*.py"), *ROOT.glob("operator/**/*.py"), *ROOT.glob("common/**/*.py")]
+BY_THEMSELVES = {
+    "common/ipmp_service/threads.py",  # makes those that are kept, and those for a moment
+    "common/ipmp_service/logs.py",  # counts whatever befalls a record: a log of its own faults it has not
+    "node-agent/ipmp_agent/commands/names.py",  # of a command, for a second
+}
+
+
+def test_every_thread_that_stays_is_begun_anew_after_a_fault() -> None:
+    """One that dies would leave a process that looks well and does half of its work."""
+    found = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Thread"
+    }
+    assert found == BY_THEMSELVES, "make it with ipmp_service.threads.kept"
 
 
 def test_what_is_done_aside_says_what_came_of_it() -> None:

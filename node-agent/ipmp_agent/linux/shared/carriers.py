@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from typing import TYPE_CHECKING
+
+from ipmp_service.threads import kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ class CarrierPoll:
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="carrier-poll", daemon=True)
+        self._thread = kept(self._run, "carrier-poll")
         self._thread.start()
 
     def _run(self) -> None:
