@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, get_args
