@@ -18,7 +18,7 @@ RETRY_MAXIMUM = 60.0
 log = logging.getLogger(__name__)
 
 
-class Part:
+class ComparisonPart:
     """One of them, while it is under way and after."""
 
     def __init__(self) -> None:
@@ -41,9 +41,9 @@ class Parts:
         self._failing: dict[str, str] = {}  # in this round
 
     @contextlib.contextmanager
-    def part(self, name: str) -> Iterator[Part]:
+    def part(self, name: str) -> Iterator[ComparisonPart]:
         """Do what stands in the block; an exception ends this block only, and is told until the part is done."""
-        part = Part()
+        part = ComparisonPart()
         try:
             yield part
         except Exception as error:
