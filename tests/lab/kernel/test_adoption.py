@@ -36,7 +36,7 @@ HOST = (
     "route add default via 198.18.0.201 dev nic0 metric 100 proto static",
     f"route add default via 198.18.0.202 dev nic0 metric 200 proto dhcp src {SECOND_V4.ip}",
     f"route add 198.19.7.0/24 via 198.18.0.202 dev nic0 src {V4.ip} mtu 1400",
-    "route add 198.19.8.0/24 dev nic0 scope link proto bird",
+    "route add 198.19.8.0/24 dev nic0 scope link proto static",
     "route add default via 2001:db8:0:1::201 dev nic0 metric 50",
     "route add 2001:db8:7::/48 via 2001:db8:0:1::202 dev nic0 metric 60",
     f"route add 2001:db8:8::/48 via 2001:db8:0:1::202 dev nic0 metric 70 src {V6.ip}",
