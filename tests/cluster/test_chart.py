@@ -258,6 +258,10 @@ def event(node: str, name: str, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def node_reference(name: str) -> dict[str, str]:
+    return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
+
+
 def post(cluster: Cluster, agent: ApiServer, manifest: dict[str, Any]) -> str:
     """Post an event as that agent, and count it once more; returns the refusal, or nothing."""
     series = {"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}}
@@ -318,8 +322,13 @@ class TestAdmissionPolicy:
         refusal = write_status(guarded.cluster, guarded.here, "data.fake-0000", part="")
         assert "cannot patch resource" in refusal
 
-    def test_agent_posts_events_about_its_own_node_groups(self, guarded: Guarded) -> None:
-        assert post(guarded.cluster, guarded.here, event("fake-0000", "own.1")) == ""
+    @pytest.mark.parametrize(
+        ("name", "changes"), [("group.1", {}), ("node.1", {"regarding": node_reference("fake-0000")})]
+    )
+    def test_agent_posts_events_about_its_own_node_and_node_groups(
+        self, guarded: Guarded, name: str, changes: dict[str, Any]
+    ) -> None:
+        assert post(guarded.cluster, guarded.here, event("fake-0000", name, **changes)) == ""
 
     @pytest.mark.parametrize(
         "changes",
@@ -327,7 +336,8 @@ class TestAdmissionPolicy:
             {"reportingController": "kubelet"},
             {"reportingInstance": "fake-0001"},
             {"regarding": {"apiVersion": "ipmp.dev/v1alpha1", "kind": "IPMPNodeGroup", "name": "data.fake-0001"}},
-            {"regarding": {"apiVersion": "v1", "kind": "Node", "name": "fake-0000"}},
+            {"regarding": node_reference("fake-0001")},
+            {"regarding": node_reference("fake-0000") | {"kind": "Pod"}},
         ],
         ids=lambda changes: next(iter(changes)),
     )
