@@ -59,7 +59,18 @@ class Shell:
 @pytest.fixture(scope="module")
 def front(installed: Cluster) -> Iterator[Applied]:
     with Applied(installed, "front") as applied:
+        installed.wait(
+            lambda: {programmed(applied, node) for node in applied.nodes},
+            lambda reasons: not reasons & {"", "ChangeOnTrial"},
+            what="the end of the trials, in which nobody may drill",
+        )
         yield applied
+
+
+def programmed(applied: Applied, node: str) -> str:
+    """The reason of the condition Programmed."""
+    conditions = applied.node_group(node).get("status", {}).get("conditions", [])
+    return next((each["reason"] for each in conditions if each["type"] == "Programmed"), "")
 
 
 @pytest.fixture(scope="module")
