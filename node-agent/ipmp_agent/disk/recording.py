@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, TextIO, get_args
 import ipmp_agent
 from ipmp_agent.core import actions, events
 from ipmp_agent.core.actions import ProbeClosed, SendProbe
-from ipmp_agent.disk.checkpoint import freeze
 from ipmp_agent.disk.codec import decode, encode
 from ipmp_api.types import NodeGroup
 from ipmp_service.threads import kept
@@ -267,6 +266,8 @@ class Recorder:
 
     def _go_on(self, now: float) -> None:
         """Another file from here on, which begins with all cores as they are."""
+        from ipmp_agent.disk.checkpoint import freeze  # noqa: PLC0415 - pickle, which no other agent needs
+
         self._full.clear()
         self._entries.put_nowait(_NextFile())
         for name, (configuration, core) in self.cores().items():
