@@ -5,8 +5,8 @@ Programs of the classic BPF machine, as (code, true jump, false jump, constant).
 
 from __future__ import annotations
 
-import ctypes
 import struct
+from array import array
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux.messages import frames
@@ -121,9 +121,8 @@ def sent_by(macs: Sequence[bytes], elsewhere_than: Sequence[int]) -> list[Instru
 
 def attach(receiver: socket.socket, program: Sequence[Instruction]) -> None:
     """Install a filter on a socket."""
-    packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(packed)
-    receiver.setsockopt(1, SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(buffer)))
+    packed = array("B", b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
+    receiver.setsockopt(1, SO_ATTACH_FILTER, struct.pack("HP", len(program), packed.buffer_info()[0]))
 
 
 def accept_icmpv6(receiver: socket.socket, kind: int) -> None:

@@ -6,11 +6,11 @@ whose links change often. The /sys of a container shows another network namespac
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import socket
 import struct
+from array import array
 
 SIOCGIFFLAGS, SIOCETHTOOL = 0x8913, 0x8946
 IFF_UP = 0x1
@@ -44,7 +44,7 @@ class Ethtool:
 
     def speed(self, name: str) -> int | None:
         """Speed in megabits a second, or None if the driver does not say."""
-        value = ctypes.create_string_buffer(_LINK_SETTINGS_SIZE)
+        value = array("B", bytes(_LINK_SETTINGS_SIZE))
         try:
             struct.pack_into("=I", value, 0, ETHTOOL_GLINKSETTINGS)
             self._ask(name, value)
@@ -60,15 +60,17 @@ class Ethtool:
 
     def bus_address(self, name: str) -> str:
         """Address of the device on its bus, or nothing. For a virtio NIC this is the PCI address below it."""
-        value = ctypes.create_string_buffer(_DRVINFO_SIZE)
+        value = array("B", bytes(_DRVINFO_SIZE))
         struct.pack_into("=I", value, 0, ETHTOOL_GDRVINFO)
         try:
             self._ask(name, value)
         except OSError:
             return ""
-        return value.raw[_BUS_OFFSET : _BUS_OFFSET + _BUS_SIZE].partition(b"\0")[0].decode(errors="replace").lower()
+        return (
+            value.tobytes()[_BUS_OFFSET : _BUS_OFFSET + _BUS_SIZE].partition(b"\0")[0].decode(errors="replace").lower()
+        )
 
-    def _ask(self, name: str, value: ctypes.Array[ctypes.c_char]) -> None:
+    def _ask(self, name: str, value: array[int]) -> None:
         fcntl.ioctl(self._socket, SIOCETHTOOL, _request(name, value))
 
 
@@ -80,8 +82,7 @@ class Carrier:
 
     def __init__(self, asking: socket.socket, name: str, below: Carrier | None = None) -> None:
         self._descriptor = asking.fileno()
-        self._value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_GLINK, 0))
-        self._up = ctypes.c_uint32.from_buffer(self._value, 4)
+        self._value = array("I", (ETHTOOL_GLINK, 0))  # of 32 bits; the kernel puts its answer into the second
         self._request = bytearray(_request(name, self._value))  # which the kernel may write to: no copies
         self.names: tuple[str, ...] = (name, *(below.names if below is not None else ()))
         """Of the interface and of those below it."""
@@ -101,7 +102,7 @@ class Carrier:
             if error.errno == errno.EOPNOTSUPP:
                 self.reported = False
             return None
-        return self._up.value != 0
+        return self._value[1] != 0
 
     def is_lost(self) -> bool:
         """Whether the interface is down, has no carrier, or is not there, as far as its driver says."""
@@ -119,6 +120,6 @@ class Carrier:
         return not flags & IFF_UP
 
 
-def _request(name: str, value: ctypes.Array[ctypes.c_char]) -> bytes:
-    pointer = struct.pack("P", ctypes.addressof(value))
+def _request(name: str, value: array[int]) -> bytes:
+    pointer = struct.pack("P", value.buffer_info()[0])
     return (name.encode().ljust(IFNAMSIZ, b"\0") + pointer).ljust(IFREQ_SIZE, b"\0")
