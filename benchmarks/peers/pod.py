@@ -115,8 +115,8 @@ class PodAgent(Agent):
         ]
 
     def _environment(self) -> list[str]:
-        """What the sources' image sets for Python."""
-        words = re.findall(r"\bPYTHON\w+=\S+", (self._root / "Dockerfile").read_text(encoding="utf-8"))
+        """What the sources' image sets for Python and malloc."""
+        words = re.findall(r"\b(?:PYTHON|MALLOC_)\w+=\S+", (self._root / "Dockerfile").read_text(encoding="utf-8"))
         return [word for word in words if not word.startswith("PYTHONDONTWRITEBYTECODE")]
 
     def _command(self) -> str:
