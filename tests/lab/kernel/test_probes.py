@@ -233,7 +233,8 @@ def test_a_target_that_is_silent_for_long_is_asked_at_the_link_layer_less_often(
             probing.perform(order(target, sequence=number))
             time.sleep(0.01)
         asked = [frame for frame in wire.heard() if frame[38:42] == ip_address(target).packed]
-    assert len(asked) == 5 + 4
+    announced = 4  # questions to neighbours beside an announcement of the test address, if one falls into this time
+    assert 5 + 4 <= len(asked) <= 5 + 4 + announced
 
 
 def local_address(peer: Host) -> str:
