@@ -79,9 +79,9 @@ class NodeMarks:
             if told is not None:
                 self._dampers[name].take(told, now)
         decided = {name: damper.passed.health for name, damper in self._dampers.items() if damper.passed is not None}
-        failed = sorted(name for name, health in decided.items() if health is not None and health.failed)
+        failed = {name for name, health in decided.items() if health is not None and health.failed}
         if len(failed) * TAINTED_SHARE > len(groups):
-            failed = [name for name in failed if nodes[name].tainted]
+            failed = {name for name in failed if nodes[name].tainted}
         return {name: Marks(health, name in failed) for name, health in decided.items()}
 
     @property
