@@ -32,6 +32,13 @@ def all_heard(publication: Mapping[str, Any], name: str = "lab") -> bool:
     return all(any(prober["answered"] for prober in member["probers"]) for member in members)
 
 
+def targets_heard(publication: Mapping[str, Any], name: str = "lab") -> bool:
+    """Whether every target has answered every member: one that is silent from the start is asked by ARP."""
+    probers = [prober for one in group_status(publication, name)["interfaces"] for prober in one["probers"]]
+    targets = [target for prober in probers for target in prober["targets"] if target["state"] == "active"]
+    return bool(targets) and all(target["crtt"] > 0 for target in targets)
+
+
 def group_view(publication: Mapping[str, Any], name: str = "lab") -> GroupView:
     """Return one group as the invariants see it; addresses that the agent refused are not among them."""
     group = group_status(publication, name)

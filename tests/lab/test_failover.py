@@ -11,6 +11,7 @@ import pytest
 from tests import invariants
 from tests.lab import Direction, Lab, Sender, TcpStream
 from tests.lab.scene import OTHER_V4, OTHER_V6, V4, V6, Scene
+from tests.lab.status import targets_heard
 
 DETECTION_TIME = 1.0
 
@@ -131,6 +132,7 @@ def test_group_of_one_family_survives_silence(addresses: tuple[str, ...]) -> Non
 @pytest.mark.parametrize("how", ["ignores probes", "cable out", "silent"])
 def test_dead_target_moves_nothing(how: str) -> None:
     with Scene() as scene:
+        scene.agent.wait_for(targets_heard, what="an answer of every target to every member")
         homes = scene.homes()
         target = scene.lab.peer(1)
         {"ignores probes": target.ignore_probes, "cable out": target.only.unplug, "silent": target.only.silence}[how]()
@@ -142,6 +144,7 @@ def test_dead_target_moves_nothing(how: str) -> None:
 
 def test_all_targets_dead_is_a_group_failure_and_moves_nothing() -> None:
     with Scene() as scene:
+        scene.agent.wait_for(targets_heard, what="an answer of every target to every member")
         homes = scene.homes()
         for peer in (scene.lab.peer(0), scene.lab.peer(1)):
             peer.ignore_probes()
@@ -159,6 +162,7 @@ def test_all_targets_dead_is_a_group_failure_and_moves_nothing() -> None:
 
 def test_pulled_cable_moves_the_addresses_though_no_target_answers() -> None:
     with Scene() as scene:
+        scene.agent.wait_for(targets_heard, what="an answer of every target to every member")
         for peer in (scene.lab.peer(0), scene.lab.peer(1)):
             peer.ignore_probes()
         scene.wait_state("failed")
