@@ -3,81 +3,40 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import invariants
-from tests.lab import Agent, KernelDump, Lab, PingTrain, TcpStream, group_manifest, wait_for
+from tests.lab import Agent, KernelDump, Lab, PingTrain, TcpStream, wait_for
 from tests.lab.status import group_view
+from tests.lab.trials import (
+    GATEWAY,
+    GATEWAY_V6,
+    OWN,
+    OWN_V6,
+    PROVEN,
+    cuts_off,
+    dump,
+    good,
+    host_behind_a_router,
+    view,
+    wait_kept,
+    wait_undone,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-OWN, GATEWAY = "198.18.0.11", "198.18.0.1"
-OWN_V6, GATEWAY_V6 = "2001:db8:0:1::11", "2001:db8:0:1::1"
-PROVEN = 25.0
-"""Seconds in which a trial must have ended, on a busy machine too; its time is 10 s."""
-
 
 @pytest.fixture
 def host() -> Iterator[Lab]:
-    """A host that reaches a network behind a router by nic0 or nic1; nic2 hangs on a switch that leads nowhere."""
-    lab = Lab(("nic0", "nic1", "nic2"), switches=3, router=True, nic_addresses={"nic0": (f"{OWN}/24", f"{OWN_V6}/64")})
-    with lab:
-        lab.uplinks[1].unplug()
-        lab.host.namespace.batch(
-            [
-                f"route add default via {GATEWAY} dev nic0 proto static",
-                f"route add default via {GATEWAY_V6} dev nic0 proto static metric 512",
-            ]
-        )
-        wait_for(lambda: dump(lab), lambda seen: seen == dump(lab), what="a kernel at rest", interval=0.5)
+    with host_behind_a_router() as lab:
         yield lab
-
-
-def dump(lab: Lab) -> KernelDump:
-    return KernelDump.take(lab.host.namespace.run)
 
 
 def nameless(lab: Lab) -> KernelDump:
     return dump(lab).without_identifiers()
-
-
-def good(lab: Lab, **changes: Any) -> dict[str, Any]:
-    return group_manifest(**{"targets": [lab.peer(0).ipv4, lab.peer(1).ipv4]} | changes)
-
-
-def cuts_off(lab: Lab, method: str = "Disabled") -> dict[str, Any]:
-    """A group that keeps the working NIC in reserve for one that leads nowhere, and no probe would ever find it."""
-    addresses = ("198.18.0.100/24", "2001:db8:0:1::100/64")
-    changes = {"interfaces": ("nic0", "nic2"), "standby": ("nic0",), "addresses": addresses}
-    probes = {"method": method, "targets": {"addresses": [lab.peer(0).ipv4, lab.peer(1).ipv4]}}
-    return good(lab, deletionPolicy="Retain", probes=probes, **changes)
-
-
-def view(agent: Agent) -> dict[str, Any]:
-    (found,) = agent.status()["groups"]
-    return dict(found)
-
-
-def wait_undone(agent: Agent) -> dict[str, Any]:
-    """Wait until the agent has given in, and says why; returns the group's view."""
-    # Between the group that is withdrawn and the one that observes there is none.
-    groups = wait_for(
-        lambda: agent.status()["groups"],
-        lambda groups: any(each["undone"] for each in groups),
-        deadline=PROVEN,
-        what="undone",
-        interval=0.1,
-    )
-    (found,) = groups
-    return dict(found)
-
-
-def wait_kept(agent: Agent) -> None:
-    seen = wait_for(lambda: view(agent), lambda v: not v["on_trial"], deadline=PROVEN, what="kept", interval=0.1)
-    assert seen["undone"] == ""
 
 
 def wait_as_it_was(lab: Lab, before: KernelDump, look: Callable[[Lab], KernelDump] = dump) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab import Agent, Lab, wait_for
-from tests.lab.alerts.monitoring import Monitoring
+from tests.lab.alerts.monitoring import BUSY, Monitoring
 from tests.lab.scene import usual_group
 from tests.lab.status import group_view
+from tests.lab.trials import cuts_off, good, host_behind_a_router, wait_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +24,10 @@ class Watched:
     def __init__(self, lab: Lab, agent: Agent, monitoring: Monitoring) -> None:
         self.lab, self.agent, self.monitoring = lab, agent, monitoring
 
-    def wait_state(self, state: str) -> None:
-        self.agent.wait_for(lambda status: group_view(status).state == state, deadline=30, what=state)
+    def wait_quiet(self) -> None:
+        self.agent.wait_for(lambda status: group_view(status).state == "ok", deadline=30, what="ok")
+        wait_for(lambda: self.monitoring.query('ipmp_group_state{state="ok"} == 1'), what="a scrape of a group at rest")
+        self.monitoring.wait_firing()
 
 
 @pytest.fixture
@@ -33,11 +36,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         lab = stack.enter_context(Lab())
         agent = stack.enter_context(Agent(lab, usual_group(lab)))
         scene = Watched(lab, agent, stack.enter_context(Monitoring(lab.host.namespace, tmp_path)))
-        scene.wait_state("ok")
-        wait_for(
-            lambda: scene.monitoring.query('ipmp_group_state{state="ok"} == 1'), what="a scrape of a group at rest"
-        )
-        scene.monitoring.wait_firing()
+        scene.wait_quiet()
         yield scene
 
 
@@ -80,3 +79,30 @@ def test_agent_that_is_gone_pages(watched: Watched) -> None:
     watched.monitoring.wait_firing("IPMPAgentDown")
     watched.agent.start()
     watched.monitoring.wait_firing()
+
+
+@pytest.fixture
+def trying(tmp_path: Path) -> Iterator[Watched]:
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(host_behind_a_router())
+        agent = stack.enter_context(Agent(lab, good(lab), trials=True))
+        wait_kept(agent)
+        scene = Watched(lab, agent, stack.enter_context(Monitoring(lab.host.namespace, tmp_path)))
+        scene.wait_quiet()
+        yield scene
+
+
+def test_change_that_cuts_the_host_off_pages_as_undone_alone_until_a_good_one_is_kept(trying: Watched) -> None:
+    trying.agent.write(cuts_off(trying.lab))
+    trying.agent.reload()
+    trying.monitoring.wait_firing("IPMPChangeUndone")
+    (page,) = [page for page in trying.monitoring.pages if page.alert not in BUSY]
+    assert page.labels == {"node": "lab1", "group": "lab", "severity": "warning"}
+    assert page.annotations["summary"] == "A change of lab cut lab1 off and was undone"
+    assert page.annotations["runbook_url"] == "docs/runbooks/IPMPChangeUndone.md"
+    trying.agent.write(good(trying.lab, milliseconds=2000))
+    trying.agent.reload()
+    trying.agent.wait_for(lambda status: [one["undone"] for one in status["groups"]] == [""], deadline=30, what="tried")
+    wait_kept(trying.agent)
+    trying.monitoring.wait_firing()
+    assert {page.alert for page in trying.monitoring.pages} - BUSY == {"IPMPChangeUndone"}
