@@ -174,6 +174,11 @@ class FakeKernel:
         """What `alone` says."""
         return self.alone.get(group, ())
 
+    def arriving(self, group: str) -> tuple[InterfaceAddress, ...]:
+        """None: what has a place is there at once."""
+        del group
+        return ()
+
     async def close(self) -> None:
         """Close; what is held stays."""
         self._called("close")

@@ -1,4 +1,4 @@
-"""A process's log: one line a record, text or JSON, on standard error.
+"""A process's log: a line for each record, text or JSON, on standard error; to journald an entry with fields.
 
 Records are written by a thread of their own: whoever reads the pipe may stand still, and nobody who logs waits for it.
 """
@@ -99,6 +99,7 @@ class Log:
         after: extra fields that text has after it, in brackets.
         dropped: called for every record that was not written.
         stream: where to write, in place of standard error.
+        identifier: by which journald knows the process, where standard error is a stream to it and the style is text.
     """
 
     def __init__(
@@ -110,9 +111,13 @@ class Log:
         after: Sequence[str] = (),
         dropped: Callable[[], None] = lambda: None,
         stream: TextIO | None = None,
+        identifier: str = "",
     ) -> None:
         self._formatter = JSONFormatter((*before, *after)) if style == "json" else TextFormatter(before, after)
         self._write: Callable[[str], object] = stream.write if stream else _write_to_standard_error
+        self._write_record: Callable[[logging.LogRecord], None] = self._write_line
+        if identifier and style == "text" and stream is None and "JOURNAL_STREAM" in os.environ:
+            self._write_record = _to_journal((*before, *after), identifier, self._write_line) or self._write_line
         self._dropped = dropped
         # A signal handler may log while its thread is in here: of the queues, this one alone bears that.
         self._records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
@@ -135,9 +140,32 @@ class Log:
     def _write_records(self) -> None:
         while (record := self._records.get()) is not None:
             try:
-                self._write(f"{self._formatter.format(record)}\n")
+                self._write_record(record)
             except Exception:  # noqa: BLE001 - a reader that went, a record that cannot be formatted: where to tell?
                 self._dropped()
+
+    def _write_line(self, record: logging.LogRecord) -> None:
+        self._write(f"{self._formatter.format(record)}\n")
+
+
+def _to_journal(
+    fields: Sequence[str], identifier: str, otherwise: Callable[[logging.LogRecord], None]
+) -> Callable[[logging.LogRecord], None] | None:
+    """What hands a record to journald, and `otherwise` what it does not take; None: standard error is not its."""
+    from ipmp_service import journal  # noqa: PLC0415 - nothing that a container needs
+
+    if not journal.is_journal(os.environ):
+        return None
+    formatter = journal.JournalFormatter(identifier, fields)
+
+    def write(record: logging.LogRecord) -> None:
+        data = journal.entry(formatter.fields(record))
+        try:
+            journal.send(data)
+        except OSError:
+            otherwise(record)
+
+    return write
 
 
 def _write_to_standard_error(text: str) -> None:

@@ -284,7 +284,14 @@ def _run(options: argparse.Namespace) -> int:
 
 def _log(options: argparse.Namespace, dropped: Callable[[], None] = lambda: None) -> Log:
     fields = ("group", "interface")
-    return Log(options.log_format, options.log_level, before=fields, after=("reason",), dropped=dropped)
+    return Log(
+        options.log_format,
+        options.log_level,
+        before=fields,
+        after=("reason",),
+        dropped=dropped,
+        identifier="ipmp-agent",
+    )
 
 
 def _source(options: argparse.Namespace) -> Source:

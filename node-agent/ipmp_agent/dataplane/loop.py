@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ipmp_agent.disk.recording import Entry
     from ipmp_agent.measurements import Measurements
     from ipmp_agent.publication import Occurrence
-    from ipmp_api.types import Address, NodeGroup
+    from ipmp_api.types import Address, InterfaceAddress, NodeGroup
 
 T = TypeVar("T")
 
@@ -109,6 +109,9 @@ class KernelPort(Protocol):
 
     def not_adopted(self, group: str) -> tuple[NotAdopted, ...]:
         """The addresses that the host has on the members and that the group leaves alone."""
+
+    def arriving(self, group: str) -> tuple[InterfaceAddress, ...]:
+        """The data addresses that have a place on a member and are not there yet: they are checked for duplicates."""
 
     @property
     def counters(self) -> dict[str, int]:

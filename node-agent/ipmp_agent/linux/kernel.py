@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ipmp_agent.core.events import Event
     from ipmp_agent.core.findings import Finding, NotAdopted
     from ipmp_agent.linux.messages.netlink import Message
-    from ipmp_api.types import Address, NodeGroup
+    from ipmp_api.types import Address, InterfaceAddress, NodeGroup
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +195,10 @@ class Kernel:
     def not_adopted(self, group: str) -> tuple[NotAdopted, ...]:
         """The addresses that the host has on the members and that a group leaves alone, now."""
         return self._groups[group].not_adopted
+
+    def arriving(self, group: str) -> tuple[InterfaceAddress, ...]:
+        """The data addresses of a group that have a place and are not in the kernel yet, now."""
+        return self._groups[group].arriving if group in self._groups else ()
 
     # -- the host's own view ----------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ipmp_agent.disk.state import SavedState
     from ipmp_agent.measurements import Measurements
     from ipmp_agent.process.hangup import Hangup
+    from ipmp_agent.process.supervision import Supervision
     from ipmp_agent.publication import Reporting
     from ipmp_api.types import NodeGroup
     from ipmp_service.http import Health
@@ -130,6 +131,7 @@ class Agent:
         self._reloads: set[asyncio.Task[None]] = set()
         self._source = source
         self._measurements = measurements
+        self._supervision: Supervision | None = None
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. Raises StartError, InUseError and OSError while nothing has been touched."""
@@ -201,6 +203,7 @@ class Agent:
         self, stack: contextlib.ExitStack, plane: DataPlane, configurator: Configurator, saved: SavedState
     ) -> None:
         """Start the threads that let others see and ask."""
+        self._report_to_the_host(stack, plane)
         control = ControlSocket(self._options.runtime_directory, plane, configurator)
         stack.callback(control.close)
         plane.host_findings.append(control.findings)
@@ -222,6 +225,17 @@ class Agent:
         if observer is not None:
             plane.observers.append(observer)
 
+    def _report_to_the_host(self, stack: contextlib.ExitStack, plane: DataPlane) -> None:
+        if "NOTIFY_SOCKET" not in os.environ:
+            return
+        from ipmp_agent.process.supervision import Supervision  # noqa: PLC0415 - nothing that a container needs
+        from ipmp_service.service_manager import ServiceManager  # noqa: PLC0415
+
+        if (manager := ServiceManager.of(os.environ)) is not None:
+            stack.callback(manager.close)
+            self._supervision = Supervision(manager, plane.kernel.arriving, time.monotonic())
+            plane.observers.append(self._supervision)
+
     async def _until_stopped(self, plane: DataPlane, configurator: Configurator) -> None:
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
@@ -240,6 +254,8 @@ class Agent:
             await asyncio.wait((work[0], work[2]), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._hangup.ignore()
+            if self._supervision is not None:
+                self._supervision.stopping()
             for task in (*work, *self._reloads):
                 task.cancel()
             results = await asyncio.gather(*work, return_exceptions=True)
@@ -254,10 +270,15 @@ class Agent:
         task.add_done_callback(self._reloads.discard)
 
     async def _reload(self) -> None:
+        if self._supervision is not None:
+            self._supervision.reloading()
         try:
             await aside(self._source.reload)
         except Exception:
             log.exception("not reloaded, everything stays as it is")
+        finally:
+            if self._supervision is not None:
+                self._supervision.reloaded()
 
 
 def _hand_over(plane: DataPlane, configurator: Configurator, groups: tuple[NodeGroup, ...]) -> None:

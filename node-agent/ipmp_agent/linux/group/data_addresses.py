@@ -396,6 +396,11 @@ class GroupDataAddresses:
         self._changed(set(), {address.ip})
         self._sink(AddressRefused(address, reason, detail))
 
+    @property
+    def arriving(self) -> tuple[InterfaceAddress, ...]:
+        """The addresses that have a place on a member and are not there yet: nobody else may be found to have them."""
+        return tuple(address for address in self.placement if address not in self.held)
+
     def retry_refused(self) -> None:
         """Something changed that the kernel may have refused addresses for: try them again now."""
         for address in [a for a in self._retries if a in self._kernel_refused]:

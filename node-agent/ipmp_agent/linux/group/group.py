@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.messages.rules import PolicyRule
     from ipmp_agent.linux.shared.host import Host
     from ipmp_agent.linux.shared.members import HostMember, Members
-    from ipmp_api.types import Address, NodeGroup
+    from ipmp_api.types import Address, InterfaceAddress, NodeGroup
 
 log = logging.getLogger(__name__)
 
@@ -827,6 +827,11 @@ class GroupInKernel:
     def not_adopted(self) -> tuple[NotAdopted, ...]:
         """The addresses that the host has on the members and that are left alone."""
         return self._data.adoption.left_alone
+
+    @property
+    def arriving(self) -> tuple[InterfaceAddress, ...]:
+        """The data addresses that have a place and are not in the kernel yet."""
+        return () if self.observing else self._data.arriving
 
     # -- findings ----------------------------------------------------------------------------------------------------
 
