@@ -21,12 +21,12 @@ def state(word: str, of: str = NIC, by: str = PER_NIC) -> str:
     return f'max by ({by}) (ipmp_interface_state{{{of},state="{word}"}})'
 
 
-def quantile(share: float, metric: str, selector: str, by: str, over: str) -> Query:
+def quantile(share: float, metric: str, selector: str, by: str, over: str, *, exemplars: bool = False) -> Query:
     """A quantile of a histogram, by labels that also name its series."""
     labels = f"{by}, le" if by else "le"
     legend = " ".join(["{{" + label + "}}" for label in by.split(", ") if label] + [f"p{share * 100:g}"])
     rate = f"sum by ({labels}) (rate({metric}_bucket{{{selector}}}[{over}]))"
-    return Query(f"histogram_quantile({share:g}, {rate})", legend)
+    return Query(f"histogram_quantile({share:g}, {rate})", legend, exemplars)
 
 
 def rate(metric: str, selector: str, by: str) -> str:
@@ -227,20 +227,25 @@ MOVES = [
     Panel(
         "Outages: from the first loss to the announcement",
         "What users notice: from the first lost probe, or the loss of carrier, until the addresses were moved and "
-        "announced. Of the hour before each moment; p100 is the upper bound of the slowest.",
+        "announced. Of the hour before each moment; p100 is the upper bound of the slowest. A dot is one outage, and "
+        "says of which interface, where Prometheus keeps exemplars.",
         "s",
         [
             quantile(0.5, "ipmp_outage_seconds", GROUP, "reason", "1h"),
-            quantile(1, "ipmp_outage_seconds", GROUP, "reason", "1h"),
+            quantile(1, "ipmp_outage_seconds", GROUP, "reason", "1h", exemplars=True),
         ],
         12,
         Lines(),
     ),
     Panel(
         "Failovers: from the verdict to the announcement",
-        "The agent's own share of an outage. Of the hour before each moment; p100 is the upper bound of the slowest.",
+        "The agent's own share of an outage. Of the hour before each moment; p100 is the upper bound of the slowest. "
+        "A dot is one failover, as above.",
         "s",
-        [quantile(share, "ipmp_failover_duration_seconds", GROUP, "", "1h") for share in (0.5, 0.99, 1)],
+        [
+            quantile(share, "ipmp_failover_duration_seconds", GROUP, "", "1h", exemplars=share == 1)
+            for share in (0.5, 0.99, 1)
+        ],
         12,
         Lines(),
     ),

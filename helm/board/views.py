@@ -44,10 +44,11 @@ Steps = Mapping[float, str]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query, and how its series are called; braces take labels."""
+    """One query, and how its series are called; braces take labels. `exemplars`: single values are shown, too."""
 
     expression: str
     legend: str = ""
+    exemplars: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +184,20 @@ def build(panel: Panel, height: int, number: int) -> AnyPanel:
             built = _gauges(panel.view)
     built.title(panel.title).description(panel.description).unit(panel.unit).datasource(SOURCE).id(number)
     for name, query in zip("ABCDEFGH", panel.queries, strict=False):
-        target = prometheus.Dataquery().expr(query.expression).ref_id(name).datasource(SOURCE)
-        if query.legend:
-            target.legend_format(query.legend)
-        if isinstance(panel.view, Columns):
-            target.instant().format(PromQueryFormat.TABLE)
-        elif isinstance(panel.view, Number | Gauges):
-            target.instant()
-        else:
-            target.range()
-        built.with_target(target)
+        built.with_target(_target(query, panel.view).ref_id(name))
     return built.height(height).span(panel.width)
+
+
+def _target(query: Query, view: View) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().expr(query.expression).datasource(SOURCE)
+    if query.legend:
+        target.legend_format(query.legend)
+    if isinstance(view, Columns):
+        target.instant().format(PromQueryFormat.TABLE)
+    elif isinstance(view, Number | Gauges):
+        target.instant()
+    else:
+        target.range()
+    if query.exemplars:
+        target.exemplar(True)
+    return target

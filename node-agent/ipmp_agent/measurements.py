@@ -47,20 +47,42 @@ ERRORS = ("core", "kernel", "configure", "reconcile", "drain", "state", "recordi
 """Parts of the agent in which an error may be caught and survived."""
 
 
-class Histogram:
-    """Fixed buckets, seconds."""
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One of the values that a bucket has counted, and what it was measured of."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    value: float  # seconds
+    time: float  # seconds since the epoch
+    interface: str  # the one that addresses had to leave
+    reason: Reason
+
+
+class Histogram:
+    """Fixed buckets, seconds; of values that are rare, the newest of each bucket as an example."""
+
+    __slots__ = ("_bounds", "_counts", "_examples", "_sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
+        self._examples: tuple[Example | None, ...] = ()
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
         """Count one value; a value equal to a bound belongs to its bucket."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
+
+    def show(self, example: Example) -> None:
+        """Count a value that is kept as the example of its bucket."""
+        self.observe(example.value)
+        examples = list(self.examples())
+        examples[bisect_left(self._bounds, example.value)] = example
+        self._examples = tuple(examples)
+
+    def examples(self) -> tuple[Example | None, ...]:
+        """The newest example of each bucket. Asked before `cumulative`, none of them is one that is not counted."""
+        return self._examples or (None,) * len(self._counts)
 
     def cumulative(self) -> tuple[list[tuple[str, int]], float]:
         """(upper bound as text, count up to it) for every bucket, the last one `+Inf`; and the sum of all values."""

@@ -37,6 +37,9 @@ scrape: [monitoring.md](monitoring.md). Names, labels and the words of reasons a
   (`ipmp_condition`, `ipmp_interface_unusable`) has a series only then.
 - Counters start at 0 with each agent and are there from the start, so that a rate sees the first event.
 - `interface` is the name in the kernel, or what the member is matched by while it is not there.
+- Buckets of `ipmp_outage_seconds` and `ipmp_failover_duration_seconds` carry the newest of their values as an exemplar:
+  when it was, `interface` (the one that addresses had to leave) and `reason`. By that moment `ipmpstat -H` and
+  `status.lastFailovers` have the rest. Exemplars are in the OpenMetrics form of the page, which Prometheus asks for.
 
 ## Agent
 

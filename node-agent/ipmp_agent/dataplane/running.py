@@ -10,7 +10,7 @@ from ipmp_agent.core.events import ConfigurationChanged, ProbeAnswered
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.recording import ROUTINE, Decided, Handled, Ticked
 from ipmp_agent.disk.state import SavedGroup
-from ipmp_agent.measurements import UNFORCED
+from ipmp_agent.measurements import UNFORCED, Example
 from ipmp_agent.publication import GroupView, Occurrence, PastFailover, remembered
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class RunningGroup:
             match action:
                 case MoveAddresses(moves):
                     self._account_moves(moves, announced - began, wall, dated)
-                    self._account_outages(moves, lost, announced)
+                    self._account_outages(moves, lost, announced, wall)
                 case InterfaceVerdict(interface, failed, reason, since):
                     if failed and since is not None:
                         lost[interface] = since
@@ -225,8 +225,9 @@ class RunningGroup:
             self.measurements.moves[move.reason] = self.measurements.moves.get(move.reason, 0) + 1
             if move.source is not None and move.destination is not None:
                 batches.setdefault((move.source, move.destination, move.reason), []).append(move)
-        if any(reason not in UNFORCED for _, _, reason in batches):
-            self.measurements.failover.observe(duration)
+        forced = next(((source, reason) for source, _, reason in batches if reason not in UNFORCED), None)
+        if forced is not None:
+            self.measurements.failover.show(Example(duration, wall, *forced))
         past = [
             PastFailover(
                 wall, source, destination, why, tuple(m.address for m in batch), duration, first_losses.get(source)
@@ -236,12 +237,12 @@ class RunningGroup:
         if past:
             self.history = remembered((*self.history, *past))
 
-    def _account_outages(self, moves: tuple[Move, ...], lost: dict[str, float], announced: float) -> None:
+    def _account_outages(self, moves: tuple[Move, ...], lost: dict[str, float], announced: float, wall: float) -> None:
         """Measure each failure once by which an address had to move: from its first loss to the announcement."""
         for source, reason in dict.fromkeys((move.source, move.reason) for move in moves if move.destination):
             since = lost.pop(source, None) if source is not None else None
-            if since is not None and reason in self.measurements.outage:
-                self.measurements.outage[reason].observe(announced - since)
+            if source is not None and since is not None and reason in self.measurements.outage:
+                self.measurements.outage[reason].show(Example(announced - since, wall, source, reason))
 
     def _tell(self, notice: Notify, wall: float) -> Occurrence:
         if notice.reason is Reason.GROUP_FAILED and notice.interface is None:

@@ -13,17 +13,18 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 import ipmp_agent
 from ipmp_agent.views.gauges import states
 from ipmp_service.metrics import BuildInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
-    from ipmp_agent.measurements import Measurements
+    from ipmp_agent.measurements import Example, Histogram, Measurements
     from ipmp_agent.publication import Publication, Reporting
     from ipmp_agent.views.gauges import Names
 
@@ -44,6 +45,9 @@ KERNEL_COUNTERS = {
     "settings_drift": "Times that somebody changed a setting of an interface that the agent had made.",
 }
 """Counters of the kernel's side by name: what the page says of each."""
+
+EXEMPLAR_NAME = 64
+"""Characters of a name in an exemplar: with more than 128 in all its labels Prometheus refuses the whole page."""
 
 COUNTED_BY_INTERFACE = frozenset({"probes_sent", "probes_answered", "probes_not_sent"})
 """Counters of the kernel's side that the page has with more labels: one name must not stand for two metrics."""
@@ -116,11 +120,9 @@ class AgentCollector(Collector):
                 moves.add_metric((name, reason.value), count)
             failed.add_metric((name,), group.group_failures)
             undone.add_metric((name,), group.undone)
-            buckets, total = group.failover.cumulative()
-            duration.add_metric((name,), buckets, total)
+            duration.add_metric((name,), *_with_examples(group.failover, names.get(name, {})))
             for reason, histogram in dict(group.outage).items():
-                buckets, total = histogram.cumulative()
-                outage.add_metric((name, reason.value), buckets, total)
+                outage.add_metric((name, reason.value), *_with_examples(histogram, names.get(name, {})))
         yield from (failures, repairs, moves, failed, undone, duration, outage)
 
     def _probe_counters(self, names: Names) -> Iterator[Metric]:
@@ -174,6 +176,25 @@ class AgentCollector(Collector):
         counted = self._kernel_counters()
         for name, words in KERNEL_COUNTERS.items():  # all from the start: a rate sees only what was there before
             yield CounterMetricFamily(f"ipmp_{name}", words, value=counted.get(name, 0))
+
+
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
+"""Its upper bound, the count up to it, and an example."""
+
+
+def _with_examples(histogram: Histogram, names: Mapping[str, str]) -> tuple[list[Bucket], float]:
+    """As `cumulative`, with an example of each bucket that has one."""
+    examples = histogram.examples()
+    buckets, total = histogram.cumulative()
+    shown: list[Bucket] = []
+    for bucket, example in zip(buckets, examples, strict=True):
+        shown.append(bucket if example is None else (*bucket, _exemplar(example, names)))
+    return shown, total
+
+
+def _exemplar(example: Example, names: Mapping[str, str]) -> Exemplar:
+    interface = names.get(example.interface, example.interface)[:EXEMPLAR_NAME]
+    return Exemplar({"interface": interface, "reason": example.reason.value}, example.value, example.time)
 
 
 def _shown(names: Names, group: str, interface: str) -> tuple[str, ...]:

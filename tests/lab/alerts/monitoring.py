@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+import urllib.parse
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -89,6 +90,7 @@ class Monitoring:
                 f"--web.listen-address={PROMETHEUS}",
                 # What fires before Prometheus has found the Alertmanager is lost, and said again so much later.
                 "--rules.alert.resend-delay=5s",
+                "--enable-feature=exemplar-storage",
             )
             wait_for(lambda: self.query("up"), deadline=60, what="the first scrape", interval=0.5)
         except BaseException as error:
@@ -212,6 +214,17 @@ class Monitoring:
         refused = [answer["error"] for answer in answers if "data" not in answer]
         assert not refused, refused
         return [answer["data"]["result"] for answer in answers]
+
+    def exemplars(self, expression: str) -> list[dict[str, Any]]:
+        """Ask Prometheus for the exemplars behind a query, of all times."""
+        script = (
+            "import sys, urllib.request; "
+            "sys.stdout.write(urllib.request.urlopen(sys.argv[1], sys.argv[2].encode(), timeout=30).read().decode())"
+        )
+        data = urllib.parse.urlencode({"query": expression, "start": 0, "end": 10**10})
+        url = f"http://{PROMETHEUS}/api/v1/query_exemplars"
+        series = json.loads(self._namespace.run("python3", "-c", script, url, data))["data"]
+        return [exemplar for one in series for exemplar in one["exemplars"]]
 
     def firing(self) -> set[str]:
         """Alerts that a person has been paged for and not released from."""

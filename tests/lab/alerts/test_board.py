@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BOARD: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
 PANELS = {panel["title"]: panel for panel in BOARD["panels"] if panel["type"] != "row"}
+EXEMPLARS = [target["expr"] for panel in PANELS.values() for target in panel["targets"] if target.get("exemplar")]
 OPERATOR = "127.0.0.1:9490"
 VARIABLES = {"cluster": ".*", "node": "lab1|n.*", "group": ".*", "interface": "nic.*", "__rate_interval": "5m"}
 """As Grafana puts them in: all, and what somebody chose."""
@@ -196,6 +197,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 def test_every_panel_is_held_to_its_meaning() -> None:
     assert list(WHILE_DOWN) == list(PANELS)
+    assert len(EXEMPLARS) == 2
 
 
 def test_every_query_shows_what_its_panel_means_through_a_failover(watched: Watched) -> None:
@@ -205,6 +207,11 @@ def test_every_query_shows_what_its_panel_means_through_a_failover(watched: Watc
     (marks,) = BOARD["annotations"]["list"]
     (marked,) = watched.monitoring.queries([filled(marks["expr"])])
     assert {(one["metric"]["node"], one["metric"]["interface"]) for one in marked} == {("lab1", "nic0")}
+    (outage,) = [one for one in watched.agent.status()["groups"][0]["history"] if one["reason"] == "ProbesLost"]
+    for query in EXEMPLARS:
+        (shown,) = watched.monitoring.exemplars(filled(query))
+        assert shown["labels"] == {"interface": "nic0", "reason": "ProbesLost"}
+        assert float(shown["timestamp"]) == pytest.approx(outage["time"], abs=0.001), "the history has the rest of it"
     nic.restore()
     watched.agent.wait_for(lambda status: group_view(status).state == "ok", what="the repair", deadline=30)
     watched.wait_shown(REPAIRED)

@@ -261,6 +261,9 @@ async def test_failover_is_measured_from_the_event_to_the_announcement() -> None
     assert total == pytest.approx(0.004)
     assert dict(buckets)["0.005"] == 1
     assert dict(buckets)["0.001"] == 0
+    (example,) = filter(None, group_of(rig).measurements.failover.examples())
+    assert (example.value, example.time) == (failover.duration, failover.time)
+    assert (example.interface, example.reason) == ("nic0", Reason.LINK_DOWN)
 
 
 async def test_outage_is_measured_from_the_first_loss_and_once() -> None:
@@ -276,6 +279,8 @@ async def test_outage_is_measured_from_the_first_loss_and_once() -> None:
     buckets, total = outage.cumulative()
     assert dict(buckets)["+Inf"] == 1
     assert total == pytest.approx(0.7)
+    (example,) = filter(None, outage.examples())
+    assert (example.value, example.time, example.interface) == (total, WALL, "nic0")
     (remembered,) = group_of(rig).history
     assert remembered.first_loss == pytest.approx(WALL - 0.7)
     assert len(remembered.addresses) == 2

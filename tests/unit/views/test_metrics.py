@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import ipmp_agent
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord, LinkWord, ProbeWord
-from ipmp_agent.measurements import Histogram, Measurements
+from ipmp_agent.measurements import Example, Histogram, Measurements
 from ipmp_agent.publication import Reporting
 from ipmp_agent.views.metrics import COUNTED_BY_INTERFACE, KERNEL_COUNTERS, AgentCollector
 from tests.unit.views.pictures import address, failed, interface, prober, publication, standby, view
 
 if TYPE_CHECKING:
+    from prometheus_client.samples import Exemplar
+
     from ipmp_agent.publication import Publication
 
 PICTURE = publication(
@@ -36,10 +38,29 @@ KERNEL = {"netlink_overruns": 3, "probes_sent": 7, "probes_answered": 6}
 """What the kernel's side counts."""
 
 
+def registry(picture: Publication, measurements: Measurements, reporting: Reporting | None = None) -> CollectorRegistry:
+    made = CollectorRegistry(auto_describe=False)
+    made.register(AgentCollector(lambda: picture, measurements, lambda: dict(KERNEL), lambda: reporting))
+    return made
+
+
 def page(picture: Publication, measurements: Measurements, reporting: Reporting | None = None) -> str:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(AgentCollector(lambda: picture, measurements, lambda: dict(KERNEL), lambda: reporting))
-    return generate_latest(registry).decode()
+    return generate_latest(registry(picture, measurements, reporting)).decode()
+
+
+def asked_for(kind: str, measurements: Measurements) -> str:
+    encode, _ = choose_encoder(kind)
+    return encode(registry(PICTURE, measurements)).decode()
+
+
+def exemplars(measurements: Measurements) -> dict[tuple[str, str], Exemplar]:
+    """By family and bucket."""
+    return {
+        (family.name, sample.labels["le"]): sample.exemplar
+        for family in registry(PICTURE, measurements).collect()
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
 
 
 def values(text: str) -> dict[tuple[str, ...], float]:
@@ -96,6 +117,32 @@ def test_counts_are_shown_under_the_name_of_the_interface(measurements: Measurem
     assert found["ipmp_probes_sent_total", "net", "nic1"] == 1
     assert found["ipmp_probes_lost_total", "net", "nic1"] == 1
     assert found["ipmp_probes_received_total", "net", "nic1"] == 0
+
+
+def test_newest_outage_and_failover_of_each_bucket_say_of_which_interface_they_were(measurements: Measurements) -> None:
+    group = measurements.group("net")
+    group.failover.observe(0.3)
+    assert exemplars(measurements) == {}
+    group.failover.show(Example(0.0007, 1699.0, "nic1", Reason.LINK_DOWN))
+    group.failover.show(Example(0.0006, 1700.25, "0000:3b:00.1", Reason.PROBES_LOST))
+    group.outage[Reason.PROBES_LOST].show(Example(0.8, 1700.25, "0000:3b:00.1", Reason.PROBES_LOST))
+    found = exemplars(measurements)
+    assert found.keys() == {("ipmp_failover_duration_seconds", "0.001"), ("ipmp_outage_seconds", "1.0")}
+    newest = found["ipmp_failover_duration_seconds", "0.001"]
+    assert (newest.labels, newest.value) == ({"interface": "nic0", "reason": "ProbesLost"}, 0.0006)
+    assert float(newest.timestamp or 0) == 1700.25
+    assert found["ipmp_outage_seconds", "1.0"].value == 0.8
+    shown = ' # {interface="nic0",reason="ProbesLost"} 0.8 1700.25\n'
+    assert shown in asked_for("application/openmetrics-text", measurements)
+    assert shown not in asked_for("text/plain", measurements)
+
+
+def test_exemplar_of_a_member_with_a_very_long_key_is_within_what_prometheus_takes(measurements: Measurements) -> None:
+    longest = max(Reason, key=len)
+    measurements.group("net").failover.show(Example(0.0007, 1700.0, "n" * 300, longest))
+    ((_, found),) = exemplars(measurements).items()
+    assert found.labels["interface"] == "n" * 64
+    assert sum(map(len, (*found.labels, *found.labels.values()))) <= 128
 
 
 def test_state_is_read_from_the_publication(measurements: Measurements) -> None:
