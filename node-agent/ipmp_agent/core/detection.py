@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core import adaptive, consistency, sources, timers, transitive
 from ipmp_agent.core.actions import InterfaceVerdict, Severity
 from ipmp_agent.core.events import IP_FAMILIES, Family, ProbeKind
+from ipmp_agent.core.evidence import failing_probers, first_loss, is_interface_failure
 from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent, State, group_state
 from ipmp_agent.core.link import LinkState
 from ipmp_agent.core.probing import Prober, ProbeState, choose_protocol
@@ -403,7 +404,7 @@ class Detection:
             elif condemning:
                 self._release_flapping(interface, now)
                 if self._is_to_blame(interface, condemning):
-                    self._fail(interface, Reason.PROBES_LOST, now, _first_loss(condemning))
+                    self._fail(interface, Reason.PROBES_LOST, now, first_loss(condemning))
                 else:
                     self._fail_group(interface, Reason.GROUP_FAILED, now)
         elif interface.state is State.FAILED and interface.link.usable and self._proven(interface):
@@ -425,7 +426,7 @@ class Detection:
 
     def _is_to_blame(self, interface: Interface, condemning: Sequence[Prober]) -> bool:
         margin = timers.JITTER_MINIMUM * self.time.interval
-        return is_interface_failure(interface, _first_loss(condemning), self._members, margin)
+        return is_interface_failure(interface, first_loss(condemning), self._members, margin)
 
     def _distrust(self, interface: Interface, condemning: Sequence[Prober], now: float) -> None:
         """A member is too new to be condemned; but nothing is left to it while another one is answered."""
@@ -443,7 +444,7 @@ class Detection:
         condemning = failing_probers(interface, now, self.time.value)
         if condemning and self._is_to_blame(interface, condemning):
             interface.explain(Reason.PROBES_LOST, now)
-            since = _first_loss(condemning)
+            since = first_loss(condemning)
             self._group.act(InterfaceVerdict(interface.key, failed=True, reason=Reason.PROBES_LOST, since=since))
             self._tell_failure(interface, Reason.PROBES_LOST)
 
@@ -638,31 +639,3 @@ class Detection:
             self._set_aside(interface, prober, target, TargetState.SLOW, now)
         else:
             self._reschedule(now)
-
-
-def is_interface_failure(suspect: Interface, first_loss: float, interfaces: Sequence[Interface], margin: float) -> bool:
-    """Whether the probes lost by `suspect` are its own fault: some other member has proof that the link works.
-
-    Proof is an answer to a probe sent later than the suspect's first loss, by `margin` seconds: at the moment all
-    targets die, an answer may still be under way. A member that no probe can judge is trusted while its link is up.
-    An offline member is no proof.
-    """
-    for other in interfaces:
-        if other is suspect or not other.functioning or not other.link.usable:
-            continue
-        if not other.capable:
-            return True
-        successes = [p.last_success for p in other.probers.values() if p.capable and p.last_success is not None]
-        if successes and max(successes) > first_loss + margin:
-            return True
-    return False
-
-
-def _first_loss(condemning: Sequence[Prober]) -> float:
-    return min(prober.first_loss() for prober in condemning)
-
-
-def failing_probers(interface: Interface, now: float, detection_time: float) -> list[Prober]:
-    """The probers that condemn a member: all that can judge, or none. One healthy family keeps a NIC up."""
-    judges = [prober for prober in interface.probers.values() if prober.capable and prober.running]
-    return judges if all(prober.failing(now, detection_time) for prober in judges) else []

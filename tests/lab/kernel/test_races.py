@@ -282,14 +282,14 @@ def test_a_member_that_had_not_left_yet_is_told_of_when_it_is_wanted_again(lab: 
 
 def putting_back(kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
     """Whether the group is making an interface again what it was before."""
-    group = kernel.kernel._groups[GROUP]
-    put_back, under_way = group._put_back, []
+    former = kernel.kernel._groups[GROUP]._former
+    put_back, under_way = former.put_back, []
 
     async def noted(member: Any) -> None:
         under_way.append(member.key)
         await put_back(member)
 
-    monkeypatch.setattr(group, "_put_back", noted)
+    monkeypatch.setattr(former, "put_back", noted)
     return lambda: under_way
 
 
@@ -350,7 +350,7 @@ def test_a_member_replaced_while_addresses_are_read_has_none_of_the_old_one(lab:
     meanwhile(kernel, netlink.RTM_GETADDR, exchange)
     told = kernel.configure(kernel_group(addresses=(V4,)))
     assert [e for e in told if isinstance(e, AddressFound)] == []
-    assert kernel.call(lambda k: k._groups[GROUP]._data.placement) == {}
+    assert kernel.call(lambda k: k._groups[GROUP]._features.data.placement) == {}
 
 
 def test_a_new_configuration_forgets_nothing_that_happened_since_the_memory_was_taken(
@@ -402,11 +402,11 @@ def test_an_adopted_address_that_is_let_go_before_it_was_told_is_not_told_after(
     kernel.run(lambda k: k.configure(adopting, None, secure))
     kernel.call(lambda _: disk.clear())
     host.ip("address", "add", str(V4), "dev", "nic0")
-    wait_for(lambda: kernel.call(lambda k: k._groups[GROUP]._data.is_data(V4.ip)))
+    wait_for(lambda: kernel.call(lambda k: k._groups[GROUP]._features.data.is_data(V4.ip)))
     host.ip("address", "change", str(V4), "dev", "nic0", "valid_lft", "1000", "preferred_lft", "1000")
-    wait_for(lambda: kernel.call(lambda k: not k._groups[GROUP]._data.is_data(V4.ip)))
+    wait_for(lambda: kernel.call(lambda k: not k._groups[GROUP]._features.data.is_data(V4.ip)))
     kernel.call(lambda _: disk.set())
-    wait_for(lambda: kernel.call(lambda k: k._groups[GROUP]._keeping is None), deadline=10)
+    wait_for(lambda: kernel.call(lambda k: not k._groups[GROUP]._memory.writing), deadline=10)
     assert kernel.events(AddressReleased)
     assert kernel.events(AddressAdopted) == []
 
@@ -426,7 +426,7 @@ def test_an_order_that_crosses_the_release_of_an_address_moves_nothing(lab: Lab,
 
     kernel.call(end_check)
     assert where(lab, V4) == ["nic0"]
-    assert kernel.call(lambda k: k._groups[GROUP]._data.placement) == {}
+    assert kernel.call(lambda k: k._groups[GROUP]._features.data.placement) == {}
 
 
 def test_an_order_that_crosses_the_refusal_of_an_address_has_it_tried_again_all_the_same(
@@ -439,7 +439,7 @@ def test_an_order_that_crosses_the_refusal_of_an_address_has_it_tried_again_all_
 
     def cross(facade: Kernel) -> tuple[Any, Any]:
         facade.perform(GROUP, moves(V4, source="nic0", destination="nic1"))
-        data = facade._groups[GROUP]._data
+        data = facade._groups[GROUP]._features.data
         return dict(data.placement), list(data._retries)
 
     assert kernel.call(cross) == ({}, [V4])
@@ -594,7 +594,9 @@ def test_news_while_groups_are_closed_has_nobody_write_any_more(lab: Lab, kernel
     host.ip("address", "add", str(V4), "dev", "nic0")
     for group in (one, two):
         kernel.run(partial(Kernel.configure, configuration=group, memory=None, secure=secure))
-    wait_for(lambda: kernel.call(lambda k: [g for g in k._groups.values() if g._keeping]), lambda keeping: not keeping)
+    wait_for(
+        lambda: kernel.call(lambda k: [g for g in k._groups.values() if g._memory.writing]), lambda keeping: not keeping
+    )
     written.clear()
     closing = kernel.kernel._groups["two"].close
 

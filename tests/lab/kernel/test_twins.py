@@ -228,10 +228,10 @@ def test_a_rule_that_cannot_be_followed_is_told_with_its_table(lab: Lab, group: 
     source_rule(lab)
     host = lab.host.namespace
     wait_for(lambda: twin(lab, "default", table=BESIDE_100), lambda legs: legs == set(BOTH))
-    assert group.call(lambda k: k._groups[GROUP]._twins.findings()) == []
+    assert group.call(lambda k: k._groups[GROUP]._features.twins.findings()) == []
     host.ip("rule", "add", "pref", "9", "goto", "32764")
     group.run(lambda k: k.reconcile(GROUP))
-    (finding,) = group.call(lambda k: k._groups[GROUP]._twins.findings())
+    (finding,) = group.call(lambda k: k._groups[GROUP]._features.twins.findings())
     assert finding.reason is Reason.ROUTES_NOT_FOLLOWED
     assert "rule 32764" in finding.message
     assert "table 100" in finding.message

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from ipmp_agent.linux.group import feature, group
+from ipmp_agent.linux.group import feature, features, group
 from ipmp_agent.linux.group.reconcile import GroupReconciler
 
-TREE = ast.parse(Path(group.__file__).read_text(encoding="utf-8"))
-GROUP = next(node for node in TREE.body if isinstance(node, ast.ClassDef) and node.name == "GroupInKernel")
-METHODS = {node.name: node for node in GROUP.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+def _methods(tree: ast.Module, name: str) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    kind = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return {node.name: node for node in kind.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+TREE = ast.parse(Path(features.__file__).read_text(encoding="utf-8"))
+METHODS = _methods(ast.parse(Path(group.__file__).read_text(encoding="utf-8")), "GroupInKernel")
 CONTRACT = {
     name: member for name, member in vars(feature.Feature).items() if inspect.isfunction(member) and name[0] != "_"
 }
@@ -27,7 +32,7 @@ def _features() -> list[type]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ipmp_agent.linux.group.")
         for alias in node.names
     }
-    made = {ast.unparse(n.func) for n in ast.walk(METHODS["__init__"]) if isinstance(n, ast.Call)}
+    made = {ast.unparse(n.func) for n in ast.walk(_methods(TREE, "Features")["__init__"]) if isinstance(n, ast.Call)}
     classes = [getattr(importlib.import_module(imported[name] or ""), name) for name in sorted(made & imported.keys())]
     return [each for each in classes if each is not GroupReconciler and CONTRACT.keys() & vars(each).keys()]
 
@@ -44,7 +49,8 @@ class _Calls(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)
-        self.made.append(ast.unparse(node.func).removeprefix("self."))
+        name = ast.unparse(node.func).removeprefix("self.")
+        self.made.append(name.removeprefix("_features.").removeprefix("features."))
 
 
 @pytest.mark.parametrize("kind", _features(), ids=lambda kind: kind.__name__)

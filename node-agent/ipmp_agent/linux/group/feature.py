@@ -1,34 +1,34 @@
 """The contract of a feature: one thing that a group wants of the kernel, such as its data addresses or its tunnels.
 
-A feature is a class in a file of its own, made by `Group.__init__`. It has those methods of `Feature` that it needs,
+A feature is a class in a file of its own, made by `Features.__init__`. It has those methods of `Feature` that it needs,
 with the arguments that it needs. It knows what it wants and what it believes to be there, and answers with requests;
-`Group` reads the kernel once for all features and sends their requests together. `PodEgress` and `Multicast` speak to
-the kernel by themselves: they do not use routing messages.
+`GroupInKernel` reads the kernel once for all features and sends their requests together. `PodEgress` and `Multicast`
+speak to the kernel by themselves: they do not use routing messages. `Features` has what is asked of all of them.
 
-In which order `Group` calls them; the first comes before the second, for the reason on the right:
+In which order `GroupInKernel` calls them; the first comes before the second, for the reason on the right:
 
-    configure  _data.configure        _data.remember        what is configured tells which remembered one is adopted
-    configure  _data.remember         _data.find            of two members with an address the remembered one is right
-    configure  _data.find             _twins.read           a route is judged by the place of its source address
-    configure  _note                  _keep_memory          the successor of a killed agent can put everything back
-    configure  _tunnels.note          _keep_memory          the same
-    configure  _keep_memory           reconcile             it is on disk before anything is changed
-    configure  reconcile              _sink                 the core moves addresses only when all there is was told
-    _look_for_changes _note           _keep_memory          as in configure, for members that came late
-    _compare   _look_for_changes      _differences          it is on disk before anything is changed
-    _take      _data.find             _twins.read           as in configure
-    _differences _settings.differences _data.differences    an address answers ARP on its own member only
-    _differences _data.differences    _twins.differences    the kernel refuses a route whose source is not there
-    _differences _twins.differences   _policy               no rule leads to a table that lacks its twins
-    _compare   _host.trickle          _dismiss              a former member is let go when nothing leaves by it
-    withdraw   _pod_egress.withdraw   _data.withdraw        no new connection of a pod gets an address that goes
-    withdraw   _data.withdraw         _twins.endanger       what went with an address is missing, not deleted
-    withdraw   _data.refuges          _twins.restore        routes of a member that is gone go to the one that keeps all
-    withdraw   _twins.restore         _policy               the host's own routes are back before the rules go
-    withdraw   _policy                _twins.withdraw       the rules go before the tables that they lead to
-    withdraw   _twins.withdraw        _membership.restore   the rules know members by their interface group
-    withdraw   _twins.restore         _settings.restore     the reverse path filter is strict when the routes are back
-    withdraw   _twins.withdraw        _twins.settle         equal routes are put in order when all of them are back
+    configure         configure             remember            what is configured tells which remembered one is adopted
+    configure         remember              data.find           of two members with one the remembered one is right
+    configure         data.find             twins.read          a route is judged by the place of its source address
+    configure         note                  _memory.keep        the successor of a killed agent can put everything back
+    configure         tunnels.note          _memory.keep        the same
+    configure         _memory.keep          reconcile           it is on disk before anything is changed
+    configure         reconcile             _sink               the core moves addresses only when all there is was told
+    _look_for_changes note                  _memory.keep        as in configure, for members that came late
+    _compare          _look_for_changes     _differences        it is on disk before anything is changed
+    _take             data.find             twins.read          as in configure
+    _differences      settings.differences  data.differences    an address answers ARP on its own member only
+    _differences      data.differences      twins.differences   the kernel refuses a route whose source is not there
+    _differences      twins.differences     _policy             no rule leads to a table that lacks its twins
+    _compare          _host.trickle         _dismiss            a former member is let go when nothing leaves by it
+    withdraw          pod_egress.withdraw   data.withdraw       no new connection of a pod gets an address that goes
+    withdraw          data.withdraw         twins.endanger      what went with an address is missing, not deleted
+    withdraw          data.refuges          twins.restore       routes of a member that is gone go to its refuge
+    withdraw          twins.restore         _policy             the host's own routes are back before the rules go
+    withdraw          _policy               twins.withdraw      the rules go before the tables that they lead to
+    withdraw          twins.withdraw        membership.restore  the rules know members by their interface group
+    withdraw          twins.restore         settings.restore    its reverse path filter needs the routes back first
+    withdraw          twins.withdraw        twins.settle        equal routes are put in order when all of them are back
 
 `tests/unit/linux/test_features.py` holds classes and order to this.
 """

@@ -19,7 +19,7 @@ from ipmp_agent.linux.messages.links import IDENTIFIERS, IFLA_AF_SPEC, IFLA_INET
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from ipmp_agent.linux.messages.links import Link
 
@@ -260,3 +260,20 @@ class InterfaceSettings:
             if index == link.index and back:
                 requests.append(change(link.index, back))
         return requests
+
+
+def unspread(outbound: Mapping[int, Sequence[str]]) -> list[Finding]:
+    """Whether all flows between two hosts leave by one member, though several carry.
+
+    Args:
+        outbound: the members that carry outbound traffic, by IP version.
+    """
+    return [
+        Finding(
+            Reason.MULTIPATH_HASH_POLICY,
+            f"net.ipv{version}.fib_multipath_hash_policy is 0: all IPv{version} flows between this host and another one"
+            " leave by one member. Set it to 1 to spread them, or spec.outboundSpreading to Disabled.",
+        )
+        for version, carriers in outbound.items()
+        if len(carriers) > 1 and flows_of_two_hosts_stay_together(version)
+    ]

@@ -156,3 +156,14 @@ class GroupSurroundings:
     def sources(self) -> tuple[dict[Network, Address], dict[int, Address]]:
         """The data addresses that packets come from, if they may choose: by prefix, else by IP version."""
         return self._data.sources()
+
+    def ways(self, target: Address) -> dict[int, str]:
+        """Names of the members that IPv4 packets to somebody on the link may leave by, by index; empty where one does.
+
+        Which leg of a nexthop group takes an IPv6 packet nobody can choose: the kernel heeds no interface there.
+        """
+        if target.version == 6 or not any(target in prefix for prefix in self.prefixes()):
+            return {}
+        carriers = set(self.carriers(target.version))
+        found = {index: name for name, index in self.by_name().items() if index in carriers}
+        return found if len(found) > 1 else {}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.messages.tunnel_devices import VXLAN, pin
+from ipmp_api.types import Tunnels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.group.data_addresses import GroupDataAddresses
     from ipmp_agent.linux.group.surroundings import GroupSurroundings
     from ipmp_agent.linux.messages.tunnel_devices import Tunnel, TunnelTable
+    from ipmp_api.types import NodeGroup
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,11 @@ class GroupTunnels:
         self._around = around
         self._data = data
         self._pinned: dict[int, _Pinned] = {}
+        self._following = True
+
+    def configure(self, configuration: NodeGroup) -> None:
+        """Take whether they follow at all."""
+        self._following = configuration.policies.tunnels is Tunnels.FOLLOW
 
     def memory(self) -> list[dict[str, Any]]:
         """What a restarted agent must know to put them back: JSON."""
@@ -76,8 +83,10 @@ class GroupTunnels:
     def differences(self) -> list[bytes]:
         """Requests that pin each device to the member that holds its local address.
 
-        One whose local address is a data address no more goes back.
+        One whose local address is a data address no more goes back, as do all of a group that follows no more.
         """
+        if not self._following:
+            return self.withdraw()
         found = self._table.found
         followed = {i for i in self._pinned if i in found and (a := found[i].local) and self._data.is_data(a)}
         requests = self._put_back(self._pinned.keys() - followed)
@@ -117,8 +126,8 @@ class GroupTunnels:
 
     def findings(self) -> list[Finding]:
         """Tunnels that stay on their member when it fails."""
-        found = []
-        for tunnel, key in self._on_members():
+        found: list[Finding] = []
+        for tunnel, key in self._on_members() if self._following else ():
             if tunnel.kind != VXLAN:
                 why = f"a {tunnel.kind} tunnel does not follow. Make it without `dev`, and routes choose the member"
             elif not _can_follow(tunnel):

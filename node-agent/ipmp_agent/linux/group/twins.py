@@ -6,6 +6,7 @@ host take its own decision as it is, unless it leaves by a member. Take the rule
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 from time import monotonic
@@ -18,7 +19,7 @@ from ipmp_agent.linux.group.device_legs import DeviceLegs
 from ipmp_agent.linux.group.table_twins import Sources, TableTwins
 from ipmp_agent.linux.messages import netlink, routes, rules
 from ipmp_agent.linux.messages.routes import RT_TABLE_DEFAULT, RT_TABLE_MAIN
-from ipmp_agent.linux.shared.host import EXPECTED_ERRORS
+from ipmp_agent.linux.shared.host import EXPECTED_ERRORS, TRICKLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,6 +72,7 @@ class Twins:
         self._here: dict[bytes, bool] = {}  # whether the host has a preferred source of a route
         self._routers: tuple[Address, ...] = ()
         self._compared = False  # once: till then nobody knows what an earlier agent left
+        self._following: asyncio.Task[None] | None = None
         self._former = False  # what a former version left is still needed
         self.heard_of = 0
         """Changes of foreign routes that were worked in: requests from before one may be out of date."""
@@ -263,11 +265,11 @@ class Twins:
         right = [leg for leg, key in keys if source is None or not self._around.was_moved(key, source)]
         return next(iter(right or [leg for leg, _ in keys]), None)
 
-    def set_outbound(self) -> tuple[bool, list[tuple[int, Prefix]]]:
-        """Give twins their ways at once, the most important first.
+    def set_outbound(self) -> bool:
+        """Give twins their ways at once, the most important first, and very many others while the loop does more.
 
         Returns:
-            Whether a comparison must follow; and what is still to be laid anew, where there is very much.
+            Whether a comparison must follow.
         """
         requests = self._legs.differences() if self._needs_device_legs() else []
         later: list[tuple[int, Prefix]] = []
@@ -278,7 +280,23 @@ class Twins:
             else:
                 later += [(table, destination) for destination in others]
             requests += twins.requests(urgent)
-        return self.send(requests) or self._former, later
+        refused = self.send(requests)
+        if later:
+            if self._following is not None:
+                self._following.cancel()
+            self._following = asyncio.get_running_loop().create_task(self._lay_later(later))
+        return refused or self._former
+
+    async def _lay_later(self, later: list[tuple[int, Prefix]]) -> None:
+        for start in range(0, len(later), TRICKLE):
+            self.send(self.requests(later[start : start + TRICKLE]))
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Lay nothing more; the kernel stays as it is."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
 
     def send(self, requests: Sequence[bytes]) -> bool:
         """Send requests of ours; returns whether any was refused."""
