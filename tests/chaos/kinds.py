@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     Break = Callable[[World, Side, random.Random], str | None]
 
 
+class NothingToDoError(Exception):
+    """A fault finds nothing to break, such as a NIC that is not there: it does not count."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of fault.
@@ -21,7 +25,7 @@ class Kind:
     Args:
         name: one word, as scripts of histories have it.
         about: what happens, for people.
-        breaks: does it, and returns what it chose, if it had a choice.
+        breaks: does it, and returns what it chose, if it had a choice; raises NothingToDoError where it cannot.
         weight: how often it is drawn beside others.
         harmless: whether nothing may move by it.
     """

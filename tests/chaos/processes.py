@@ -11,8 +11,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from ipmp_agent.disk.directories import SOCKET_NAME
-from tests.chaos.kinds import kind
+from tests.chaos.kinds import NothingToDoError, kind
 from tests.chaos.wires import pause
 from tests.chaos.world import Lasting
 from tests.lab.load import busy_machine
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 DISK = 2 << 20
 """Bytes that fill the state's file system."""
+NEW_FIELDS = ("adoption",)
+"""Of data addresses, which the last release does not know: people roll their manifests back with the image."""
+CLOCKS = (0.0, 0.4, -3600.0, 3600.0, -366 * 86400.0, 366 * 86400.0)
+"""Seconds by which a clock may be off, so far apart that no move seems to be less than minutes from another one."""
 
 
 def _restart(side: Side) -> None:
@@ -278,6 +284,15 @@ def starved(world: World, side: Side, chance: random.Random) -> None:
         pause(0.7)
 
 
+@kind(harmless=True)
+def clock(world: World, side: Side, chance: random.Random) -> str:
+    """The wall clock is set, by up to a year, or right again"""
+    seconds = chance.choice(CLOCKS)
+    side.agent.set_clock(seconds)
+    pause(chance.uniform(0, 0.3))
+    return f"{seconds} s off"
+
+
 @kind(weight=1, harmless=True)
 def flood(world: World, side: Side, chance: random.Random) -> str:
     """A neighbour floods the link with broadcasts for a moment"""
@@ -298,19 +313,23 @@ def flood(world: World, side: Side, chance: random.Random) -> str:
 
 
 @kind(weight=1, harmless=True)
-def otherrelease(world: World, side: Side, chance: random.Random) -> str | None:
+def otherrelease(world: World, side: Side, chance: random.Random) -> str:
     """The image is rolled back to another release for a moment, and forward again (needs --old)"""
     if world.old is None:
-        return None
+        raise NothingToDoError
     ending = chance.choice((signal.SIGTERM, signal.SIGKILL))
-    _exchange(side, ending, world.old)
+    manifest: dict[str, Any] = yaml.safe_load(yaml.safe_dump(side.manifest))
+    for name in NEW_FIELDS:
+        del manifest["spec"]["dataAddresses"][name]
+    _exchange(side, ending, world.old, manifest)
     pause(chance.uniform(0, 1))
-    _exchange(side, ending, None)
+    _exchange(side, ending, None, side.manifest)
     return ending.name
 
 
-def _exchange(side: Side, ending: signal.Signals, tree: Path | None) -> None:
+def _exchange(side: Side, ending: signal.Signals, tree: Path | None, manifest: dict[str, Any]) -> None:
     side.agent.running.send_signal(ending)
     side.agent.running.wait(30)
     side.agent.tree = tree
+    side.agent.write(manifest)
     _restart(side)

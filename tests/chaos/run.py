@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tests.chaos import processes, tenants, wires
 from tests.chaos.history import REST, Step, draw
-from tests.chaos.kinds import KINDS
+from tests.chaos.kinds import KINDS, NothingToDoError
 from tests.chaos.world import SHAPES, World
 from tests.invariants import ViolatedError
 
@@ -100,7 +100,11 @@ def _take(world: World, step: Step, outcome: Outcome) -> None:
         world.disturb()
     side = world.side(step.host)
     outcome.told.append(f"{step} on {side.host.name}")
-    chosen = kind.breaks(world, side, random.Random(step.number))
+    try:
+        chosen = kind.breaks(world, side, random.Random(step.number))
+    except NothingToDoError:
+        outcome.told[-1] += ": nothing to do"
+        return
     outcome.told[-1] += f": {chosen}" if chosen else ""
     outcome.counts[step.kind] += 1
     began = time.monotonic()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.chaos.kinds import kind
+from tests.chaos.kinds import NothingToDoError, kind
 from tests.chaos.wires import own, pause
 from tests.chaos.world import Lasting, data_addresses
+from tests.lab.networkd import Networkd
+from tests.lab.owners import DROP_IN
 from tests.lab.routing import Bird, Frr
 from tests.lab.waiting import wait_for
 
@@ -24,11 +26,9 @@ FIREWALL = "flush ruleset\ntable inet tenant {\n chain input {\n  type filter ho
 
 
 @kind(harmless=True)
-def vip(world: World, side: Side, chance: random.Random) -> str | None:
+def vip(world: World, side: Side, chance: random.Random) -> str:
     """A VIP comes to a NIC and goes again"""
-    nic = chance.choice(side.nics)
-    if not world.present(side, nic):
-        return None
+    nic = world.present_nic(side, chance)
     words = (f"{VIP}/32", "dev", nic.name)
     side.host.namespace.run("ip", "address", "add", *words, *chance.choice([(), ("proto", "18")]), check=False)
     pause(chance.uniform(0, 0.4))
@@ -37,11 +37,9 @@ def vip(world: World, side: Side, chance: random.Random) -> str | None:
 
 
 @kind()
-def vipstays(world: World, side: Side, chance: random.Random) -> str | None:
+def vipstays(world: World, side: Side, chance: random.Random) -> str:
     """A VIP comes to a NIC and stays for a while"""
-    nic = chance.choice(side.nics)
-    if not world.present(side, nic):
-        return None
+    nic = world.present_nic(side, chance)
     side.host.namespace.run("ip", "address", "add", f"{VIP}/32", "dev", nic.name, check=False)
     world.last("vip", Lasting(mend=lambda: _forget(side, VIP)))
     return nic.name
@@ -62,11 +60,9 @@ def addressgoes(world: World, side: Side, chance: random.Random) -> str:
 
 
 @kind()
-def flush(world: World, side: Side, chance: random.Random) -> str | None:
+def flush(world: World, side: Side, chance: random.Random) -> str:
     """Somebody flushes every address of a NIC, and its owner lays its own again"""
-    nic = chance.choice(side.nics)
-    if not world.present(side, nic):
-        return None
+    nic = world.present_nic(side, chance)
     side.host.namespace.ip("address", "flush", "dev", nic.name, "scope", "global")
     pause(chance.uniform(0, 0.3))
     own(world, side, nic)
@@ -74,7 +70,7 @@ def flush(world: World, side: Side, chance: random.Random) -> str | None:
 
 
 @kind()
-def owntaken(world: World, side: Side, chance: random.Random) -> str | None:
+def owntaken(world: World, side: Side, chance: random.Random) -> str:
     """The owner of an adopted address takes it away and gives it back"""
     for nic in side.nics:
         if nic.addresses and world.present(side, nic):
@@ -84,7 +80,7 @@ def owntaken(world: World, side: Side, chance: random.Random) -> str | None:
             pause(chance.uniform(0, 0.5))
             own(world, side, nic)
             return address
-    return None
+    raise NothingToDoError
 
 
 @kind(harmless=True)
@@ -123,11 +119,10 @@ def addressstorm(world: World, side: Side, chance: random.Random) -> str:
 
 
 @kind()
-def memberstorm(world: World, side: Side, chance: random.Random) -> str | None:
+def memberstorm(world: World, side: Side, chance: random.Random) -> str:
     """Many addresses come to a member, and go"""
     nic, count = chance.choice(side.nics), chance.randint(5, 60)
-    if not world.present(side, nic):
-        return None
+    world.require(side, nic)
     addresses = [f"10.201.0.{i}" for i in range(1, count)]
     lines = "\n".join(f"address replace {one}/32 dev {nic.name}" for one in addresses)
     side.host.namespace.run("ip", "-force", "-batch", "-", text=lines, check=False)
@@ -173,6 +168,27 @@ def frr(world: World, side: Side, chance: random.Random) -> None:
     world.last("routing", Lasting(mend=daemon.__exit__))
 
 
+@kind()
+def networkd(world: World, side: Side, chance: random.Random) -> str:
+    """systemd-networkd starts and configures a NIC anew, perhaps without the drop-in that has it leave ours alone"""
+    nic, keeping, times = side.nics[0], chance.random() < 0.5, chance.randint(1, 3)
+    if not world.linked(side, nic):
+        raise NothingToDoError  # it would wait for the carrier
+    gateways = [route.split() for route in world.own_routes(side.number)]
+    text = f"[Match]\nName={nic.name}\n[Network]\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=no\n"
+    # With KeepConfiguration= networkd 252 gives a link up whose address is there without the broadcast of its file.
+    text += "".join(f"[Address]\nAddress={address}\nBroadcast=no\n" for address in nic.addresses)
+    text += "".join(f"[Route]\nGateway={words[2]}\nMetric={words[-1]}\n" for words in gateways)
+    files = {"10-nic.network": text} | ({"10-nic.network.d/50-ipmp.conf": DROP_IN} if keeping else {})
+    with Networkd(side.host, files) as daemon:
+        for _ in range(times):
+            pause(chance.uniform(0, 0.5))
+            daemon.reconfigure(nic.name)
+            daemon.configured_at_last(nic.name)
+    own(world, side, nic)
+    return f"{nic.name} {times} times, {'with' if keeping else 'without'} the drop-in"
+
+
 @kind(harmless=True)
 def firewall(world: World, side: Side, chance: random.Random) -> None:
     """A firewall replaces every rule of the host by its own, and leaves"""
@@ -190,21 +206,18 @@ def badfirewall(world: World, side: Side, chance: random.Random) -> None:
 
 
 @kind(harmless=True)
-def sysctl(world: World, side: Side, chance: random.Random) -> str | None:
+def sysctl(world: World, side: Side, chance: random.Random) -> str:
     """A setting of a member drifts"""
     nic, name = chance.choice(side.nics), chance.choice(SETTINGS)
-    if not world.present(side, nic):
-        return None
+    world.require(side, nic)
     side.host.namespace.sysctl({f"ipv4/conf/{nic.name}/{name}": 0})
     return f"{nic.name} {name}"
 
 
 @kind()
-def noipv6(world: World, side: Side, chance: random.Random) -> str | None:
+def noipv6(world: World, side: Side, chance: random.Random) -> str:
     """IPv6 is switched off on a NIC for a moment"""
-    nic = chance.choice(side.nics)
-    if not world.present(side, nic):
-        return None
+    nic = world.present_nic(side, chance)
     side.host.namespace.sysctl({f"ipv6/conf/{nic.name}/disable_ipv6": 1})
     pause(chance.uniform(0, 0.5))
     side.host.namespace.sysctl({f"ipv6/conf/{nic.name}/disable_ipv6": 0})
@@ -249,11 +262,11 @@ def neighbours(world: World, side: Side, chance: random.Random) -> str:
 
 
 @kind()
-def forged(world: World, side: Side, chance: random.Random) -> str | None:
+def forged(world: World, side: Side, chance: random.Random) -> str:
     """A neighbour says once that a data address is its own"""
     peers = [host for name, host in world.lab.hosts.items() if name.startswith("peer")]
     if not peers:
-        return None
+        raise NothingToDoError
     peer = chance.choice(peers)
     address = data_addresses(side.number)[chance.randrange(2)].partition("/")[0]
     peer.namespace.run("arping", "-c", "1", "-U", "-I", "eth0", "-s", address, address, check=False)

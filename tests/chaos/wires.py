@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from tests.chaos.kinds import kind
+from tests.chaos.kinds import NothingToDoError, kind
 from tests.chaos.world import EVERYTHING, Lasting, key_of
 from tests.lab.filters import Direction, Family, PortFilter
 
@@ -35,10 +35,10 @@ def unplug(world: World, side: Side, chance: random.Random) -> str:
 
 
 @kind(weight=4)
-def plug(world: World, side: Side, chance: random.Random) -> str | None:
+def plug(world: World, side: Side, chance: random.Random) -> str:
     """One fault that lasts is mended"""
     if not world.lasting:
-        return None
+        raise NothingToDoError
     key = chance.choice(list(world.lasting))
     world.mend(key)
     return key
@@ -128,13 +128,12 @@ def uplink(world: World, side: Side, chance: random.Random) -> None:
 
 
 @kind()
-def admindown(world: World, side: Side, chance: random.Random) -> str | None:
+def admindown(world: World, side: Side, chance: random.Random) -> str:
     """A NIC is set down by an administrator, who sets it up again later"""
     nic = chance.choice(side.nics)
     key = key_of(side, nic)
     world.mend(f"nic {side.number} {key}")
-    if not world.present(side, nic):
-        return None
+    world.require(side, nic)
     side.host.namespace.ip("link", "set", nic.name, "down")
 
     def up() -> None:
@@ -155,13 +154,12 @@ def own(world: World, side: Side, nic: Nic) -> None:
 
 
 @kind()
-def hotunplug(world: World, side: Side, chance: random.Random) -> str | None:
+def hotunplug(world: World, side: Side, chance: random.Random) -> str:
     """A NIC is taken out, and is put in again later, under another index"""
     nic = chance.choice(side.nics)
     key = key_of(side, nic)
     world.mend(f"nic {side.number} {key}")
-    if not world.present(side, nic):
-        return None
+    world.require(side, nic)
     nic.remove()
 
     def back() -> None:
@@ -177,13 +175,12 @@ def hotunplug(world: World, side: Side, chance: random.Random) -> str | None:
 
 
 @kind()
-def rename(world: World, side: Side, chance: random.Random) -> str | None:
+def rename(world: World, side: Side, chance: random.Random) -> str:
     """A NIC has another name for a while"""
     nic = chance.choice(side.nics)
     key = key_of(side, nic)
     world.mend("name")
-    if not world.present(side, nic):
-        return None
+    world.require(side, nic)
     nic.rename("enp0s0")
 
     def back() -> None:
@@ -196,11 +193,9 @@ def rename(world: World, side: Side, chance: random.Random) -> str | None:
 
 
 @kind()
-def elsewhere(world: World, side: Side, chance: random.Random) -> str | None:
+def elsewhere(world: World, side: Side, chance: random.Random) -> str:
     """A NIC is in another network namespace for a moment"""
-    nic = chance.choice(side.nics)
-    if not world.present(side, nic):
-        return None
+    nic = world.present_nic(side, chance)
     other = world.lab.hosts["router"] if "router" in world.lab.hosts else world.side(side.number + 1).host
     other.namespace.run("ip", "link", "show", "lo")
     side.host.namespace.ip("link", "set", nic.name, "netns", other.namespace.name, "name", "moved0")
@@ -212,11 +207,9 @@ def elsewhere(world: World, side: Side, chance: random.Random) -> str | None:
 
 
 @kind()
-def othermac(world: World, side: Side, chance: random.Random) -> str | None:
+def othermac(world: World, side: Side, chance: random.Random) -> str:
     """A NIC has another MAC address for a moment"""
-    nic = chance.choice(side.nics)
-    if not world.present(side, nic):
-        return None
+    nic = world.present_nic(side, chance)
     side.host.namespace.ip("link", "set", nic.name, "address", f"02:00:00:00:77:{chance.randrange(256):02x}")
     pause(chance.uniform(0, 0.5))
     side.host.namespace.ip("link", "set", nic.name, "address", nic.mac)
@@ -224,11 +217,10 @@ def othermac(world: World, side: Side, chance: random.Random) -> str | None:
 
 
 @kind()
-def mtu(world: World, side: Side, chance: random.Random) -> str | None:
+def mtu(world: World, side: Side, chance: random.Random) -> str:
     """A NIC has another MTU for a moment, perhaps too small for IPv6"""
     nic, size = chance.choice(side.nics), chance.choice([600, 1280, 1400, 9000])
-    if not world.present(side, nic):
-        return None
+    world.require(side, nic)
     side.host.namespace.ip("link", "set", nic.name, "mtu", str(size))
     pause(chance.uniform(0, 0.5))
     side.host.namespace.ip("link", "set", nic.name, "mtu", "1500")
@@ -236,11 +228,9 @@ def mtu(world: World, side: Side, chance: random.Random) -> str | None:
 
 
 @kind()
-def enslave(world: World, side: Side, chance: random.Random) -> str | None:
+def enslave(world: World, side: Side, chance: random.Random) -> str:
     """A NIC becomes a bridge's port for a moment"""
-    nic = chance.choice(side.nics)
-    if not world.present(side, nic):
-        return None
+    nic = world.present_nic(side, chance)
     lines = ["link add name tenant0 type bridge", "link set tenant0 up", f"link set {nic.name} master tenant0"]
     side.host.namespace.batch(lines)
     pause(chance.uniform(0, 0.8))
@@ -254,11 +244,11 @@ def _answering(world: World) -> list[Host]:
 
 
 @kind(harmless=True)
-def deadtarget(world: World, side: Side, chance: random.Random) -> str | None:
+def deadtarget(world: World, side: Side, chance: random.Random) -> str:
     """A target stops answering probes for a while, and is there otherwise"""
     hosts = _answering(world)
     if not hosts:
-        return None
+        raise NothingToDoError
     host = chance.choice(hosts)
     host.ignore_probes()
     world.last("target", Lasting(mend=lambda: _answer(host)))
@@ -270,11 +260,11 @@ def _answer(host: Host) -> None:
 
 
 @kind(harmless=True)
-def targetgone(world: World, side: Side, chance: random.Random) -> str | None:
+def targetgone(world: World, side: Side, chance: random.Random) -> str:
     """A target goes from the link for a moment"""
     hosts = _answering(world)
     if not hosts:
-        return None
+        raise NothingToDoError
     nic = chance.choice(hosts).nics["eth0"]
     world.last("target", Lasting(down=frozenset({_end(nic)})))
     pause(chance.uniform(0, 1))
@@ -293,11 +283,11 @@ def alltargets(world: World, side: Side, chance: random.Random) -> None:
 
 
 @kind(weight=1)
-def slowpeer(world: World, side: Side, chance: random.Random) -> str | None:
+def slowpeer(world: World, side: Side, chance: random.Random) -> str:
     """A target answers late for a while"""
     peers = [host for name, host in world.lab.hosts.items() if name.startswith("peer")]
     if not peers:
-        return None
+        raise NothingToDoError
     peer, seconds = chance.choice(peers), chance.choice([0.02, 0.1])
     line = world.lab.delay(peer.only, seconds)
     world.last("slow", Lasting(mend=lambda: setattr(line, "seconds", 0.0)))

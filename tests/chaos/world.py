@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ import yaml
 
 from ipmp_agent.commands.client import UnreachableError
 from tests import invariants
+from tests.chaos.kinds import NothingToDoError
 from tests.invariants import ViolatedError
 from tests.lab import Agent, Lab, group_manifest, wait_for
 from tests.lab.dump import KernelDump
@@ -24,10 +26,14 @@ from tests.lab.status import group_status, group_view
 from tests.lab.waiting import NotInTimeError
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Collection
 
     from tests.lab.topology import Host, Nic, Switch
 
+    Moved = dict[str, Any]
+
+LAUNCH = Path(__file__).with_name("launch.py")
 OWN = ("198.18.0.11/24", "2001:db8:0:1::11/64")
 """What the first host has itself on its first NIC; a group adopts it."""
 ROUTES = ("default via 198.18.0.1 dev nic0 proto static metric 100",)
@@ -60,19 +66,25 @@ SHAPES = {
 """One host with a standby; two hosts that probe peers and each other; two that have nobody but each other."""
 
 
-class OtherRelease(Agent):
-    """An agent that can be run from the source tree of another release."""
+class TriedAgent(Agent):
+    """An agent whose wall clock can be set, and that can be run from the source tree of another release."""
 
     tree: Path | None = None
 
     @property
     def argv(self) -> list[str]:
         """The command line."""
-        if self.tree is None:
-            return super().argv
-        rooms = [str(self.tree / room) for room in ("crds", "common", "node-agent")]
-        script = f"import sys; sys.path[:0] = {rooms!r}; from ipmp_agent.commands.entry import main; sys.exit(main())"
-        return [sys.executable, "-c", script, *super().argv[1:]]
+        clock = self.directory / "clock"
+        if not clock.exists():
+            self.set_clock(0.0)
+        tree = str(self.tree) if self.tree else ""
+        return [sys.executable, "-P", str(LAUNCH), str(clock), tree, *super().argv[1:]]
+
+    def set_clock(self, seconds: float) -> None:
+        """Set its wall clock so many seconds before (-) or after the right time."""
+        # In place: the agent has it mapped.
+        with os.fdopen(os.open(self.directory / "clock", os.O_WRONLY | os.O_CREAT), "wb") as clock:
+            clock.write(struct.pack("<d", seconds))
 
 
 @dataclass
@@ -81,11 +93,17 @@ class Side:
 
     number: int
     host: Host
-    agent: OtherRelease
+    agent: TriedAgent
     manifest: dict[str, Any]
     read: int = 0
-    calm_since: float | None = None
-    """Wall time of the last rest if nothing but harmless faults came since."""
+    settled: list[Moved] | None = None
+    """What it had moved at the last rest, if nothing but harmless faults came since."""
+
+    @property
+    def moves(self) -> list[Moved]:
+        """What the agent says that it moved from one member to another, as far back as it knows."""
+        history: list[Moved] = self.agent.status()["groups"][0]["history"]
+        return [one for one in history if one["source"] and one["destination"] and one["source"] != one["destination"]]
 
     @property
     def nics(self) -> list[Nic]:
@@ -154,7 +172,7 @@ class World:
             self.before = [KernelDump.take(host.namespace.run) for host in map(self.lab.hosts.get, shape.hosts) if host]
             for number, name in enumerate(shape.hosts):
                 host = self.lab.hosts[name]
-                agent = OtherRelease(self.lab, self._manifest(number), host=host, node_name=name)
+                agent = TriedAgent(self.lab, self._manifest(number), host=host, node_name=name)
                 self._own_disk(agent, stack)
                 stack.enter_context(agent)
                 self.sides.append(Side(number, host, agent, self._manifest(number)))
@@ -199,9 +217,12 @@ class World:
 
     def lay_routes(self) -> None:
         """Lay the first host's own routes, where they are missing and can be laid."""
-        if SHAPES[self.shape].peers:
-            for route in ROUTES:
-                self.lab.host.namespace.run("ip", "route", "add", *route.split(), check=False)
+        for route in self.own_routes(0):
+            self.lab.host.namespace.run("ip", "route", "add", *route.split(), check=False)
+
+    def own_routes(self, number: int) -> tuple[str, ...]:
+        """Return the routes that the host of this number has itself."""
+        return ROUTES if number == 0 and SHAPES[self.shape].peers else ()
 
     # -- faults that last ----------------------------------------------------------------------------------------
 
@@ -234,6 +255,30 @@ class World:
         """Whether a NIC is on its host, under its own name."""
         key = (side.number, key_of(side, nic))
         return not any(key in fault.absent for fault in self.lasting.values())
+
+    def require(self, side: Side, nic: Nic) -> None:
+        """Demand that a NIC is on its host.
+
+        Raises:
+            NothingToDoError: it is not.
+        """
+        if not self.present(side, nic):
+            raise NothingToDoError
+
+    def present_nic(self, side: Side, chance: random.Random) -> Nic:
+        """Draw a NIC of a host that is there.
+
+        Raises:
+            NothingToDoError: it is not.
+        """
+        nic = chance.choice(side.nics)
+        self.require(side, nic)
+        return nic
+
+    def linked(self, side: Side, nic: Nic) -> bool:
+        """Whether a NIC is on its host, up, and has a carrier."""
+        key, end = (side.number, key_of(side, nic)), (nic.switch.name, nic.port)
+        return not any(key in fault.dead or end in fault.down for fault in self.lasting.values())
 
     def wires(self) -> None:
         """Bring cables and filters into the state that the lasting faults together ask for."""
@@ -291,14 +336,13 @@ class World:
         for side in self.sides:
             self._await(side, self._unwell, WELL)
             self._log(side)
-        now = max(side.agent.status()["time"] for side in self.sides)
         for side in self.sides:
-            side.calm_since = now
+            side.settled = side.moves
 
     def disturb(self) -> None:
         """From here on things may move, on every host: they probe each other."""
         for side in self.sides:
-            side.calm_since = None
+            side.settled = None
 
     def end(self) -> None:
         """Stop the agents, and demand that every host is as it was found and no agent has grown.
@@ -382,10 +426,9 @@ class World:
 
     def _calm(self, side: Side) -> None:
         """I2 and I4, in what the agent says that it moved."""
-        moves = side.agent.status()["groups"][0]["history"]
-        moves = [one for one in moves if one["source"] and one["destination"] and one["source"] != one["destination"]]
-        if side.calm_since is not None:
-            forced = [one for one in moves if one["reason"] not in UNFORCED and one["time"] > side.calm_since]
+        moves = side.moves
+        if side.settled is not None:
+            forced = [one for one in moves if one["reason"] not in UNFORCED and one not in side.settled]
             if forced:
                 raise ViolatedError(f"I2: {side.host.name}: moved though nothing broke: {forced}")
         times: dict[str, list[float]] = {}

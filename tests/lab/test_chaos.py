@@ -27,8 +27,13 @@ runtimegone 0 887861
 runtimegone 0 644017
 loss 0 62946
 readonlydisk 0 45806
+rest 0 884202
+networkd 0 1
+clock 0 7
+unplug 0 3
+clock 1 19
 """
-"""Drawn once, and written down: another kind of faults would be another history of the same seed."""
+"""Drawn once, and written down, but for its end: another kind of faults would be another history of the same seed."""
 PATIENCE = 60.0
 
 
