@@ -3,12 +3,15 @@
 One host with two NICs on two switches, the first preferred, the second in reserve; a neighbour pings its address every
 2 ms and streams to it. The first NIC fails (its cable is pulled, or frames vanish while the carrier stays), comes back,
 and the address falls back to it. The same is done by kernel bonding (active-backup, MII and ARP monitoring) and by
-teamd (active-backup, its ethtool and arp_ping watches), in the same run, on the same topology, one after the other.
+teamd (active-backup, its ethtool and arp_ping watches), in the same run, on the same topology, one after the other; and
+by BGP on the host with BFD (FRR), where the two switches are leaf routers and the NICs share no link.
+
+What each costs at rest is processor time of its processes, on the host and on the routers that it needs.
 
 The settings that are called fastest are found by trial: the fastest that gives no NIC up on a busy machine.
 
 It runs under Debian's user-mode kernel, which has bonding and team whatever the running kernel has, and can touch
-nothing outside. With --here it runs on this kernel.
+nothing outside. With --here it runs on this kernel; --contenders "IPMP|BGP" leaves those out that it lacks.
 
 Needs root and packages (python -m tests.prerequisites lab bench). Run: python benchmarks/outage.py
 """
@@ -20,6 +23,7 @@ import json
 import os
 import platform
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -35,6 +39,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds it
 
 from benchmarks.failover import SPACING, pause, percentile
 from benchmarks.peers import bonding, teamd
+from benchmarks.peers.bgp import Bgp
+from benchmarks.peers.process import processor_seconds
 from benchmarks.stability import failures
 from tests.lab import Agent, Lab, PingTrain, TcpStream, uml, wait_for
 from tests.lab.load import busy_machine
@@ -57,6 +63,8 @@ CANDIDATES = (10, 20, 50, 100, 200, 300, 500)  # milliseconds
 UNTRIED = 100  # milliseconds, where nothing was tried
 SHORTEST_DETECTION_TIME = 100  # of the API
 ARP_USUAL = 1000  # milliseconds: what guides to ARP monitoring propose
+BFD_USUAL, BFD_SHORTEST = 300, 10  # milliseconds: FRR's default, and the least that it takes
+REST = 10.0  # seconds over which processor time is taken
 RUN_LIMIT, TRIAL_LIMIT = 25.0, 1200.0  # seconds: of one run, of all trials for stability
 RESULT = "outage.json"
 
@@ -84,6 +92,9 @@ class Contender(Protocol):
 
     def failures(self) -> int:
         """How often it gave a NIC up."""
+
+    def pids(self) -> tuple[list[int], list[int]]:
+        """Its processes on the host, and on other machines."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,10 @@ class Ipmp:
         """How often it gave a NIC up."""
         return failures(self.agent)
 
+    def pids(self) -> tuple[list[int], list[int]]:
+        """The agent."""
+        return [self.agent.process.pid] if self.agent.process else [], []
+
 
 def ipmp(milliseconds: int, *, both: bool = False) -> Setting:
     """Our agent with this failure detection time.
@@ -163,6 +178,12 @@ def arp_team(milliseconds: int, missed: int) -> Setting:
     """A team that asks by ARP at this interval."""
     watch = teamd.arp_ping(milliseconds, missed, source=ADDRESSES["IPv4"].partition("/")[0], target=TARGETS[0])
     return team(f"arp_ping {milliseconds} x {missed}", watch, **teamd.REPEATED)
+
+
+def bgp(milliseconds: int) -> Setting:
+    """BGP with BFD at this interval; three without a word are a failure."""
+    name = f"BGP, BFD 3 x {milliseconds}"
+    return Setting(name, lambda lab: Bgp(lab, tuple(ADDRESSES.values()), milliseconds))
 
 
 class Meters:
@@ -286,6 +307,28 @@ class Line:
         return " ".join(words)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Processor time at rest, in percent of a core: on the host, and on the routers that it needs."""
+
+    setting: str
+    host: float
+    elsewhere: float
+
+    def text(self) -> str:
+        """Its line."""
+        return f"{self.setting:<30} {self.host:>8.2f} {self.elsewhere:>10.2f}"
+
+
+def cost(setting: Setting, seconds: float) -> Cost:
+    """Let it rest in service for a while; returns what that took."""
+    with in_service(setting) as (_, contender):
+        before = [processor_seconds(pids) for pids in contender.pids()]
+        time.sleep(seconds)
+        after = [processor_seconds(pids) for pids in contender.pids()]
+    return Cost(setting.name, *(100 * (b - a) / seconds for a, b in zip(before, after, strict=True)))
+
+
 def fastest_stable(make: Callable[[int], Setting], lowest: int = 0) -> int:
     """Return the shortest time at which no NIC is given up on a busy machine."""
     for milliseconds in (one for one in CANDIDATES if one >= lowest):
@@ -301,37 +344,43 @@ def fastest_stable(make: Callable[[int], Setting], lowest: int = 0) -> int:
     return CANDIDATES[-1]
 
 
-def lines(runs: int, generator: random.Random, only: Fault | None, *, trials: bool) -> Iterator[Line]:
-    """Everything, one after the other; the first of each kind is what the ratios are to."""
+def settings(only: Fault | None, wanted: re.Pattern[str], *, trials: bool) -> Iterator[tuple[Fault, Setting]]:
+    """Every contender for every fault, one after the other; the first of a fault is what the ratios are to."""
 
     def fastest(make: Callable[[int], Setting], lowest: int = 0) -> Setting:
-        return make(fastest_stable(make, lowest) if trials else UNTRIED)
+        tried = trials and wanted.search(make(UNTRIED).name)
+        return make(fastest_stable(make, lowest) if tried else UNTRIED)
 
-    if only is not Fault.SILENT:
-        for setting in (
-            bond(bonding.mii(100)),
-            bond(bonding.mii(10)),
-            team("ethtool", teamd.ETHTOOL),
-            team("ethtool, repeated", teamd.ETHTOOL, **teamd.REPEATED),
-            ipmp(1000, both=True),
-            ipmp(1000),
-        ):
-            yield from measure(setting, Fault.CABLE, runs, generator)
-    if only is not Fault.CABLE:
-        for setting in (
-            arp_bond(ARP_USUAL),
-            fastest(arp_bond),
-            arp_team(100, 30),
-            fastest(lambda milliseconds: arp_team(milliseconds, 3)),
-            ipmp(1000),
-            fastest(ipmp, SHORTEST_DETECTION_TIME),
-        ):
-            yield from measure(setting, Fault.SILENT, runs, generator)
+    def cable() -> Iterator[Setting]:
+        yield bond(bonding.mii(100))
+        yield bond(bonding.mii(10))
+        yield team("ethtool", teamd.ETHTOOL)
+        yield team("ethtool, repeated", teamd.ETHTOOL, **teamd.REPEATED)
+        yield bgp(BFD_USUAL)
+        yield ipmp(1000, both=True)
+        yield ipmp(1000)
+
+    def silent() -> Iterator[Setting]:
+        yield arp_bond(ARP_USUAL)
+        yield fastest(arp_bond)
+        yield arp_team(100, 30)
+        yield fastest(lambda milliseconds: arp_team(milliseconds, 3))
+        yield bgp(BFD_USUAL)
+        fast = fastest(bgp)
+        yield fast
+        if fast.name != bgp(BFD_SHORTEST).name:
+            yield bgp(BFD_SHORTEST)
+        yield ipmp(1000)
+        yield fastest(ipmp, SHORTEST_DETECTION_TIME)
+
+    for fault, contenders in ((Fault.CABLE, cable), (Fault.SILENT, silent)):
+        if only in (None, fault):
+            yield from ((fault, setting) for setting in contenders() if wanted.search(setting.name))
 
 
 def table(found: list[Line]) -> str:
     """The table, a part for each thing that happens."""
-    text = []
+    text: list[str] = []
     for fault, event in dict.fromkeys((line.fault, line.event) for line in found):
         chosen = [line for line in found if (line.fault, line.event) == (fault, event)]
         first = {line.family: line for line in reversed(chosen)}
@@ -352,6 +401,7 @@ def elsewhere(arguments: argparse.Namespace) -> int:
         words += ["--runs", str(arguments.runs)]
         words += ["--seed", str(arguments.seed)] if arguments.seed is not None else []
         words += ["--only", arguments.only] if arguments.only else []
+        words += ["--contenders", arguments.contenders.pattern]
         words += ["--short"] if arguments.short else []
         print(f"outside: Linux {platform.release()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}", flush=True)
         code = uml.run(words, TRIAL_LIMIT + 20 * arguments.runs * RUN_LIMIT, share=Path(name))
@@ -366,6 +416,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10, help="failures of each kind and family (default %(default)d)")
     parser.add_argument("--only", choices=[fault.name.lower() for fault in Fault], help="one kind of failure alone")
+    parser.add_argument(
+        "--contenders", type=re.compile, default=".", metavar="RE", help="those alone whose names match"
+    )
     parser.add_argument("--seed", type=int, default=None, help="seed of the pauses between failures (default: random)")
     parser.add_argument("--short", action="store_true", help="one run of each, no trials: does it work, not how well")
     parser.add_argument("--here", action="store_true", help="on this kernel, which must have bonding and team")
@@ -381,14 +434,22 @@ def main() -> int:
     print(f"seed {seed}; Linux {platform.release()}, {os.cpu_count()} cores", flush=True)
     only = Fault[arguments.only.upper()] if arguments.only else None
     runs = 1 if arguments.short else arguments.runs
-    found = []
-    for line in lines(runs, random.Random(seed), only, trials=not arguments.short):
-        found.append(line)
-        print(f"  {line.family}, the NIC {line.event}: pings lost {[one.lost for one in line.outages]}", flush=True)
+    found: list[Line] = []
+    costs: dict[str, Cost] = {}
+    generator = random.Random(seed)
+    for fault, setting in settings(only, arguments.contenders, trials=not arguments.short):
+        for line in measure(setting, fault, runs, generator):
+            found.append(line)
+            print(f"  {line.family}, the NIC {line.event}: pings lost {[one.lost for one in line.outages]}", flush=True)
+        if setting.name not in costs:
+            costs[setting.name] = cost(setting, 1.0 if arguments.short else REST)
     print(table(found))
+    print(f"\n{'% of a core at rest':<30} {'host':>8} {'elsewhere':>10}")
+    print("\n".join(one.text() for one in costs.values()))
     print(f"pings every {SPACING * 1e3:g} ms, stream data every 5 ms; the ratio is of pings lost in the mean")
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(line) for line in found]), encoding="utf-8")
+        told = {"outages": [asdict(line) for line in found], "costs": [asdict(one) for one in costs.values()]}
+        arguments.json.write_text(json.dumps(told), encoding="utf-8")
     return 0
 
 

@@ -64,3 +64,7 @@ class Bond:
     def failures(self) -> int:
         """How often it gave a NIC up."""
         return sum(port["link_failure_count"] for port in self._ports())
+
+    def pids(self) -> tuple[list[int], list[int]]:
+        """No process: the kernel does it."""
+        return [], []

@@ -96,3 +96,7 @@ class Team(Peer):
         """How often it gave a NIC up."""
         ports = self._state()["ports"].values()
         return sum(port["link_watches"]["list"]["link_watch_0"]["down_count"] for port in ports)
+
+    def pids(self) -> tuple[list[int], list[int]]:
+        """Its one process."""
+        return [self.process.pid], []
