@@ -149,6 +149,19 @@ URL ?=
 plugin: venv ## kubectl ipmp as one file, its krew manifest and completion, in dist/plugin; URL=... of its archive
 	@$(BIN)/python -m kubectl_ipmp.single_file dist/plugin $(if $(URL),--url $(URL))
 
+$(BIN)/zensical: pyproject.toml | venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[site]'
+	@touch $@
+
+.PHONY: site
+site: $(BIN)/zensical ## The pages as a site in dist/site, to be served or read from the disk; a broken link fails
+	@$(BIN)/python -m tests.docs.site dist/site
+
+.PHONY: site-check
+site-check: $(BIN)/zensical ## The site in Chromium at two widths, every link and anchor of it; a minute
+	@$(BIN)/python -m tests.prerequisites site
+	$(PYTEST) tests/docs
+
 .PHONY: crds
 crds: venv ## Generate crds/*.yaml and docs/api.md from ipmp_api
 	$(BIN)/python -m ipmp_api.crd crds

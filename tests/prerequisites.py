@@ -49,6 +49,10 @@ LADDERS = {
         "docker-registry": "the registry that the product is installed from",
         "lua5.1": "runs the health script for Argo CD",
     },
+    "site": {
+        "chromium": "looks at the site",
+        "fonts-dejavu-core": "what it writes with",
+    },
     "pythons": {
         "debian-archive-keyring": "signs the packages of other suites, which have the Pythons",
     },

@@ -102,25 +102,33 @@ def _overlaps(kind: str, some: list[Box], others: list[Box]) -> list[str]:
     ]
 
 
+def marked(text: str) -> str:
+    """A page that measures itself."""
+    return text.replace("<head>", f"<head>{HEARD}", 1).replace("</body>", f"{MEASURED}</body>")
+
+
 def look(page: Path, width: int, height: int, directory: Path) -> Seen:
     """Open a copy of the page in a window of this size, and measure it."""
-    text = page.read_text(encoding="utf-8")
     copy = directory / f"measured-{width}.html"
-    marked = text.replace("<head>", f"<head>{HEARD}", 1).replace("</body>", f"{MEASURED}</body>")
-    copy.write_text(marked, encoding="utf-8")
-    dumped = _chromium(copy, width, height, directory, "--dump-dom")
+    copy.write_text(marked(page.read_text(encoding="utf-8")), encoding="utf-8")
+    return look_at(copy.as_uri(), width, height, directory)
+
+
+def look_at(address: str, width: int, height: int, directory: Path) -> Seen:
+    """Open a page that measures itself in a window of this size."""
+    dumped = _chromium(address, width, height, directory, "--dump-dom")
     (found,) = re.findall(r'data-seen="([^"]*)"', dumped)
     return Seen(json.loads(html.unescape(found)))
 
 
 def photograph(page: Path, width: int, height: int, target: Path) -> None:
     """Write a picture of the page, as PNG."""
-    _chromium(page, width, height, target.parent, f"--screenshot={target}")
+    _chromium(page.as_uri(), width, height, target.parent, f"--screenshot={target}")
 
 
-def _chromium(page: Path, width: int, height: int, directory: Path, *words: str) -> str:
+def _chromium(address: str, width: int, height: int, directory: Path, *words: str) -> str:
     profile = f"--user-data-dir={directory / f'profile-{width}'}"
-    command = ["chromium", *FLAGS, profile, f"--window-size={width},{height}", *words, page.as_uri()]
+    command = ["chromium", *FLAGS, profile, f"--window-size={width},{height}", *words, address]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
