@@ -4,6 +4,10 @@ Every pull takes the carrier from the NIC that holds the address. A neighbour pi
 the clock stops when the address is announced at another NIC. Ours moves between NICs of one host; keepalived's moves
 between two hosts, which is the nearest thing that the package does.
 
+Ours is measured in four scenes: at rest; with a link of the host coming and going, as pods do; with that and ten
+network namespaces made and deleted a second, which hold the kernel's lock of network configuration; with every core
+kept busy by another cgroup. --beside COMMIT measures that build of ours, too: both in turn, seven pulls at a time.
+
 Needs root, nftables and keepalived (apt-get install nftables keepalived). Run: python benchmarks/failover.py
 """
 
@@ -17,23 +21,26 @@ import os
 import platform
 import random
 import shutil
+import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
+from benchmarks.peers import build
+from benchmarks.peers.build import BuildAgent
 from benchmarks.peers.keepalived import Pair
-from tests.lab import Agent, Lab, PingTrain, Sniffer, group_manifest, wait_for
+from tests.lab import Lab, PingTrain, Sniffer, group_manifest, wait_for
 from tests.lab.carrier import Carrier
 from tests.lab.load import busy_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from tests.lab import Nic
 
@@ -45,6 +52,8 @@ ADVERT_DEFAULT = 1.0
 ADVERT_CANDIDATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 STABLE_FOR = 10.0
 CHURN = 0.1  # seconds between changes of a link that has nothing to do with the group
+NAMESPACES = 0.1  # seconds between one network namespace made and deleted and the next
+CGROUPS = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup"))  # of version 1 with its controller, of version 2
 SETTLE = 0.1  # service counts as back when pings of this long have been answered
 
 
@@ -87,55 +96,101 @@ def pause(generator: random.Random) -> None:
 
 
 @contextmanager
-def churning_links(lab: Lab, *, churn: bool) -> Iterator[None]:
-    """Let a link of the host come and go all the time, as pods do on a node: the kernel then holds link events back."""
-    if not churn:
-        yield
-        return
-    lab.host.namespace.batch(["link add name pod0 up type veth peer name pod1", "link set pod1 up"])
-    carrier, ended = Carrier(lab.host.namespace), threading.Event()
+def repeated(name: str, interval: float, work: Callable[[], object]) -> Iterator[None]:
+    """Do something every `interval` seconds in a thread while the context is open."""
+    ended = threading.Event()
 
-    def work() -> None:
-        for up in itertools.cycle((False, True)):
-            if ended.wait(CHURN):
-                return
-            carrier.set_up("pod1", up=up)
+    def run() -> None:
+        while not ended.wait(interval):
+            work()
 
-    thread = threading.Thread(target=work, name="churn", daemon=True)
+    thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def at_rest(_: Lab) -> Iterator[None]:
+    """Nothing else."""
+    yield
+
+
+@contextmanager
+def churning_links(lab: Lab) -> Iterator[None]:
+    """Let a link of the host come and go all the time, as pods do on a node: the kernel then holds link events back."""
+    lab.host.namespace.batch(["link add name pod0 up type veth peer name pod1", "link set pod1 up"])
+    carrier, states = Carrier(lab.host.namespace), itertools.cycle((False, True))
+    try:
+        with repeated("churn", CHURN, lambda: carrier.set_up("pod1", up=next(states))):
+            yield
+    finally:
         carrier.close()
 
 
-def ours(pulls: int, generator: random.Random, milliseconds: int, *, churn: bool = False) -> list[Pull]:
-    """Pull cables of a group of several NICs, one after the other, in as many rounds as it takes."""
-    done: list[Pull] = []
+@contextmanager
+def pods_come_and_go(lab: Lab) -> Iterator[None]:
+    """The same, and network namespaces made and deleted: each end of one holds the kernel's lock for milliseconds."""
+    make = ("unshare", "--net", "ip", "link", "add", "name", "eth0", "type", "veth")
+    with churning_links(lab), repeated("namespaces", NAMESPACES, lambda: subprocess.run(make, check=True)):
+        yield
+
+
+@contextmanager
+def busy_cores(_: Lab) -> Iterator[None]:
+    """Keep every core busy by a cgroup that has as much to ask for as the one with the agent."""
+    root = next(path for path in CGROUPS if (path / "cgroup.procs").exists())
+    cgroup = root / f"ipmp-bench-{os.getpid()}"
+    cgroup.mkdir()
+    try:
+        with busy_machine() as loops:
+            for pid in loops:
+                (cgroup / "cgroup.procs").write_text(str(pid))
+            yield
+    finally:
+        wait_for((cgroup / "cgroup.procs").read_text, lambda pids: not pids, what="an empty cgroup")
+        cgroup.rmdir()
+
+
+SCENES = {
+    "at rest": at_rest,
+    "links churning": churning_links,
+    "pods come and go": pods_come_and_go,
+    "busy cores": busy_cores,
+}
+
+
+def ours(
+    pulls: int, generator: random.Random, milliseconds: int, scene: str, builds: Mapping[str, Path]
+) -> dict[str, list[Pull]]:
+    """Pull cables of a group of several NICs, one after the other, in as many rounds as it takes; builds in turn."""
+    done: dict[str, list[Pull]] = {name: [] for name in builds}
     names = [f"nic{i}" for i in range(MEMBERS)]
-    while len(done) < pulls:
-        with Lab(names, peers=2) as lab:
-            targets = [lab.peer(0).ipv4, lab.peer(1).ipv4]
-            manifest = group_manifest(
-                interfaces=names, addresses=[f"{ADDRESS}/24"], targets=targets, milliseconds=milliseconds
-            )
-            meters = lab.peer(0).namespace
-            with (
-                Agent(lab, manifest),
-                churning_links(lab, churn=churn),
-                PingTrain(meters, ADDRESS, SPACING) as train,
-                Sniffer(meters) as sniffer,
-            ):
-                train.wait_answered(int(SETTLE / SPACING), deadline=30)
-                for _ in range(min(MEMBERS - 1, pulls - len(done))):
-                    pause(generator)
-                    (holder,) = lab.host.holders(ADDRESS)
-                    nic = lab.host.nic(holder)
-                    others = {other.mac for other in lab.host.nics.values()} - {nic.mac}
-                    done.append(pull(nic, train, sniffer, others))
-                    progress("ipmp, links churning" if churn else "ipmp", len(done), pulls)
+    while any(len(each) < pulls for each in done.values()):
+        for name, root in builds.items():
+            with Lab(names, peers=2) as lab:
+                targets = [lab.peer(0).ipv4, lab.peer(1).ipv4]
+                manifest = group_manifest(
+                    interfaces=names, addresses=[f"{ADDRESS}/24"], targets=targets, milliseconds=milliseconds
+                )
+                meters = lab.peer(0).namespace
+                with (
+                    BuildAgent(lab, manifest, root),
+                    SCENES[scene](lab),
+                    PingTrain(meters, ADDRESS, SPACING) as train,
+                    Sniffer(meters) as sniffer,
+                ):
+                    train.wait_answered(int(SETTLE / SPACING), deadline=30)
+                    for _ in range(min(MEMBERS - 1, pulls - len(done[name]))):
+                        pause(generator)
+                        (holder,) = lab.host.holders(ADDRESS)
+                        nic = lab.host.nic(holder)
+                        others = {other.mac for other in lab.host.nics.values()} - {nic.mac}
+                        done[name].append(pull(nic, train, sniffer, others))
+                        progress(f"{name}, {scene}", len(done[name]), pulls)
     return done
 
 
@@ -192,7 +247,7 @@ def row(name: str, pulls: list[Pull], base: list[Pull]) -> str:
     announced, lost = [one.announced for one in pulls], [float(one.lost) for one in pulls]
     ratio = percentile(announced, 99) / percentile([one.announced for one in base], 99)
     return (
-        f"{name:<24} {len(pulls):>5} {percentile(announced, 50) * 1e3:>10.1f} {percentile(announced, 99) * 1e3:>10.1f}"
+        f"{name:<28} {len(pulls):>5} {percentile(announced, 50) * 1e3:>10.1f} {percentile(announced, 99) * 1e3:>10.1f}"
         f" {percentile(lost, 50):>9.0f} {percentile(lost, 99):>9.0f} {ratio:>9.1f}"
     )
 
@@ -205,6 +260,8 @@ def main() -> int:
     parser.add_argument("--detection-time", type=int, default=1000, metavar="MS", help="our FDT (default 1000)")
     parser.add_argument("--advert", type=float, default=None, help="keepalived's fast advert_int (default: find it)")
     parser.add_argument("--only", choices=("ipmp", "keepalived"), help="run one side alone")
+    parser.add_argument("--scene", choices=SCENES, action="append", help="run these of ours (default: all)")
+    parser.add_argument("--beside", metavar="COMMIT", help="another commit's agent, to run in turn with this one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every pull to this file")
     arguments = parser.parse_args()
     missing = [name for name in ("ip", "nft", "keepalived") if not shutil.which(name)]
@@ -215,14 +272,19 @@ def main() -> int:
     print(f"seed {seed}; Linux {platform.release()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}", flush=True)
     results: dict[str, list[Pull]] = {}
     if arguments.only != "keepalived":
-        for name, churn in (("ipmp", False), ("ipmp, links churning", True)):
-            results[name] = ours(arguments.pulls, generator, arguments.detection_time, churn=churn)
+        with ExitStack() as stack:
+            builds = {"ipmp": stack.enter_context(build.sources(None))}
+            if arguments.beside:
+                builds[arguments.beside] = stack.enter_context(build.sources(arguments.beside))
+            for scene in arguments.scene or SCENES:
+                both = ours(arguments.pulls, generator, arguments.detection_time, scene, builds)
+                results |= {f"{name}, {scene}": pulls for name, pulls in both.items()}
     if arguments.only != "ipmp":
         results["keepalived 1 s"] = keepalived(arguments.pulls, ADVERT_DEFAULT, generator)
         fast = arguments.advert or fastest_stable()
         results[f"keepalived {fast:g} s"] = keepalived(arguments.pulls, fast, generator)
-    print(f"\n{'':<24} {'':>5} {'announced after, ms':>21} {'pings lost':>19} {'p99':>9}")
-    print(f"{'':<24} {'pulls':>5} {'p50':>10} {'p99':>10} {'p50':>9} {'p99':>9} {'ratio':>9}")
+    print(f"\n{'':<28} {'':>5} {'announced after, ms':>21} {'pings lost':>19} {'p99':>9}")
+    print(f"{'':<28} {'pulls':>5} {'p50':>10} {'p99':>10} {'p50':>9} {'p99':>9} {'ratio':>9}")
     base = next(iter(results.values()))
     for name, pulls in results.items():
         print(row(name, pulls, base))

@@ -9,16 +9,14 @@ import json
 import re
 import shutil
 import ssl
-import subprocess
-import sys
 import tempfile
-import tomllib
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from benchmarks.peers.build import command
 from ipmp_agent.process import files
 from tests.cluster.pki import CertificateAuthority
 from tests.lab import Agent
@@ -32,30 +30,12 @@ if TYPE_CHECKING:
 
     from tests.lab import Lab
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("crds", "common", "node-agent", "operator")
-
 IN_POD = """
 account=/run/secrets/kubernetes.io/serviceaccount
 mount -t tmpfs pod /run && mkdir -p $account && cp "$1/ca.crt" "$1/token" $account && cd / && shift
 date +%s.%N >"$1" && shift && exec "$@"
 """
 """A mount namespace's own /run (/var/run is the same), and the moment at which the agent begins."""
-
-
-@contextmanager
-def sources(commit: str | None) -> Iterator[Path]:
-    """The directory of a commit's sources, for as long; of the sources as they are for None."""
-    if commit is None:
-        yield ROOT
-        return
-    directory = Path(tempfile.mkdtemp(prefix="ipmp-bench-"))
-    try:
-        archive = subprocess.run(["git", "-C", ROOT, "archive", commit], stdout=subprocess.PIPE, check=True)
-        subprocess.run(["tar", "-x", "-C", directory], input=archive.stdout, check=True)
-        yield directory
-    finally:
-        shutil.rmtree(directory)
 
 
 @contextmanager
@@ -99,7 +79,6 @@ class PodAgent(Agent):
         options = super().argv[2:]
         at = options.index("--file")
         del options[at : at + 2]
-        module, _, function = self._command().partition(":")
         server = urlsplit(self._url)
         return [
             *("unshare", "--mount", "--propagation", "private", "sh", "-ec", IN_POD, "sh"),
@@ -107,10 +86,10 @@ class PodAgent(Agent):
             *(str(self._account), str(self._began), "env", "--unset", "PYTHONDONTWRITEBYTECODE"),
             f"PYTHONPYCACHEPREFIX={self._bytecode}",
             *self._environment(),
-            f"PYTHONPATH={':'.join(str(self._root / name) for name in PACKAGES)}",
             f"KUBERNETES_SERVICE_HOST={server.hostname}",
             f"KUBERNETES_SERVICE_PORT={server.port}",
-            *(sys.executable, "-c", f"import sys; from {module} import {function}; sys.exit({function}())", "run"),
+            *command(self._root),
+            "run",
             *options,
         ]
 
@@ -118,11 +97,6 @@ class PodAgent(Agent):
         """What the sources' image sets for Python and malloc."""
         words = re.findall(r"\b(?:PYTHON|MALLOC_)\w+=\S+", (self._root / "Dockerfile").read_text(encoding="utf-8"))
         return [word for word in words if not word.startswith("PYTHONDONTWRITEBYTECODE")]
-
-    def _command(self) -> str:
-        """Where the sources have the command."""
-        project = tomllib.loads((self._root / "pyproject.toml").read_text(encoding="utf-8"))
-        return str(project["project"]["scripts"]["ipmp-agent"])
 
     def start_up(self) -> float:
         """Seconds that it took from its beginning until its group was in the kernel."""

@@ -16,6 +16,7 @@ import yaml
 
 from ipmp_agent.commands.client import Client, UnreachableError
 from tests.lab.dump import KernelDump
+from tests.lab.namespaces import with_own_sysfs
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -140,7 +141,11 @@ class Agent:
         """Start it, and wait until it has applied its manifest and says so, unless told otherwise."""
         with self.log_path.open("ab") as log:
             self.process = self.host.namespace.popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PYTHONDEVMODE": ""}
+                with_own_sysfs(self.argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONDEVMODE": ""},
             )
         if wait:
             wait_for(self._answers, deadline=30, what="the agent's first answer", interval=0.1)

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def busy_machine(loops_per_core: int = 2) -> Iterator[None]:
-    """Keep every core busy with this many loops while the context is open."""
+def busy_machine(loops_per_core: int = 2) -> Iterator[list[int]]:
+    """Keep every core busy with this many loops, whose process ids it gives, while the context is open."""
     count = loops_per_core * (os.cpu_count() or 1)
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
-        yield
+        yield [loop.pid for loop in loops]
     finally:
         for loop in loops:
             loop.kill()

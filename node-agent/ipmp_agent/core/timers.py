@@ -112,6 +112,9 @@ ANNOUNCE_RATE = 1000.0
 CARRIER_POLL = 0.02
 """Carrier is polled this often: the kernel holds link events back for up to 1 s under link churn."""
 
+LOSS_POLL = 0.005
+"""The counts of lost carriers are read this often: a microsecond each, and no waiting for the kernel's locks."""
+
 RECONCILE = 20.0
 """The kernel is compared with the desired state this often. in.mpathd IF_SCAN_INTERVAL."""
 

@@ -79,7 +79,8 @@ class Kernel:
         )
         self._listener = Listener(self._heard_outside, self._host.readers)
         self._monitor = Monitor(self._heard, self._overrun, self._host.readers)
-        self._carrier_poll = CarrierPoll(timers.CARRIER_POLL, self._members.differs, self._members.poll)
+        self._carrier_poll = CarrierPoll("carrier-poll", timers.CARRIER_POLL, self._members.differs, self._members.poll)
+        self._loss_poll = CarrierPoll("loss-poll", timers.LOSS_POLL, self._members.lost, self._members.find_lost)
         self._timers["reconcile"] = self._loop.call_later(timers.RECONCILE, self._reconcile_periodically)
         for name, memory in (remembered or {}).items():
             self._members.expect(name, memories.former_members(memories.read(memory)[0]))
@@ -94,6 +95,7 @@ class Kernel:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for group in self._groups.values():
             await group.close()
+        self._loss_poll.close()
         self._carrier_poll.close()
         self._listener.close()
         self._host.close()
@@ -106,6 +108,7 @@ class Kernel:
             "netlink_overruns": self._monitor.overruns,
             "carrier_by_poll": self._members.carrier_by_poll,
             "carrier_by_event": self._members.carrier_by_event,
+            "carrier_by_count": self._members.carrier_by_count,
             "foreign_changes": sum(group.reconciler.foreign_changes for group in tuple(self._groups.values())),
         }
 

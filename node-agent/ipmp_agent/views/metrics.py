@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 KERNEL_COUNTERS = {
     "announcements_failed": "Announcements of addresses that could not be sent.",
     "announcements_sent": "Announcements of addresses sent: gratuitous ARP and unsolicited neighbour advertisements.",
+    "carrier_by_count": "Losses of carrier that the kernel's counts in /sys showed first.",
     "carrier_by_event": "Changes of carrier that an event of the kernel told first.",
     "carrier_by_poll": "Changes of carrier that asking the driver found first.",
     "foreign_changes": "Times that another program took away or changed what the agent had put into the kernel.",

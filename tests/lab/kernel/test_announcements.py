@@ -8,14 +8,15 @@ from collections import Counter
 from functools import partial
 from ipaddress import ip_interface
 from operator import eq
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipmp_agent.core.actions import Announce
-from ipmp_agent.core.events import InterfaceFound, TestAddressChanged
+from ipmp_agent.core.events import InterfaceFound, LinkChanged, TestAddressChanged
 from ipmp_agent.linux.messages import frames
 from ipmp_agent.linux.shared import announce, neighbors
+from ipmp_agent.linux.shared.host import Host
 from ipmp_api.types import Mode
 from tests.lab import Form, Sniffer, wait_for
 from tests.lab.kernel.bare import Wire, known_mac
@@ -41,6 +42,50 @@ def test_a_move_is_announced_in_both_forms_and_with_override(lab: Lab, kernel: R
     forms = [one.form for one in sniffer.announcements(str(V4.ip), mac=mac)]
     assert forms[:4] == [Form.ARP_REQUEST, Form.ARP_REPLY] * 2
     assert {one.ethernet_source for one in sniffer.heard if one.gratuitous and one.mac == mac} == {mac}
+
+
+def test_what_a_dead_link_leaves_behind_is_announced_before_the_kernel_has_moved_it(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.configure(kernel_group(addresses=(V4, V6)))
+    place(lab, kernel, V4, V6)
+    lab.host.nic("nic0").unplug()
+    kernel.await_event(LinkChanged, lambda event: not event.up)
+    mac, send = lab.host.nic("nic1").mac, Host.send
+    waited: list[bool] = []
+
+    def late(host: Host, *arguments: Any, **options: Any) -> Any:
+        """As where others hold the kernel's lock."""
+        if not waited:
+            waited.append(True)
+            for address in (V4, V6):
+                sniffer.wait_announced(str(address.ip), mac)
+        return send(host, *arguments, **options)
+
+    with Sniffer(lab.peer(0).namespace) as sniffer:
+        monkeypatch.setattr(Host, "send", late)
+        kernel.perform(moves(V4, V6, source="nic0", destination="nic1"))
+    assert lab.host.holders(str(V4.ip)) == ["nic1"]
+
+
+def test_what_leaves_a_member_with_a_link_is_announced_when_it_has_moved(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.configure(kernel_group(addresses=(V4,)))
+    place(lab, kernel, V4)
+    send = Host.send
+    sent: list[int] = []
+
+    def counting(host: Host, *arguments: Any, **options: Any) -> Any:
+        sent.append(host.counters["announcements_sent"])
+        return send(host, *arguments, **options)
+
+    before = kernel.call(lambda k: k.counters["announcements_sent"])
+    kernel.call(lambda k: k._host.announcer.cancel([V4]))
+    monkeypatch.setattr(Host, "send", counting)
+    kernel.perform(moves(V4, source="nic0", destination="nic1"))
+    assert sent
+    assert set(sent) == {before}
 
 
 def test_a_new_announcement_ends_the_older_schedule(lab: Lab, kernel: RunningKernel) -> None:

@@ -98,14 +98,19 @@ def test_no_floor_is_named_that_is_in_no_contract() -> None:
 # -- threads ----------------------------------------------------------------------------------------------------------
 
 
+STARTERS = {"threading.Thread": 1, "Thread": 1, "kept": 1, "CarrierPoll": 0}
+"""What begins a thread, and which of its arguments is the name."""
+
+
 def _started() -> set[str]:
     """The names that threads are started with, without what is computed in them."""
     found = set()
     for package in PACKAGES:
         for path in package.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) in {"threading.Thread", "Thread", "kept"}:
-                    given = [k.value for k in node.keywords if k.arg == "name"] or node.args[1:2]
+                place = STARTERS.get(ast.unparse(node.func)) if isinstance(node, ast.Call) else None
+                if isinstance(node, ast.Call) and place is not None:
+                    given = [k.value for k in node.keywords if k.arg == "name"] or node.args[place : place + 1]
                     text = given[0] if given else None
                     if isinstance(text, ast.JoinedStr):
                         text = text.values[0]

@@ -23,7 +23,7 @@ async def test_the_loop_is_told_and_only_of_a_difference() -> None:
         asked.set()
         return different
 
-    poll = CarrierPoll(INTERVAL, differs, changed.set)
+    poll = CarrierPoll("poll", INTERVAL, differs, changed.set)
     await asyncio.to_thread(asked.wait, 10)
     assert not changed.is_set()
     different = True
@@ -40,7 +40,7 @@ async def test_the_loop_goes_on_while_the_kernel_lets_the_question_wait(
         asked.set()
         return answer.wait(10)
 
-    poll = CarrierPoll(INTERVAL, differs, lambda: None)
+    poll = CarrierPoll("poll", INTERVAL, differs, lambda: None)
     await asyncio.to_thread(asked.wait, 10)
     turns = 0
     for _ in range(100):
@@ -60,7 +60,7 @@ async def test_nothing_is_asked_once_it_is_closed() -> None:
         asked.set()
         return False
 
-    poll = CarrierPoll(INTERVAL, differs, lambda: None)
+    poll = CarrierPoll("closed-poll", INTERVAL, differs, lambda: None)
     await asyncio.to_thread(asked.wait, 10)
     poll.close()
-    assert "carrier-poll" not in {thread.name for thread in threading.enumerate()}
+    assert "closed-poll" not in {thread.name for thread in threading.enumerate()}

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 REFUSED_RETRY = 30.0
 """Seconds until an address that cannot be had is tried again."""
 
+EARLY = 16
+"""Addresses of one move that are announced before the kernel has moved them, the most important ones."""
+
 
 class GroupDataAddresses:
     """Places addresses as the core orders, and knows which ones are this agent's own.
@@ -290,6 +293,7 @@ class GroupDataAddresses:
             adding += [address] * len(added)
             if move.source != move.destination:
                 deletes += [(move, request) for request in self._delete(address, move.source)]
+        self._announce_early(moves)
         refused = {adding[failure.position]: failure for failure in self._host.send(adds)}
         # A source is given up only when the destination holds the address.
         self._host.send([request for move, request in deletes if move.address not in refused])
@@ -297,6 +301,24 @@ class GroupDataAddresses:
         # With an address go its connected route, all routes that name it as source, and with the last IPv4 address of
         # an interface every IPv4 route there; the kernel does not tell.
         self._changed({move.source for move in moves if move.source is not None}, {move.address.ip for move in moves})
+
+    def _announce_early(self, moves: Sequence[Move]) -> None:
+        """Announce what a dead link leaves behind before the kernel, which others may keep waiting, has moved it.
+
+        A host takes what is for any of its addresses on any member, and a member without a link answers nobody.
+        """
+        early: dict[str, list[InterfaceAddress]] = {}
+        for move in moves[:EARLY]:
+            if move.destination is not None and move.source is not None and self._is_cut_off(move.source):
+                early.setdefault(move.destination, []).append(move.address)
+        for key, left in early.items():
+            self._host.announcer.cancel(left)
+            self.announce(key, left, once=True)
+
+    def _is_cut_off(self, key: str) -> bool:
+        """Whether a member is there, without a link."""
+        member = self._members.of(self._group).get(key)
+        return member is not None and member.index is not None and member.up is False
 
     def _keep(self, moves: Sequence[Move], refused: Mapping[InterfaceAddress, Failure]) -> None:
         """Leave what a destination was refused where it was."""

@@ -1,7 +1,7 @@
-"""The carrier poll: asks all the time, in a thread, so that the data plane need not wait for the answer.
+"""Polls of the carriers: each asks all the time, in a thread, so that the data plane need not wait for the answer.
 
-The kernel answers under its one lock for all network configuration (RTNL), which others hold for tens of milliseconds
-when pods come and go. A caller waits as long.
+Drivers answer under the kernel's one lock for all network configuration (RTNL), which others hold for tens of
+milliseconds when pods come and go. A caller waits as long; the counts of losses are read without it, in another thread.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ class CarrierPoll:
     """Calls `differs` in a thread at every interval, and `changed` in the running loop whenever that says so.
 
     Args:
+        name: of the thread.
         interval: seconds.
         differs: whether some carrier is not what the loop believes; asks the kernel.
         changed: looks again, and acts.
     """
 
-    def __init__(self, interval: float, differs: Callable[[], bool], changed: Callable[[], None]) -> None:
+    def __init__(self, name: str, interval: float, differs: Callable[[], bool], changed: Callable[[], None]) -> None:
         self._interval = interval
         self._differs = differs
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._thread = kept(self._run, "carrier-poll")
+        self._thread = kept(self._run, name)
         self._thread.start()
 
     def _run(self) -> None:

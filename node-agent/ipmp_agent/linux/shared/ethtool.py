@@ -6,13 +6,18 @@ whose links change often. The /sys of a container shows another network namespac
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import socket
 import struct
 from array import array
+from pathlib import Path
 
-SIOCGIFFLAGS, SIOCETHTOOL = 0x8913, 0x8946
+from ipmp_agent.linux.shared.losses import Losses
+
+SYSFS = Path("/sys/class/net")
+SIOCGIFFLAGS, SIOCGIFHWADDR, SIOCGIFINDEX, SIOCETHTOOL = 0x8913, 0x8927, 0x8933, 0x8946
 IFF_UP = 0x1
 ETHTOOL_GDRVINFO, ETHTOOL_GLINK, ETHTOOL_GLINKSETTINGS = 0x3, 0xA, 0x4C
 IFNAMSIZ, IFREQ_SIZE = 16, 40
@@ -21,6 +26,7 @@ _BUS_OFFSET, _BUS_SIZE = 4 + 32 * 3, 32  # struct ethtool_drvinfo: cmd, driver, 
 _DRVINFO_SIZE = 196
 _SPEED_OFFSET, _WORDS_OFFSET = 4, 15  # struct ethtool_link_settings
 _LINK_SETTINGS_SIZE = 48 + 3 * 4 * 127
+_MAC_OFFSET = IFNAMSIZ + 2  # struct sockaddr: the family first
 
 
 class Ethtool:
@@ -40,7 +46,18 @@ class Ethtool:
             names: of the interface, of the one it is stacked on, and so on down to the NIC.
         """
         below = self.carrier(*names[1:]) if names[1:] else None
-        return Carrier(self._socket, names[0], below)
+        return Carrier(self._socket, names[0], self._losses(names[0]), below)
+
+    def _losses(self, name: str) -> Losses | None:
+        """The counts of an interface, if this /sys has them."""
+        with contextlib.suppress(OSError):
+            (index,) = struct.unpack_from("=i", self._interface(SIOCGIFINDEX, name), IFNAMSIZ)
+            mac = self._interface(SIOCGIFHWADDR, name)[_MAC_OFFSET : _MAC_OFFSET + 6]
+            return Losses(name, index, mac.hex(":"), SYSFS)
+        return None
+
+    def _interface(self, question: int, name: str) -> bytes:
+        return fcntl.ioctl(self._socket, question, name.encode().ljust(IFREQ_SIZE, b"\0"))
 
     def speed(self, name: str) -> int | None:
         """Speed in megabits a second, or None if the driver does not say."""
@@ -80,12 +97,13 @@ class Carrier:
     The kernel holds back what becomes of a stacked device for up to a second: it is asked from the bottom up.
     """
 
-    def __init__(self, asking: socket.socket, name: str, below: Carrier | None = None) -> None:
+    def __init__(self, asking: socket.socket, name: str, losses: Losses | None, below: Carrier | None) -> None:
         self._descriptor = asking.fileno()
         self._value = array("I", (ETHTOOL_GLINK, 0))  # of 32 bits; the kernel puts its answer into the second
         self._request = bytearray(_request(name, self._value))  # which the kernel may write to: no copies
         self.names: tuple[str, ...] = (name, *(below.names if below is not None else ()))
         """Of the interface and of those below it."""
+        self._losses = losses
         self._below = below
         self.reported = True
         """Whether the driver has an answer at all."""
@@ -103,6 +121,25 @@ class Carrier:
                 self.reported = False
             return None
         return self._value[1] != 0
+
+    def moved(self) -> bool:
+        """Whether a carrier went since the last `note`, by the kernel's counts. May be called in another thread."""
+        return (self._losses is not None and self._losses.moved()) or (self._below is not None and self._below.moved())
+
+    def went(self) -> bool | None:
+        """Whether a carrier went since the last `note` and is not back; None: the kernel's counts cannot be had."""
+        went = self._losses.lost() if self._losses is not None else None
+        if self._below is None or went:
+            return went
+        below = self._below.went()
+        return below if below or went is not None else None
+
+    def note(self) -> None:
+        """Take the present for the beginning: the interface is up."""
+        if self._losses is not None:
+            self._losses.note()
+        if self._below is not None:
+            self._below.note()
 
     def is_lost(self) -> bool:
         """Whether the interface is down, has no carrier, or is not there, as far as its driver says."""

@@ -84,6 +84,7 @@ class Members:
         self._candidates: dict[int, Link] = {}
         self.carrier_by_poll = 0
         self.carrier_by_event = 0
+        self.carrier_by_count = 0
 
     def __iter__(self) -> Iterator[HostMember]:
         """Former ones first: what was done to an interface is undone before anybody else has it."""
@@ -238,6 +239,17 @@ class Members:
                 self.carrier_by_poll += 1
                 self._set_up(member, up=up)
 
+    def lost(self) -> bool:
+        """Whether a member that was told up lost its carrier, may it be back. May be called in another thread."""
+        return any(carrier.moved() for member, carrier in self._asked if member.up is not False)
+
+    def find_lost(self) -> None:
+        """Look which members lost their carriers, by the kernel's counts."""
+        for member, carrier in self._asked:
+            if member.up is not False and carrier.went():
+                self.carrier_by_count += 1
+                self._set_up(member, up=False)
+
     def _list_asked(self) -> None:
         """Note whose carrier is to be asked for: that is done far more often than it changes, and in a thread."""
         self._asked = tuple(
@@ -329,6 +341,8 @@ class Members:
         told: dict[str, bool] = {}  # by key: whether somebody set it down
         for each in [member] if up else [member, *self._lost_with(member)]:
             each.up = up
+            if up and each.carrier is not None:
+                each.carrier.note()
             if each.told is not None:
                 taken_down = not up and each.carrier is not None and each.carrier.is_taken_down()
                 each.told = replace(each.told, link=up, taken_down=taken_down)
@@ -360,6 +374,8 @@ class Members:
     def _is_lost(self, member: HostMember) -> bool:
         if member.carrier is None or member.link is None:
             return False
+        if (went := member.carrier.went()) is not None:
+            return went or member.carrier.is_taken_down()  # without waiting for a lock
         if (up := member.carrier.ask()) is not None:
             return not up
         # Its driver does not report. The kernel knows, though it may not tell for a second.
