@@ -59,6 +59,7 @@ test-pythons: venv ## The unit tests under newer Pythons, from the suites of Deb
 .PHONY: test-lab
 test-lab: venv ## The agent on real interfaces, in network namespaces
 	@$(BIN)/python -m tests.prerequisites lab
+	@$(BIN)/python -m tests.lab.machine
 	$(PYTEST) -v -n 2 tests/lab
 
 .PHONY: test-drivers
@@ -127,7 +128,7 @@ image: venv ## The container image, as an archive in the cache
 	@$(BIN)/python -m tests.cluster image
 
 .PHONY: release
-release: venv ## dist/: image, chart, plain manifests, wheel, checksums, SBOM
+release: venv ## dist/: image, chart, plain manifests, wheel, Debian package, checksums, SBOM
 	@$(BIN)/python -m tests.prerequisites cluster
 	@$(BIN)/python -m tests.cluster build
 	@$(BIN)/python -m tests.cluster.release dist
@@ -137,6 +138,10 @@ release-check: venv ## Two builds from nothing hold the same packages; four minu
 	@$(BIN)/python -m tests.prerequisites cluster
 	@$(BIN)/python -m tests.cluster build
 	@$(BIN)/python -m tests.cluster.release --twice dist
+
+.PHONY: deb
+deb: venv ## The Debian package of the agent for hosts without a pod, in dist/
+	@$(BIN)/python -m tests.cluster.debian dist
 
 .PHONY: requirements
 requirements: venv ## Resolve image-requirements.txt anew: the image's Python packages with their hashes

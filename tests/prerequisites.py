@@ -22,6 +22,8 @@ LADDERS = {
         "iputils-arping": "asks who has an address, as a neighbour does",
         "util-linux": "nsenter and unshare",
         "systemd": "networkd, another owner of interfaces",
+        "systemd-container": "boots a whole machine in the network of a host",
+        "debootstrap": "the root of that machine, from Debian's packages",
         "network-manager": "another owner of interfaces",
         "keepalived": "another owner of addresses",
         "dbus": "both are spoken to on a bus of their own",

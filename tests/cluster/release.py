@@ -1,4 +1,4 @@
-"""What people install from, in one directory: image, chart, manifests, wheel, plugin, SBOM, sums. `make release`."""
+"""What people install from, in one directory: image, chart, manifests, wheel, packages, SBOM, sums. `make release`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import yaml
 
 from kubectl_ipmp import single_file
 from tests.cluster.build import build
+from tests.cluster.debian import build_package, dependencies, version
 from tests.cluster.image import CHECKOUT, RELEASED, Contents, build_release
 from tests.cluster.oci import ARCHITECTURES
 from tests.cluster.product import CHART, NAMESPACE, RELEASE
@@ -39,13 +39,6 @@ replacements:
       - select: {{kind: Deployment, name: {release}-operator}}
         fieldPaths: ["spec.template.spec.containers.[name=operator].env.[name=AGENT_IMAGE].value"]
 """
-
-
-def version() -> str:
-    """The version of everything: pyproject.toml has it, and a test holds the chart to it."""
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found: str = project["version"]
-    return found
 
 
 def manifests(helm: Path) -> list[dict[str, Any]]:
@@ -114,9 +107,29 @@ def spdx(contents: Contents, name: str, created: str) -> dict[str, Any]:
     image = packages[0] | {"SPDXID": "SPDXRef-Image", "name": name, "versionInfo": name.rpartition(":")[2]}
     image |= {"licenseDeclared": "Apache-2.0", "primaryPackagePurpose": "CONTAINER"}
     del image["externalRefs"]
-    content = hashlib.sha256(json.dumps(packages).encode()).hexdigest()
     related = [("SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-Image")]
     related += [("SPDXRef-Image", "CONTAINS", str(package["SPDXID"])) for package in packages]
+    return _document(name, created, [image, *packages], related)
+
+
+def spdx_of_package(created: str) -> dict[str, Any]:
+    """The Debian package, which has our code alone, and what it depends on, as an SPDX 2.3 document."""
+    empty = {"downloadLocation": "NOASSERTION", "filesAnalyzed": False, "copyrightText": "NOASSERTION"}
+    empty |= {"licenseConcluded": "NOASSERTION", "licenseDeclared": "NOASSERTION"}
+    own = empty | {"SPDXID": "SPDXRef-Package", "name": "ipmp-agent", "versionInfo": version()}
+    needed = [
+        empty | {"SPDXID": f"SPDXRef-Package-{number}", "name": name} for number, name in enumerate(dependencies(), 1)
+    ]
+    related = [("SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-Package")]
+    related += [("SPDXRef-Package", "DEPENDS_ON", str(one["SPDXID"])) for one in needed]
+    whole = [own | {"licenseDeclared": "Apache-2.0", "primaryPackagePurpose": "INSTALL"}, *needed]
+    return _document(f"ipmp-agent_{version()}_all.deb", created, whole, related)
+
+
+def _document(
+    name: str, created: str, packages: list[dict[str, Any]], related: list[tuple[str, str, str]]
+) -> dict[str, Any]:
+    content = hashlib.sha256(json.dumps(packages).encode()).hexdigest()
     return {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
@@ -124,7 +137,7 @@ def spdx(contents: Contents, name: str, created: str) -> dict[str, Any]:
         "name": name,
         "documentNamespace": f"https://ipmp.dev/spdx/{content}",
         "creationInfo": {"created": created, "creators": ["Tool: ipmp-release"]},
-        "packages": [image, *packages],
+        "packages": packages,
         "relationships": [
             {"spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other}
             for one, kind, other in related
@@ -164,6 +177,14 @@ def release(directory: Path, *, twice: bool = False) -> None:
         print(f"two builds hold the same {len(contents.debian) + len(contents.python)} packages", flush=True)
     write_sbom(contents, directory / f"{stem}.spdx.json", created)
     write_packages(tools / "helm", directory)
+    package = build_package(directory)
+    if twice:
+        with tempfile.TemporaryDirectory() as other:
+            if build_package(Path(other)).read_bytes() != package.read_bytes():
+                raise SystemExit(f"two builds of {package.name} differ")
+        print(f"two builds of {package.name} are equal", flush=True)
+    text = json.dumps(spdx_of_package(created), indent=1)
+    package.with_suffix(".spdx.json").write_text(text + "\n", encoding="utf-8")
     for path in write_sums(directory):
         print(f"{path.stat().st_size:>10}  {path}")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from ipmp_agent.commands.ipmp_agent import _parser
+from ipmp_agent.commands.ipmp_agent import make_parser
 from ipmp_operator.kube.objects import NODE_GROUPS_PATH
 from ipmp_service.api_server import ApiError, ApiServer, PlainAccess
 from tests.cluster.cluster import Cluster
@@ -99,7 +99,7 @@ class TestAgent:
         for chosen, expected in (((), []), (settings, ["--record=/var/lib/a/recording.jsonl", "--record-size=16"])):
             (container,) = daemonset(objects(tools, *chosen))["spec"]["template"]["spec"]["containers"]
             assert [word for word in container["command"] if word.startswith("--record")] == expected
-            options = _parser().parse_args(container["command"][1:])
+            options = make_parser().parse_args(container["command"][1:])
             assert (options.record is not None) == bool(expected)
             mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
             assert options.record is None or str(options.record.parent) in mounted

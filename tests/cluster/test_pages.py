@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.debian import version
 from tests.cluster.product import NAMESPACE, account
 from tests.cluster.registry import start_registry
-from tests.cluster.release import manifests, version, write_packages, write_sums
+from tests.cluster.release import manifests, write_packages, write_sums
 from tests.lab.namespaces import NETNS_DIRECTORY
 
 if TYPE_CHECKING:

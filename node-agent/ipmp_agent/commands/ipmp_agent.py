@@ -76,7 +76,8 @@ def _mebibytes(text: str) -> int:
     return size
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line, from which the man page and the completion are made, too."""
     parser = Parser(
         prog="ipmp-agent",
         description="IP network multipathing for one node.",
@@ -213,7 +214,7 @@ def main(arguments: Sequence[str] | None = None, hangup: Hangup | None = None) -
         arguments: of the command line; None: those of the process.
         hangup: what hears SIGHUP already.
     """
-    options = _parser().parse_args(arguments, argparse.Namespace(hangup=hangup or Hangup()))
+    options = make_parser().parse_args(arguments, argparse.Namespace(hangup=hangup or Hangup()))
     try:
         code: int = options.work(options)
     except BadInputError as error:

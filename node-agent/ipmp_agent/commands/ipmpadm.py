@@ -36,7 +36,8 @@ POLL = 0.2
 """Seconds between two looks at a drill."""
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line, from which the man page and the completion are made, too."""
     parser = ClientParser(
         prog="ipmpadm",
         description="Take an interface of an IPMP group out of use, give it back, or play its failure.",
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         with Client(runtime_directory(options.runtime_dir)) as client:
             if options.operation == "drill":

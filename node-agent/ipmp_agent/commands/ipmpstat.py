@@ -41,7 +41,8 @@ class StatError(Exception):
     """Ends the command with a message."""
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line, from which the man page and the completion are made, too."""
     parser = ClientParser(
         prog="ipmpstat",
         description="Show the IPMP groups of this node.",
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
+    parser = make_parser()
     options = parser.parse_args(arguments)
     modes = options.modes or []
     if len(modes) > 1:
