@@ -135,11 +135,13 @@ image: venv ## The container image, as an archive in the cache
 	@$(BIN)/python -m tests.prerequisites cluster
 	@$(BIN)/python -m tests.cluster image
 
+ARCHITECTURES ?= amd64 arm64
+
 .PHONY: release
-release: venv ## dist/: image, chart, plain manifests, wheel, Debian package, checksums, SBOM
-	@$(BIN)/python -m tests.prerequisites cluster
+release: venv ## dist/: images for ARCHITECTURES="amd64 arm64", chart, plain manifests, wheel, Debian package, SBOM
+	@$(BIN)/python -m tests.prerequisites cluster release
 	@$(BIN)/python -m tests.cluster build
-	@$(BIN)/python -m tests.cluster.release dist
+	@$(BIN)/python -m tests.cluster.release dist --architectures $(ARCHITECTURES)
 
 .PHONY: release-check
 release-check: venv ## Two builds from nothing hold the same packages; four minutes
@@ -174,6 +176,11 @@ site: $(BIN)/zensical ## The pages as a site in dist/site, to be served or read 
 site-check: $(BIN)/zensical ## The site in Chromium at two widths, every link and anchor of it; a minute
 	@$(BIN)/python -m tests.prerequisites site
 	$(PYTEST) tests/docs
+
+.PHONY: plugin-check
+plugin-check: venv ## krew's own validation of the manifest, which installs the plugin for each platform; builds krew once
+	@$(BIN)/python -m tests.prerequisites cluster
+	@$(BIN)/python -m tests.cluster.krew
 
 .PHONY: crds
 crds: venv ## Generate crds/*.yaml and docs/api.md from ipmp_api
