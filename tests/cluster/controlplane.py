@@ -29,12 +29,11 @@ class ControlPlane:
         self.processes = processes
         self.kubeconfig = directory / "pki/admin.kubeconfig"
 
-    def up(self, emulated_version: str | None = None, controllers: str = CONTROLLERS) -> None:
+    def up(self, emulated_version: str | None = None) -> None:
         """Start everything and wait until the API server says it is ready.
 
         Args:
             emulated_version: behave as this older Kubernetes, "1.34" say, at most three minors back.
-            controllers: as kube-controller-manager has them; the scheduler runs beside the usual ones only.
         """
         authority = CertificateAuthority(self.directory / "pki")
         service_names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc")
@@ -46,7 +45,7 @@ class ControlPlane:
         self._start_etcd()
         self._start_api_server(emulation)
         self.wait_ready()
-        self._start_controllers(emulation, controllers)
+        self._start_controllers(emulation)
 
     def _spawn(self, name: str, *flags: str) -> None:
         self.processes.spawn(name, self.namespace.name, self.tools / name, *flags)
@@ -93,7 +92,7 @@ class ControlPlane:
             *emulation,
         )
 
-    def _start_controllers(self, emulation: list[str], controllers: str) -> None:
+    def _start_controllers(self, emulation: list[str]) -> None:
         kinds = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
         common = [f"--{kind}={self.kubeconfig}" for kind in kinds]
         common += [*emulation, "--bind-address=127.0.0.1", "--leader-elect=false", f"--cert-dir={self.directory}"]
@@ -105,11 +104,10 @@ class ControlPlane:
             f"--root-ca-file={pki}/ca.crt",
             f"--service-account-private-key-file={pki}/sa.key",
             "--use-service-account-credentials",
-            f"--controllers={controllers}",
+            f"--controllers={CONTROLLERS}",
             "--node-monitor-grace-period=20s",
         )
-        if controllers == CONTROLLERS:
-            self._spawn("kube-scheduler", *common)
+        self._spawn("kube-scheduler", *common)
 
     def wait_ready(self, deadline: float = 60) -> None:
         """Wait until /readyz says ok; says what it said instead, and where the log is, when it does not."""

@@ -147,6 +147,7 @@ def _fill(root: Path, release: str, epoch: int) -> None:
             shutil.copy(CHECKOUT / page, documentation)
     for example in EXAMPLES:
         shutil.copy(CHECKOUT / "examples" / example, documentation / "examples")
+    shutil.copy(SOURCES / "stand-in.conf", documentation / "examples")
     shutil.copytree(CHECKOUT / "examples/host-network", documentation / "examples/host-network")
     shutil.copy(CHECKOUT / "CHANGELOG.md", documentation)
     date = format_datetime(datetime.fromtimestamp(epoch, UTC))

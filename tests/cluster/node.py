@@ -85,6 +85,12 @@ class Node:
             raise RuntimeError(f"{self.name}: {' '.join(command)} ended with {done.returncode}: {errors}{output}")
         return output
 
+    def begin(self, *command: str, log: Path) -> subprocess.Popen[bytes]:
+        """Start a command on the node, whose end is that of the process that is returned."""
+        enter = ["nsenter", "--target", str(self._init()), "--mount", "--pid", "--net", "--uts", "--ipc", "--"]
+        with log.open("ab") as output:
+            return subprocess.Popen([*enter, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
     def load(self, archive: Path) -> None:
         """Import an OCI image archive into the node's containerd."""
         self.run("ctr", "-n", "k8s.io", "images", "import", "-", stdin=archive)

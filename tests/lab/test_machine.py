@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from ipmp_agent.commands.client import Client, UnreachableError
+from ipmp_agent.disk.state import FILE_NAME
+from ipmp_agent.process import handover
 from tests import invariants
-from tests.cluster.debian import build_package, version
-from tests.lab import Lab, PingTrain, wait_for
+from tests.cluster.debian import SOURCES, build_package, version
+from tests.lab import Agent, Lab, PingTrain, wait_for
 from tests.lab.dump import KernelDump
 from tests.lab.machine import Machine
 from tests.lab.scene import DATA_ADDRESSES, OTHER_V4, V4, V6, usual_group
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from tests.invariants import GroupView
 
 UNIT = "ipmp.service"
+PAGE = (SOURCES.parents[1] / "docs/file-mode.md").read_text(encoding="utf-8")
+MARK = "-- command --"
 MANIFEST = "/etc/ipmp/group.yaml"
 ONLINE = """
 [Unit]
@@ -143,6 +148,51 @@ def test_addresses_are_there_before_the_network_is_online_and_the_journal_knows_
         assert wait_pid(machine, pid)
 
 
+def test_a_node_has_its_addresses_before_its_kubelet_and_keeps_them_while_agents_change(
+    lab: Lab, package: Path, tmp_path: Path
+) -> None:
+    """What the agent of a pod left on the disk is all that the host has; the kernel of another boot is empty."""
+    with Agent(lab, usual_group(lab)) as agent:
+        agent.wait_for(lambda s: group_view(s).state == "ok", what="ok")
+        assert agent.stop() == 0
+        saved = (agent.state_directory / FILE_NAME).read_text(encoding="utf-8")
+        assert agent.withdraw().returncode == 0
+    assert lab.host.holders(V4) == []
+    files = {
+        f"/var/lib/ipmp/{FILE_NAME}": saved,
+        f"/var/lib/ipmp/{handover.MARK}": "",
+        f"/etc/systemd/system/{UNIT}.d/stand-in.conf": (SOURCES / "stand-in.conf").read_text(encoding="utf-8"),
+        "/etc/systemd/system/kubelet.service": ONLINE,
+        "/etc/hostname": "lab1\n",
+    }
+    with Machine(lab.host, files) as machine:
+        machine.install(package)
+        machine.enable("kubelet.service")
+        machine.boot()
+        seen = machine.place("/root/at-online")
+        wait_for(lambda: seen.exists() and seen.read_text(), deadline=60, what="a kubelet")
+        held = seen.read_text().split()
+        assert [address for address in DATA_ADDRESSES if address not in held] == []
+        before = wait_status(machine, lambda view: view.state == "ok", "ok")
+        homes = invariants.homes(before.addresses, kernel(lab))
+        pid = machine.show(UNIT, "MainPID")["MainPID"]
+
+        with PingTrain(lab.peer(1).namespace, V4) as four, PingTrain(lab.peer(0).namespace, V6) as six:
+            four.wait_answered()
+            six.wait_answered()
+            with Client(machine.place("/run/ipmp")) as client:
+                assert client.ask(op="hand over")["ok"]
+            says = "standing by: no agent is here"
+            wait_for(lambda: machine.show(UNIT, "StatusText")["StatusText"], lambda seen: seen == says, deadline=60)
+            wait_status(machine, lambda view: view.state == "ok", "ok again: nobody came")
+            assert (four.stop().lost, six.stop().lost) == (0, 0)
+        assert machine.show(UNIT, "MainPID", "NRestarts") == {"MainPID": pid, "NRestarts": "0"}
+        invariants.nothing_moved(homes, invariants.homes(before.addresses, kernel(lab)), "two hand-overs")
+
+        machine.run("dpkg", "--remove", "ipmp-agent")
+        invariants.nothing_moved(homes, invariants.homes(before.addresses, kernel(lab)), "the end of a stand-in")
+
+
 def test_an_agent_that_hangs_is_replaced_and_nothing_moves(lab: Lab, package: Path) -> None:
     shorter = "[Service]\nWatchdogSec=5\n"
     files = {MANIFEST: manifest(lab), f"/etc/systemd/system/{UNIT}.d/shorter.conf": shorter, "/etc/hostname": "lab1\n"}
@@ -195,3 +245,63 @@ def test_upgrade_moves_nothing_removal_gives_back_and_purge_leaves_nothing(
         invariants.as_it_was_found(found, kernel(lab))
         machine.run("dpkg", "--purge", "ipmp-agent")
         assert sorted(machine.files() - files) == []
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {re.escape(title)}$\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    assert found, title
+    return found[1]
+
+
+def translated(text: str, package: Path) -> str:
+    """What somebody with these interfaces and this package would type."""
+    names = {"eth1": "nic0", "eth2": "nic1", "./ipmp-agent_0.1.0_all.deb": f"/root/{package.name}"}
+    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], text)
+
+
+def typed(machine: Machine, title: str, package: Path) -> list[str]:
+    """What each command of a section of the page prints, typed in one shell that ends with the first that fails."""
+    text = section(title)
+    for path, content in re.findall(r"^```yaml (/\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        machine.write(path, translated(content, package))
+    lines = re.findall(r"^    (\S.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    assert lines, title
+    script = "\n".join(f"echo {MARK}\n{translated(line, package)}" for line in lines)
+    return machine.run("bash", "-euo", "pipefail", "-c", script).split(f"{MARK}\n")[1:]
+
+
+def test_every_command_of_the_page_does_what_the_page_says(lab: Lab, package: Path) -> None:
+    with Machine(lab.host, {"/etc/hostname": "lab1\n"}) as machine:
+        machine.boot()
+        machine.copy(package)
+        typed(machine, "Install", package)
+        check, _, interfaces, addresses = typed(machine, "The first group", package)
+        assert check == "front: 2 interfaces, 2 data addresses on lab1: ok\n"
+        assert re.search(r"^nic1 +yes +front .* ok$", interfaces, re.MULTILINE)
+        assert re.search(r"^198.18.0.100 +up +front ", addresses, re.MULTILINE)
+        assert lab.host.holders("198.18.0.100"), "ready means that it is there"
+        machine.write("/etc/ipmp/front.yaml", machine.place("/etc/ipmp/front.yaml").read_text().replace("e: 2", "e: 1"))
+        typed(machine, "Change", package)
+        wait_for(lambda: lab.host.holders("198.18.0.101"), lambda seen: not seen, deadline=60, what="one address less")
+        status, offline, online, history, journal = typed(machine, "Watch", package)
+        assert 'Status: "front ok"' in status
+        assert re.search("^TIME .* Offline +nic0 +nic1 ", history, re.DOTALL)
+        assert "offline" in journal
+        assert "nic0 of group front is offline" in offline
+        assert "nic0 of group front is online" in online
+        assert float(re.findall(r"says (\S+) of 10", PAGE)[0]) >= exposure(machine)
+        typed(machine, "Upgrade", package)
+        assert lab.host.holders("198.18.0.100")
+        (*_, standing_in) = typed(machine, "On a node of Kubernetes", package)
+        assert standing_in.startswith("StatusText=front ")
+        machine.run("rm", "/etc/systemd/system/ipmp.service.d/stand-in.conf")
+        machine.run("systemctl", "daemon-reload")
+        typed(machine, "Remove", package)
+        assert not lab.host.holders("198.18.0.100")
+        assert not machine.place("/var/lib/ipmp").exists()
+
+
+def exposure(machine: Machine) -> float:
+    """What systemd thinks of the unit's isolation: 10 is none."""
+    (found,) = re.findall(r"Overall exposure level for \S+: (\S+)", machine.run("systemd-analyze", "security", UNIT))
+    return float(found)

@@ -15,6 +15,7 @@ from ipmp_agent.disk import state
 from ipmp_agent.disk.directories import Directory, InUseError, holder
 from ipmp_agent.disk.recording import LIMIT
 from ipmp_agent.measurements import Measurements
+from ipmp_agent.process import vacancy
 from ipmp_agent.process.hangup import Hangup
 from ipmp_agent.views import status
 from ipmp_api.fields import NODE_NAME
@@ -52,6 +53,9 @@ RUN = """\
 Runs the agent in the foreground. With --file it obeys manifests; without, it obeys the IPMPNodeGroups of its node, and
 takes the API server from the pod's service account, or from --kubeconfig ($KUBERNETES_SERVICE_HOST and
 $KUBERNETES_SERVICE_PORT may point it past a service address).
+
+With --stand-in it hands over to the agent of the node's pod as soon as that asks, waits while one is there, and takes
+over when there has been none for five seconds.
 
 SIGHUP reads the files again; SIGTERM and SIGINT end the agent. Addresses and routes stay in the kernel when it ends,
 and the next one takes them over: `ipmp-agent withdraw` removes them.
@@ -141,6 +145,12 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
         type=_node_name,
         default=os.environ.get("NODE_NAME") or None,
         help="this node's name, which is made lower case (default: $NODE_NAME)",
+    )
+    parser.add_argument(
+        "--stand-in",
+        action="store_true",
+        help="stand in for the agent of this node's pod, before it comes and while it is away, with the last"
+        " configuration that it had; with --file, for a node that has had none yet",
     )
     parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="how to reach the API server, outside a pod")
     _add_directories(parser)
@@ -243,15 +253,18 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> int:
+def _require_run_options(options: argparse.Namespace) -> None:
+    """Raises BadInputError for options of `run` that argparse cannot judge."""
     if not options.node_name:
-        print("ipmp-agent: name this node with --node-name or $NODE_NAME", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        raise BadInputError(("name this node with --node-name or $NODE_NAME",))
     if STANDARD_INPUT in (options.files or ()):
-        print(
-            "ipmp-agent: run reads its files again at SIGHUP, which standard input is not: name a file", file=sys.stderr
-        )
-        return EXIT_BAD_INPUT
+        raise BadInputError(("run reads its files again at SIGHUP, which standard input is not: name a file",))
+    if options.stand_in and options.kubeconfig:
+        raise BadInputError(("--stand-in goes by what the pod's agent left: leave --kubeconfig out",))
+
+
+def _run(options: argparse.Namespace) -> int:
+    _require_run_options(options)
     with packages_of("agent"):
         from ipmp_agent.process.agent import Agent, AgentOptions, StartError  # noqa: PLC0415 - `check` needs no kernel
 
@@ -268,11 +281,21 @@ def _run(options: argparse.Namespace) -> int:
         options.metrics_address,
         options.record,
         options.record_size << 20,
+        stand_in=options.stand_in,
+        asks=not (options.files or options.stand_in),
         trials=options.trials,
     )
+    stands_by = False
     try:
-        Agent(settings, source, measurements, options.hangup).run()
-    except (StartError, InUseError, OSError) as error:
+        stands_by = options.stand_in and vacancy.is_taken()
+        if not stands_by:
+            stands_by = Agent(settings, source, measurements, options.hangup).run()
+    except InUseError as error:
+        stands_by = options.stand_in
+        log.log(logging.INFO if stands_by else logging.CRITICAL, "%s", error)
+        if not stands_by:
+            return EXIT_FAULT
+    except (StartError, OSError) as error:
         log.critical("%s", error)
         return EXIT_FAULT
     except Exception:
@@ -280,6 +303,8 @@ def _run(options: argparse.Namespace) -> int:
         return EXIT_FAULT
     finally:
         records.close()
+    if stands_by:
+        vacancy.begin_anew()
     return 0
 
 
@@ -296,10 +321,17 @@ def _log(options: argparse.Namespace, dropped: Callable[[], None] = lambda: None
 
 
 def _source(options: argparse.Namespace) -> Source:
+    files = None
     if options.files:
         from ipmp_agent.process.files import FileSource  # noqa: PLC0415 - as in `check`
 
-        return FileSource(options.files, options.node_name)
+        files = FileSource(options.files, options.node_name)
+    if options.stand_in:
+        from ipmp_agent.process.standin import StandInSource  # noqa: PLC0415 - for nobody else
+
+        return StandInSource(options.state_dir, files)
+    if files is not None:
+        return files
     # An agent with files needs no API client.
     with packages_of("agent"):
         from ipmp_agent.kube.source import ClusterSource  # noqa: PLC0415

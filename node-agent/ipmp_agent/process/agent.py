@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -27,6 +28,7 @@ from ipmp_agent.disk.directories import Directory
 from ipmp_agent.disk.recording import LIMIT, Recorder
 from ipmp_agent.disk.writer import StateWriter
 from ipmp_agent.linux.kernel import Kernel
+from ipmp_agent.process import handover
 from ipmp_agent.process.control import ControlSocket
 from ipmp_agent.process.namespace import NamespaceLock
 from ipmp_agent.views.metrics import AgentCollector
@@ -99,6 +101,8 @@ class AgentOptions:
     metrics_address: tuple[str, int] | None = None
     record: Path | None = None
     record_bytes: int = LIMIT
+    stand_in: bool = False  # hand over to whoever asks
+    asks: bool = False  # have an agent that stands in hand over
     trials: bool = True  # undo a change of configuration by which the node loses what it reached before
 
 
@@ -132,22 +136,39 @@ class Agent:
         self._source = source
         self._measurements = measurements
         self._supervision: Supervision | None = None
+        self._asked = asyncio.Event()  # by another agent, to end for it
+        self._handed_over = False
 
-    def run(self) -> None:
-        """Work until SIGTERM or SIGINT. Raises StartError, InUseError and OSError while nothing has been touched."""
+    def run(self) -> bool:
+        """Work until SIGTERM or SIGINT, or, returning True, until another agent asks for the host.
+
+        Raises StartError, InUseError and OSError while nothing has been touched.
+        """
         self._hangup.catch()
+        require_capabilities()
         with contextlib.ExitStack() as stack:
-            options = self._options
+            if self._options.asks:
+                handover.obtain(self._options.runtime_directory, lambda: self._occupy(stack))
+            else:
+                self._occupy(stack)
+            if self._options.asks:
+                handover.mark(self._options.state_directory)
+            raise_descriptor_limit()
+            sys.setswitchinterval(SWITCH_INTERVAL)
+            asyncio.run(self._work())
+        return self._handed_over
+
+    def _occupy(self, outer: contextlib.ExitStack) -> None:
+        """Be the agent of this host, and hold both directories: all of it, or nothing and InUseError."""
+        options = self._options
+        with contextlib.ExitStack() as stack:
             for path, option, mode in (
                 (options.runtime_directory, "--runtime-dir", 0o755),
                 (options.state_directory, "--state-dir", 0o700),
             ):
                 stack.callback(Directory(path, option, mode).release)
             stack.callback(NamespaceLock().release)
-            require_capabilities()
-            raise_descriptor_limit()
-            sys.setswitchinterval(SWITCH_INTERVAL)
-            asyncio.run(self._work())
+            outer.push(stack.pop_all())
 
     async def _work(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -162,7 +183,8 @@ class Agent:
                     plane.stop()
                 finally:
                     await plane.kernel.close()
-        log.info("stopped; addresses and routes stay as they are")
+        how = "handed over to another agent" if self._handed_over else "stopped"
+        log.info("%s; addresses and routes stay as they are", how)
 
     def _data_plane(self, stack: contextlib.ExitStack, saved: SavedState) -> tuple[DataPlane, Configurator]:
         options, errors = self._options, self._measurements.errors
@@ -204,7 +226,9 @@ class Agent:
     ) -> None:
         """Start the threads that let others see and ask."""
         self._report_to_the_host(stack, plane)
-        control = ControlSocket(self._options.runtime_directory, plane, configurator)
+        loop = asyncio.get_running_loop()
+        hand_over = partial(loop.call_soon_threadsafe, self._asked.set) if self._options.stand_in else None
+        control = ControlSocket(self._options.runtime_directory, plane, configurator, hand_over)
         stack.callback(control.close)
         plane.host_findings.append(control.findings)
         if self._options.metrics_address is not None:
@@ -248,14 +272,16 @@ class Agent:
             asyncio.create_task(configurator.run()),
             asyncio.create_task(_settle_memory(configurator)),
             asyncio.create_task(stopping.wait()),
+            asyncio.create_task(self._asked.wait()),
         ]
         try:
-            # The first and the last end only by a fault or by a signal.
-            await asyncio.wait((work[0], work[2]), return_when=asyncio.FIRST_COMPLETED)
+            # These end only by a fault, by a signal, and by an agent that asks.
+            await asyncio.wait((work[0], *work[2:]), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._hangup.ignore()
+            self._handed_over = self._asked.is_set() and not stopping.is_set()
             if self._supervision is not None:
-                self._supervision.stopping()
+                self._supervision.stopping(for_good=not self._handed_over)
             for task in (*work, *self._reloads):
                 task.cancel()
             results = await asyncio.gather(*work, return_exceptions=True)

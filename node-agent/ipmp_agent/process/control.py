@@ -7,6 +7,7 @@ the data plane is asked for a value or a change, and never waits for a client. R
     {"op": "probes"}            {"ok": true}, then {"group": ..., "interface": NAME, "probe": {...}} for every probe
     {"op": "offline", "interface": I, "group": G|null, "force": B}   {"ok": true, "message": "..."}; root only
     {"op": "online", "interface": I, "group": G|null}                the same
+    {"op": "hand over"}           {"ok": true}, then this agent ends for another; root only, and of one that stands in
     {"op": "drill", "interface": I, "group": G|null, "kind": "link"|"silent", "seconds": S}
                                                                      {"ok": true, "group": G, "interface": KEY}; root
                                 only: the agent ends it, whoever asked is gone or not; the snapshot has its result
@@ -68,12 +69,26 @@ class RefusedError(Exception):
 
 
 class ControlSocket:
-    """Serves the control socket from its own thread."""
+    """Serves the control socket from its own thread.
 
-    def __init__(self, directory: Path, plane: DataPlane, configurator: Configurator) -> None:
+    Args:
+        directory: that the socket is in.
+        plane: which is asked.
+        configurator: that takes requests.
+        hand_over: has the agent end soon, for another one; None: it stands in for nobody. Called in this thread.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        plane: DataPlane,
+        configurator: Configurator,
+        hand_over: Callable[[], object] | None = None,
+    ) -> None:
         self.path = directory / SOCKET_NAME
         self._plane = plane
         self._configurator = configurator
+        self._hand_over = hand_over  # has the agent end soon; None: it stands in for nobody
         self._clients: set[asyncio.Task[None]] = set()
         self._silent_until = 0.0
         self._loop = asyncio.new_event_loop()
@@ -238,6 +253,11 @@ class ControlSocket:
                 if user != 0:
                     raise RefusedError("only root may begin a drill")
                 return await self._drill(interface, request.get("group"), kind, float(seconds))
+            case {"op": "hand over"}:
+                if user != 0 or self._hand_over is None:
+                    raise RefusedError("this agent hands over to nobody: stop it on its host")
+                self._hand_over()
+                return {}
         raise RefusedError(f"unknown request {request.get('op')!r}; this agent is version {ipmp_agent.__version__}")
 
     async def _publication(self, *, live: bool) -> Any:

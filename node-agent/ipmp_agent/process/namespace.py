@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+from typing import Self
 
 from ipmp_agent.disk.directories import InUseError
 
@@ -31,30 +32,53 @@ class NamespaceLock:
             self._socket.listen(BACKLOG)
         except OSError:
             self._socket.close()
-            pid, user = _holder()
-            if user == 0:
-                raise InUseError(
-                    f"another agent (pid {pid}) looks after the network of this host, with other directories: stop it"
-                ) from None
-            log.warning(
-                "a process that is no agent (pid %s, user %s) has the name by which agents know each other: a second"
-                " one would not be noticed",
-                pid or "unknown",
-                "unknown" if user is None else user,
-            )
+            with Occupant() as other:
+                if other.is_agent:
+                    raise InUseError(
+                        f"another agent (pid {other.pid}) looks after the network of this host, with other"
+                        " directories: stop it"
+                    ) from None
+                log.warning(
+                    "a process that is no agent (pid %s, user %s) has the name by which agents know each other: a"
+                    " second one would not be noticed",
+                    other.pid or "unknown",
+                    "unknown" if other.user is None else other.user,
+                )
 
     def release(self) -> None:
         """Let others have it."""
         self._socket.close()
 
 
-def _holder() -> tuple[int, int | None]:
-    """The process that has the name, and its user, as the kernel says; None: it does not answer to it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as asking:
+class Occupant:
+    """The process that has the name, as the kernel says, and a line to it that hangs up when that process ends.
+
+    Without one `pid` is 0, and `user` None.
+    """
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.user: int | None = None
+        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+
+    def __enter__(self) -> Self:
         try:
-            asking.connect(NAME)
-            credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            self._line.connect(NAME)
+            credentials = self._line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         except OSError:
-            return 0, None
-    pid, user, _ = struct.unpack("3i", credentials)
-    return int(pid), int(user)
+            return self
+        pid, user, _ = struct.unpack("3i", credentials)
+        self.pid, self.user = int(pid), int(user)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._line.close()
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether it may be an agent: those are root's."""
+        return self.user == 0
+
+    def fileno(self) -> int:
+        """Of the line."""
+        return self._line.fileno()

@@ -73,10 +73,11 @@ class Supervision:
         if self._ready and not self._reloading and not self._over:
             self._ready = self._manager.tell("READY=1")
 
-    def stopping(self) -> None:
-        """The agent ends."""
+    def stopping(self, *, for_good: bool = True) -> None:
+        """The agent ends; the process does so, too, if it is for good."""
         self._over = True
-        self._manager.tell("STOPPING=1", "STATUS=stopping; addresses and routes stay as they are")
+        if for_good:
+            self._manager.tell("STOPPING=1", "STATUS=stopping; addresses and routes stay as they are")
 
     def _become_ready(self, publication: Publication) -> None:
         missing = readiness.awaited(publication, self._arriving)

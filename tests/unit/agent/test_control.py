@@ -156,6 +156,21 @@ def test_one_client_too_many_is_closed_and_the_others_go_on(agent: Agent, monkey
         assert first.ask(op="ping")["ok"]
 
 
+def test_only_an_agent_that_stands_in_hands_over_and_to_root_alone(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    with Client(agent.directory) as client:
+        with pytest.raises(AgentRefusedError, match="hands over to nobody: stop it on its host"):
+            client.ask(op="hand over")
+        agent.socket._hand_over = lambda: asked.append(1)
+        assert client.ask(op="hand over")["ok"]
+        monkeypatch.setattr(control, "_user", lambda _: 1000)
+        with pytest.raises(AgentRefusedError, match="hands over to nobody"):
+            client.ask(op="hand over")
+    assert asked == [1]
+
+
 def test_only_root_may_take_an_interface_offline(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "_user", lambda _: 1000)
     with Client(agent.directory) as client:

@@ -166,6 +166,7 @@ def test_alive_while_publications_come() -> None:
         (["run"], 2, "name this node with --node-name or $NODE_NAME"),
         (["run", "--node-name", "n"], 2, "outside a cluster give --kubeconfig or --file"),
         (["run", "--node-name", "n", "--kubeconfig", "/nonexistent/config"], 2, "cannot use --kubeconfig"),
+        (["run", "--node-name", "n", "--stand-in", "--kubeconfig", "f"], 2, "leave --kubeconfig out"),
         (["check"], 2, "--file"),
         (["run", "--log-level", "loud"], 2, "invalid choice"),
     ],
