@@ -69,10 +69,10 @@ GROUP_FAILED = {f'ipmp_group_state{{{GROUP},state="failed"}}': "0 1x200"}
 BOTH_FAILED = interface_states(NIC, "1 0x200", "0 1x200") | interface_states(OTHER, "1 0x200", "0 1x200")
 
 
-def on_nodes(failed: int, nodes: int) -> dict[str, str]:
+def on_nodes(failed: int, nodes: int, how: str = "1x200") -> dict[str, str]:
     """One interface of a group on several nodes, failed on the first of them."""
     name = 'ipmp_interface_state{{node="n{n}",group="g",interface="eth1",state="failed"}}'
-    return {name.format(n=n): "1x200" if n < failed else "0x200" for n in range(nodes)}
+    return {name.format(n=n): how if n < failed else "0x200" for n in range(nodes)}
 
 
 def standby(reserve: str) -> dict[str, str]:
@@ -182,6 +182,7 @@ PAIRS = (
         4,
         {"group": "g", "interface": "eth1"},
         "eth1 has failed on 3 nodes at once: look at the switch",
+        also_firing=on_nodes(3, 4, "1x2 0x200"),
     ),
     Pair(
         "IPMPInterfaceNotProbed",

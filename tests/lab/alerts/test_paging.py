@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab import Agent, Lab, wait_for
-from tests.lab.alerts.monitoring import BUSY, Monitoring
+from tests.lab.alerts.monitoring import AFTERWARDS, BUSY, Monitoring, Target
 from tests.lab.scene import usual_group
-from tests.lab.status import group_view
+from tests.lab.status import all_heard, group_view
 from tests.lab.trials import cuts_off, good, host_behind_a_router, wait_kept
 
 if TYPE_CHECKING:
@@ -106,3 +106,45 @@ def test_change_that_cuts_the_host_off_pages_as_undone_alone_until_a_good_one_is
     wait_kept(trying.agent)
     trying.monitoring.wait_firing()
     assert {page.alert for page in trying.monitoring.pages} - BUSY == {"IPMPChangeUndone"}
+
+
+HOSTS = ("a", "b", "c")
+
+
+def test_dead_switch_pages_once_and_not_for_each_of_its_hosts(tmp_path: Path) -> None:
+    """Three hosts; Prometheus reaches each by its data address, from the switch that stays."""
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(Lab(hosts=HOSTS))
+        targets = []
+        for number, name in enumerate(HOSTS):
+            own, pool = f"198.18.0.{101 + number}", f"198.18.0.{32 + 8 * number}-198.18.0.{39 + 8 * number}"
+            group = usual_group(
+                lab,
+                dataAddresses={"assigned": [{"nodeName": name, "addresses": [f"{own}/24"]}]},
+                testAddresses={"ipv4": {"pool": {"ranges": [pool], "prefixLength": 24}}},
+            )
+            anywhere = ("--metrics-address", "0.0.0.0:9478")
+            agent = stack.enter_context(Agent(lab, group, host=lab.hosts[name], node_name=name, options=anywhere))
+            agent.wait_for(lambda status: group_view(status).state == "ok", deadline=30, what="ok")
+            agent.wait_for(all_heard, deadline=30, what="an answer to a probe on every member")
+            targets.append(Target("ipmp-agent", f"{own}:9478", name))
+        monitoring = stack.enter_context(Monitoring(lab.peer(1).namespace, tmp_path, targets))
+        wait_for(lambda: monitoring.query('count(ipmp_group_state{state="ok"} == 1) == 3'), what="a scrape of all")
+        monitoring.wait_firing()
+
+        lab.switches[0].die()
+        monitoring.wait_firing("IPMPLinkFailureCorrelated")
+        (page,) = [page for page in monitoring.pages if page.alert not in BUSY | AFTERWARDS]
+        assert page.labels == {"group": "lab", "interface": "nic0", "severity": "critical"}
+        assert page.annotations["summary"] == "nic0 has failed on 3 nodes at once: look at the switch"
+        alerts = 'count by (alertname) (ALERTS{alertstate="firing",severity="warning"})'
+        inhibited = {"IPMPInterfaceFailed", "IPMPGroupNotRedundant"}
+        wait_for(
+            lambda: {one["metric"]["alertname"] for one in monitoring.query(alerts)},
+            lambda firing: firing >= inhibited,
+            deadline=30,
+            what="alerts that are not sent",
+        )
+        lab.switches[0].revive()
+        monitoring.wait_firing()
+        assert {page.alert for page in monitoring.pages} - BUSY - AFTERWARDS == {"IPMPLinkFailureCorrelated"}
