@@ -107,6 +107,14 @@ load: venv ## Failover under floods, full tables and slow clients, beside a quie
 	@$(BIN)/python -m tests.prerequisites lab
 	@$(BIN)/python -m tests.chaos.load
 
+NODES ?= 500
+
+.PHONY: scale
+scale: venv ## NODES=500 played nodes before a real API server; SCENES=a,b OPTIONS='--beside COMMIT'
+	@$(BIN)/python -m tests.prerequisites lab cluster
+	@$(BIN)/python -m tests.cluster build
+	@$(BIN)/python -m tests.scale --nodes $(NODES) $(if $(SCENES),--scenes $(SCENES)) $(OPTIONS)
+
 STEPS ?= 500000
 
 .PHONY: chaos-virtual

@@ -11,7 +11,6 @@ import argparse
 import sys
 import time
 from dataclasses import replace
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,16 +36,10 @@ def world(count: int) -> World:
 
 
 def report(cluster: World) -> None:
-    """Let every agent report, link-local addresses included."""
+    """Let every agent report."""
     for at, (holder, seen) in enumerate(list(cluster.there.items())):
         members = tuple(
-            InterfaceReport(
-                f"eth{n}",
-                f"52:54:00:{at >> 8 & 255:02x}:{at & 255:02x}:{n:02x}",
-                False,
-                IPv6Address(f"fe80::{at + 1:x}:{n + 1}"),
-            )
-            for n in range(2)
+            InterfaceReport(f"eth{n}", f"52:54:00:{at >> 8 & 255:02x}:{at & 255:02x}:{n:02x}") for n in range(2)
         )
         status = NodeGroupReport("ok", "", seen.generation, False, members, present=seen.held)
         cluster.there[holder] = replace(seen, status=status)

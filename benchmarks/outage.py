@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -47,11 +47,13 @@ from tests.lab.load import busy_machine
 from tests.lab.scene import usual_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
 
 ADDRESSES = {"IPv4": "198.18.0.100/24", "IPv6": "2001:db8:0:1::100/64"}
+# By BGP an address is no part of the neighbours' link: there, whoever has no other way would ask for it by ARP.
+ROUTED = {"IPv4": "198.19.0.100/32", "IPv6": "2001:db8:0:2::100/128"}
 TARGETS = ("198.18.0.201", "198.18.0.202")  # the neighbours of the lab, one on each switch
 PREFERRED, RESERVE = "nic0", "nic1"
 SETTLED = 50  # pings answered in a row
@@ -114,6 +116,7 @@ class Setting:
     make: Callable[[Lab], Contender]
     life: int = 10  # failures before it begins anew
     returns: bool = True  # to the preferred NIC
+    addresses: Mapping[str, str] = field(default_factory=lambda: ADDRESSES)
 
 
 class Ipmp:
@@ -183,7 +186,7 @@ def arp_team(milliseconds: int, missed: int) -> Setting:
 def bgp(milliseconds: int) -> Setting:
     """BGP with BFD at this interval; three without a word are a failure."""
     name = f"BGP, BFD 3 x {milliseconds}"
-    return Setting(name, lambda lab: Bgp(lab, tuple(ADDRESSES.values()), milliseconds))
+    return Setting(name, lambda lab: Bgp(lab, tuple(ROUTED.values()), milliseconds), addresses=ROUTED)
 
 
 class Meters:
@@ -270,7 +273,7 @@ def measure(setting: Setting, fault: Fault, runs: int, generator: random.Random)
     while any(len(found) < runs for found in seen.values()):
         for family, found in seen.items():
             times = min(setting.life, runs - len(found))
-            found.extend(life(setting, fault, ADDRESSES[family].partition("/")[0], times, generator))
+            found.extend(life(setting, fault, setting.addresses[family].partition("/")[0], times, generator))
         print(f"{setting.name}, {fault}: {len(found)} of {runs} in either family", flush=True)
     for family, found in seen.items():
         yield Line(fault, setting.name, family, "fails", [failed for failed, _ in found])

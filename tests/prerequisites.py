@@ -37,6 +37,8 @@ LADDERS = {
         "prometheus-alertmanager": "sends the alerts to a receiver",
         "chromium": "looks at the pages of reports",
         "fonts-dejavu-core": "what it writes with",
+        "zsh": "completes the plugin's words",
+        "fish": "completes the plugin's words",
     },
     "cluster": {
         "gcc": "runc's C part",

@@ -13,26 +13,25 @@ import contextlib
 import json
 import shutil
 import subprocess
-import time
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks.peers.process import Peer
-from tests.lab.filters import ruleset
 from tests.lab.topology import BRIDGE, LINK_V4, LINK_V6, Host, Switch, bare
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tests.lab import Lab, Nic
-    from tests.lab.filters import PortFilter
 
 PROGRAMS = Path("/usr/lib/frr")  # where Debian puts them
 OWNER = "frr"  # the package's user: the daemons give root up
 HOST_AS, LEAF_AS, FIRST_LEAF = 65100, 65001, 251
 PATIENCE = 90.0  # seconds until all sessions are up
+
+ACCESS, CABLE, ROUTED = "access", "cable", "routed"
 
 BFD = """bfd
  profile lab
@@ -43,13 +42,20 @@ BFD = """bfd
 
 
 class Leaf(Switch):
-    """A switch whose port to the host is routed: what a fault drops there is packets, of every family."""
+    """A switch with a router behind its port to the host: as there is no other way to drop frames under every kernel.
 
-    def set_filters(self, filters: dict[str, PortFilter]) -> float:
-        """As a switch's; the hooks of packets are named as those of frames."""
-        self.filters |= filters
-        self.namespace.run("nft", "-f", "-", text=ruleset(self.filters).replace("table bridge", "table inet"))
-        return time.monotonic()
+    The cable between the two loses its carrier with the port, so that the router sees a pulled cable as the host does.
+    """
+
+    def commands(self) -> list[str]:
+        """Lines of `ip` that join the router, as ROUTED, to a bridge of its own."""
+        bridge = super().commands()[0].replace(f"name {BRIDGE} ", f"name {ACCESS} ")
+        joined = [f"link add {ROUTED} up type veth peer name {CABLE}", f"link set {CABLE} master {ACCESS} up"]
+        return [bridge, *joined]
+
+    def set_ports(self, ports: Iterable[str], *, up: bool) -> float:
+        """As a switch's, and the router's with it."""
+        return super().set_ports([*ports, CABLE], up=up)
 
 
 class Router:
@@ -149,20 +155,23 @@ class Router:
 
 
 class Bgp:
-    """A host whose addresses are on its loopback interface and announced by every NIC, with a leaf router at each."""
+    """A host whose addresses are on its loopback interface and announced by every NIC, with a leaf router at each.
+
+    Args:
+        addresses: with the length of a single one's prefix, none of them of the neighbours' link.
+    """
 
     def __init__(self, lab: Lab, addresses: Sequence[str], milliseconds: int) -> None:
         self.lab = lab
         self.addresses = [bare(address) for address in addresses]
         self._stack = contextlib.ExitStack()
-        loopbacks = [f"{address}/{128 if ':' in address else 32}" for address in self.addresses]
-        self._loopbacks = loopbacks
+        self._loopbacks = addresses
         self.host = Router(
             lab.host,
             HOST_AS,
             uplinks=list(lab.host.nics),
             neighbours=(),
-            networks=loopbacks,
+            networks=addresses,
             milliseconds=milliseconds,
         )
         self.leaves = []
@@ -173,7 +182,7 @@ class Bgp:
                 Router(
                     Host(f"leaf{i}", nic.switch.namespace),
                     LEAF_AS + i,
-                    uplinks=[nic.port],
+                    uplinks=[ROUTED],
                     neighbours=others_at,
                     networks=[lan.format(FIRST_LEAF + i) for lan in (LINK_V4, LINK_V6)],
                     milliseconds=milliseconds,
@@ -191,6 +200,8 @@ class Bgp:
                 stack.callback(nic.switch.close)
             gateways = [bare(lan.format(FIRST_LEAF)) for lan in (LINK_V4, LINK_V6)]
             for peer in (host for name, host in self.lab.hosts.items() if name.startswith("peer")):
+                # Or else they keep to the second leaf when the first has sent to it once.
+                peer.namespace.sysctl({f"ipv6/conf/{which}/accept_redirects": 0 for which in ("all", "eth0")})
                 for address in self.addresses:
                     (gateway,) = (one for one in gateways if (":" in one) == (":" in address))
                     peer.namespace.ip("route", "add", address, "via", gateway)
@@ -206,15 +217,16 @@ class Bgp:
     def _route(self, nic: Nic, number: int) -> None:
         """Make the switch at this NIC a router."""
         leaf = nic.switch = Leaf(nic.switch.name, nic.switch.namespace)
-        wires = (BRIDGE, nic.port)
-        leaf.namespace.sysctl(
-            {"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1, "ipv4/conf/all/send_redirects": 0}
-            | {f"ipv4/conf/{wire}/send_redirects": 0 for wire in wires}
-            | {f"ipv6/conf/{wire}/disable_ipv6": 0 for wire in wires}
-        )
-        lines = [f"link set {nic.port} nomaster"]
+        lines = [*leaf.commands(), f"link set {nic.port} master {ACCESS}"]
         lines += [f"address add {lan.format(FIRST_LEAF + number)} dev {BRIDGE}" for lan in (LINK_V4, LINK_V6)]
-        leaf.namespace.batch(lines)
+        settings = {"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1, "ipv4/conf/all/send_redirects": 0}
+        leaf.namespace.batch(lines[:-2])
+        leaf.namespace.sysctl(
+            settings
+            | {f"ipv4/conf/{wire}/send_redirects": 0 for wire in (BRIDGE, ROUTED)}
+            | {f"ipv6/conf/{wire}/disable_ipv6": 0 for wire in (BRIDGE, ROUTED)}
+        )
+        leaf.namespace.batch(lines[-2:])
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -228,7 +240,7 @@ class Bgp:
     def _complete(self) -> bool:
         """Whether each leaf reaches the host directly, and the host the neighbours by all NICs."""
         nics = self.lab.host.nics
-        direct = all(self._ways(number) == {nic.port} for number, nic in enumerate(nics.values()))
+        direct = all(self._ways(number) == {ROUTED} for number in range(len(nics)))
         namespace = self.lab.host.namespace
         routes = [namespace.ip_json(f"-{family}", "route", "show", "proto", "bgp") for family in (4, 6)]
         return direct and all(found and len(found[0].get("nexthops", ())) == len(nics) for found in routes)
@@ -237,7 +249,7 @@ class Bgp:
         """The NIC by which the first leaf, which the neighbours ask, reaches the host."""
         nics = list(self.lab.host.nics)
         ways = self._ways(0)
-        if ways == {self.lab.host.nic(nics[0]).port}:
+        if ways == {ROUTED}:
             return nics[0]
         return nics[1] if ways == {BRIDGE} else ""
 

@@ -66,6 +66,7 @@ def compile_for_node(
     pool_addresses: Mapping[str, tuple[Address, ...]],
     test_ipv4: Mapping[str, IPv4Interface],
     peers: tuple[Address, ...],
+    peer_nodes: tuple[str, ...] = (),
 ) -> NodeGroup:
     """Compile a group for one node.
 
@@ -74,7 +75,8 @@ def compile_for_node(
         node_name: the node.
         pool_addresses: by name of pool, what is allotted to this node; a pool without an entry gives nothing.
         test_ipv4: by key of member, its IPv4 test address; a member without an entry has none.
-        peers: test addresses of members on other nodes, nearest choice first.
+        peers: where members on other nodes can be probed over IPv4.
+        peer_nodes: the nodes where they are.
 
     Returns:
         Data addresses in the order assigned, then pools as written; an address that comes twice is there once.
@@ -93,6 +95,7 @@ def compile_for_node(
         members=tuple(Member(i.match, i.role, test_ipv4.get(i.match.key)) for i in group.interfaces),
         data_addresses=tuple(data.values()),
         peers=peers,
+        peer_nodes=peer_nodes,
         policies=group.policies,
     )
 

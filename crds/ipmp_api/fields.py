@@ -458,6 +458,13 @@ NODE_GROUP_SPEC = Struct(
             PEERS_MAX,
             unique=True,
         ),
+        "peerNodes": Sequence(
+            "Other nodes of the same group, as probe targets: the agent asks what their agents report, and probes the "
+            "link-local address of a member there.",
+            NODE_NAME,
+            PEERS_MAX,
+            unique=True,
+        ),
         "testAddresses": Struct("Test addresses.", {"ipv6": _TEST_IPV6}, filled=True),
         "probes": _PROBES,
         "failureDetection": _FAILURE_DETECTION,

@@ -101,6 +101,7 @@ def parse_node_group(manifest: Mapping[str, Any], *, strict: bool = True) -> Nod
             for a in spec.get("dataAddresses", ())
         ),
         peers=tuple(parse_address(text) for text in spec.get("peers", ())),
+        peer_nodes=tuple(spec.get("peerNodes", ())),
         policies=_policies(spec, TestAddressIPv6(spec["testAddresses"]["ipv6"]), spec),
         offline=tuple(_key(entry["interface"]) for entry in spec.get("offline", ())),
     )
@@ -118,6 +119,7 @@ def node_group_spec(group: NodeGroup) -> dict[str, Any]:
         "interfaces": [_interface(member) for member in group.members],
         "dataAddresses": [{"address": str(a.address), "origin": a.origin.value} for a in group.data_addresses],
         "peers": [str(peer) for peer in group.peers],
+        "peerNodes": list(group.peer_nodes),
         "testAddresses": {"ipv6": group.policies.test_ipv6.value},
         "probes": {
             "method": group.policies.probe_method.value,

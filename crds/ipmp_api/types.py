@@ -297,6 +297,7 @@ class NodeGroup:
     members: tuple[Member, ...]
     data_addresses: tuple[DataAddress, ...] = ()
     peers: tuple[Address, ...] = ()  # resolved by the operator; empty in file mode
+    peer_nodes: tuple[str, ...] = ()  # the nodes of the peers, whose agents report where they answer over IPv6
     policies: Policies = field(default_factory=Policies)
     offline: tuple[str, ...] = ()  # interfaces taken out for maintenance, by people
 

@@ -54,7 +54,11 @@ _kubectl_ipmp() {
     done
     (( ${#found} )) && _describe 'kubectl-ipmp' found
 }
-compdef _kubectl_ipmp kubectl-ipmp
+if [[ $funcstack[1] == _kubectl-ipmp ]]; then
+    _kubectl_ipmp  # zsh reads the file for the first completion, and runs it as that
+else
+    compdef _kubectl_ipmp kubectl-ipmp
+fi
 """,
     "fish": """\
 function __kubectl_ipmp

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from tests.cluster.build import build
 from tests.cluster.cache import cache_directory
-from tests.cluster.controlplane import ControlPlane
+from tests.cluster.controlplane import CONTROLLERS, ControlPlane
 from tests.cluster.image import Image
 from tests.cluster.network import ClusterNetwork, remove_namespaces
 from tests.cluster.node import Node, remove_cgroups
@@ -62,13 +62,13 @@ class Cluster:
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    def up(self, emulated_version: str | None = None) -> None:
+    def up(self, emulated_version: str | None = None, controllers: str = CONTROLLERS) -> None:
         """Start the control plane; nodes come with add_nodes."""
         if self.directory.exists():
             raise RuntimeError(f"{self.directory} holds a cluster already: remove it first")
         self._save()
         self.network.create()
-        self.control.up(emulated_version)
+        self.control.up(emulated_version, controllers)
 
     def add_nodes(self, *names: str, on_link: bool = False) -> None:
         """Add real nodes, all at once, and wait until they are Ready.

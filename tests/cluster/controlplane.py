@@ -29,11 +29,12 @@ class ControlPlane:
         self.processes = processes
         self.kubeconfig = directory / "pki/admin.kubeconfig"
 
-    def up(self, emulated_version: str | None = None) -> None:
+    def up(self, emulated_version: str | None = None, controllers: str = CONTROLLERS) -> None:
         """Start everything and wait until the API server says it is ready.
 
         Args:
             emulated_version: behave as this older Kubernetes, "1.34" say, at most three minors back.
+            controllers: as kube-controller-manager has them; the scheduler runs beside the usual ones only.
         """
         authority = CertificateAuthority(self.directory / "pki")
         service_names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc")
@@ -45,7 +46,7 @@ class ControlPlane:
         self._start_etcd()
         self._start_api_server(emulation)
         self.wait_ready()
-        self._start_controllers(emulation)
+        self._start_controllers(emulation, controllers)
 
     def _spawn(self, name: str, *flags: str) -> None:
         self.processes.spawn(name, self.namespace.name, self.tools / name, *flags)
@@ -92,7 +93,7 @@ class ControlPlane:
             *emulation,
         )
 
-    def _start_controllers(self, emulation: list[str]) -> None:
+    def _start_controllers(self, emulation: list[str], controllers: str) -> None:
         kinds = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
         common = [f"--{kind}={self.kubeconfig}" for kind in kinds]
         common += [*emulation, "--bind-address=127.0.0.1", "--leader-elect=false", f"--cert-dir={self.directory}"]
@@ -104,10 +105,11 @@ class ControlPlane:
             f"--root-ca-file={pki}/ca.crt",
             f"--service-account-private-key-file={pki}/sa.key",
             "--use-service-account-credentials",
-            f"--controllers={CONTROLLERS}",
+            f"--controllers={controllers}",
             "--node-monitor-grace-period=20s",
         )
-        self._spawn("kube-scheduler", *common)
+        if controllers == CONTROLLERS:
+            self._spawn("kube-scheduler", *common)
 
     def wait_ready(self, deadline: float = 60) -> None:
         """Wait until /readyz says ok; says what it said instead, and where the log is, when it does not."""

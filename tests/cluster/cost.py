@@ -16,7 +16,12 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def cpu_seconds(cluster: Cluster) -> float:
     """CPU that the API server has used since it started."""
-    fields = Path(f"/proc/{cluster.processes[API_SERVER].pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
+    return cpu_of(cluster.processes[API_SERVER].pid)
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds that a process has used since it started."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
     user, system = fields.split()[11:13]
     return (int(user) + int(system)) / TICKS
 

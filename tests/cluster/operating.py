@@ -22,7 +22,7 @@ from tests.lab.namespaces import NETNS_DIRECTORY
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tests.cluster.cluster import Cluster
 
@@ -33,9 +33,9 @@ FAKES = 6
 POOL = {"name": "v4", "ranges": ["198.18.7.1-198.18.7.250"]}
 
 
-def prepare(cluster: Cluster) -> None:
-    """Install what the operator needs of the chart: CRDs, accounts, roles, the agents' template."""
-    rendered = cluster.helm("template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--no-hooks")
+def prepare(cluster: Cluster, chart: Path = CHART) -> None:
+    """Install what the operator needs of a chart: CRDs, accounts, roles, the agents' template."""
+    rendered = cluster.helm("template", RELEASE, str(chart), "--namespace", NAMESPACE, "--no-hooks")
     parts = [part for part in yaml.safe_load_all(rendered) if part and part["kind"] != "Deployment"]
     cluster.kubectl("create", "namespace", NAMESPACE)
     cluster.control.run("kubectl", "apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(parts))
@@ -47,12 +47,17 @@ def prepare(cluster: Cluster) -> None:
 
 @dataclass
 class OperatorProcess:
-    """One `ipmp-operator run`, with a token of its service account."""
+    """One `ipmp-operator run`, with a token of its service account.
+
+    Args:
+        environment: what it has beside ours, such as the sources of another commit in PYTHONPATH.
+    """
 
     cluster: Cluster
     name: str = "operator-0"
     flags: tuple[str, ...] = ()
     port: int = 9100
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> OperatorProcess:
@@ -62,7 +67,8 @@ class OperatorProcess:
         command += [str(Path(sys.executable).with_name("ipmp-operator")), "run"]
         command += ["--namespace", NAMESPACE, "--daemonset-template", str(self.cluster.directory / "daemonset.yaml")]
         command += ["--metrics-address", f"127.0.0.1:{self.port}", *self.flags]
-        environment = os.environ | {"KUBECONFIG": str(self._kubeconfig()), "POD_NAME": self.name}
+        access = {"KUBECONFIG": str(self._kubeconfig()), "POD_NAME": self.name}
+        environment = {**os.environ, **access, **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         return self

@@ -122,8 +122,11 @@ class ProcessTable:
         _reap(process.pid)
 
 
-def _reap(pid: int) -> None:
+def _reap(pid: int, deadline: float = 10.0) -> None:
+    """Wait for the last thread: until it has ended the process holds its sockets, though it is a zombie already."""
+    end = time.monotonic() + deadline
     try:
-        os.waitpid(pid, os.WNOHANG)
+        while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < end:
+            time.sleep(0.01)
     except ChildProcessError:
         return  # started by an earlier program

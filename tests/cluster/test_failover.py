@@ -122,6 +122,30 @@ def test_all_targets_dead_is_a_group_failure_and_moves_nothing(installed: Cluste
         lonely.wait_state("n1", "ok")
 
 
+def test_peers_are_probed_over_ipv6_where_their_agents_say_that_they_answer(installed: Cluster) -> None:
+    spec = {"probes": {"targets": {"routers": "Disabled"}}}
+    with Applied(installed, "mutual", spec) as mutual:
+
+        def probed(node: str) -> set[str]:
+            members = mutual.node_group(node).get("status", {}).get("interfaces", ())
+            targets = [target for member in members for target in member.get("targets", ())]
+            return {target["address"] for target in targets if target["state"] == "active"}
+
+        def answering(node: str) -> set[str]:
+            members = mutual.node_group(node).get("status", {}).get("interfaces", ())
+            return {text for member in members for text in member.get("testAddresses", ()) if text.startswith("fe80:")}
+
+        for node, other in (("n1", "n2"), ("n2", "n1")):
+            assert mutual.node_group(node)["spec"]["peerNodes"] == [other]
+            assert not any(text.startswith("fe80:") for text in mutual.node_group(node)["spec"]["peers"])
+            installed.wait(
+                lambda one=node, two=other: probed(one) & answering(two),  # type: ignore[misc]
+                what=f"{node} probes {other} over IPv6",
+                deadline=120,
+            )
+            mutual.wait_state(node, "ok")
+
+
 def test_killed_agent_and_a_new_pod_move_no_address(data: Applied) -> None:
     cluster = data.cluster
     homes = data.homes("n1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,16 @@ import pytest
 import yaml
 
 from tests.cluster.golang import go_command, go_environment
-from tests.cluster.product import CHART, NAMESPACE, RELEASE, Applied, agent_pod, wait_group_ready
-from tests.lab.alerts.monitoring import Monitoring, Target
+from tests.cluster.product import (
+    CHART,
+    NAMESPACE,
+    RELEASE,
+    Applied,
+    agent_pod,
+    group_manifest,
+    wait_group_ready,
+)
+from tests.lab.alerts.monitoring import BUSY, Monitoring, Target
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -105,6 +114,11 @@ class Watched:
         self.monitoring.wait_firing(deadline=deadline)
 
 
+def on_node(name: str) -> dict[str, Any]:
+    """What a group's spec has to select one node."""
+    return {"nodeSelector": {"matchLabels": {"kubernetes.io/hostname": name}}}
+
+
 def operators(cluster: Cluster) -> list[tuple[str, str]]:
     """Address of the metrics of each operator that runs, and its node."""
     pods = cluster.get("pods", "--namespace", NAMESPACE, "--selector", COMPONENT)
@@ -129,8 +143,7 @@ def watched(installed: Cluster, tmp_path: Path) -> Iterator[Watched]:
     with contextlib.ExitStack() as stack:
         stack.callback(installed.kubectl, "uncordon", node)
         installed.kubectl("cordon", node)
-        only = {"nodeSelector": {"matchLabels": {"kubernetes.io/hostname": node}}}
-        applied = stack.enter_context(Applied(installed, "data", only, nodes=(node,)))
+        applied = stack.enter_context(Applied(installed, "data", on_node(node), nodes=(node,)))
         wait_group_ready(installed, "data")
         applied.wait_kept()
         control = installed.network.control.namespace
@@ -158,3 +171,31 @@ def test_stopped_operator_pages_and_so_does_a_cable_pulled_meanwhile(
     watched.applied.nic(watched.node, "net0").plug()
     watched.scale(1)
     watched.quiet()
+
+
+def test_refused_group_pages_and_so_does_a_change_that_a_silent_agent_does_not_apply(
+    watched: Watched, later: Callable[..., object]
+) -> None:
+    cluster, monitoring, node = watched.cluster, watched.monitoring, watched.node
+    later(cluster.kubectl, "delete", "ipmpgroup", "late", "--ignore-not-found")
+    cluster.apply(group_manifest("late", **on_node(node)))  # it wants the interfaces that the first one has
+    monitoring.wait_firing("IPMPGroupNotAccepted", deadline=120)
+    (page,) = [page for page in monitoring.pages if page.alert not in BUSY]
+    assert page.labels == {"group": "late", "reason": "InterfaceConflict", "severity": "warning"}
+    cluster.kubectl("delete", "ipmpgroup", "late")
+    watched.quiet()
+    assert {page.alert for page in monitoring.pages} - BUSY == {"IPMPGroupNotAccepted"}
+
+    paged = len(monitoring.pages)
+    later(cluster.nodes[node].signal, "ipmp-agent", signal.SIGCONT)
+    cluster.nodes[node].signal("ipmp-agent", signal.SIGSTOP)
+    change = {"spec": {"failureDetection": {"timeMilliseconds": 2000}}}
+    cluster.kubectl("patch", "ipmpgroup", "data", "--type=merge", "--patch", json.dumps(change))
+    expected = {"IPMPAgentDown", "IPMPConfigStale"}
+    wait_for(monitoring.firing, lambda now: now >= expected, deadline=120, what=f"{expected}")
+    (page,) = [page for page in monitoring.pages[paged:] if page.alert == "IPMPConfigStale"]
+    assert page.annotations["summary"].endswith("nodes have not applied the last change of data")
+    cluster.nodes[node].signal("ipmp-agent", signal.SIGCONT)
+    watched.quiet()
+    follows = {"IPMPGroupNotReady", "IPMPNodesUnknown"}
+    assert {page.alert for page in monitoring.pages[paged:]} - BUSY <= expected | follows

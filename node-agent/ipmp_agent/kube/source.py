@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
+from ipmp_agent.kube.peers import Peers
 from ipmp_agent.kube.report import Reporter
 from ipmp_agent.kube.watch import watch_node_groups
 from ipmp_agent.publication import Reporting
@@ -42,6 +44,8 @@ class ClusterSource:
         self._api = api = connect(node_name, kubeconfig)
         self._reporter = Reporter(api, node_name, describe)
         self._watch = watch_node_groups(api, node_name, self._changed)
+        self._peers = Peers(api, self._hand_over)
+        self._handing_over = threading.Lock()  # the watch and the peers do it, each in a thread of its own
         self._want: Callable[[tuple[NodeGroup, ...]], None] | None = None
         self._good: dict[str, NodeGroup] = {}  # by name of the object: the last spec that could be used
 
@@ -52,6 +56,7 @@ class ClusterSource:
         if self._good:
             want(tuple(self._good.values()))
         self._reporter.start()
+        self._peers.start(self._good.values())
         self._watch.start()
         return self._reporter
 
@@ -70,6 +75,7 @@ class ClusterSource:
     def close(self) -> None:
         """Stop watching; write the last reports."""
         self._watch.stop()
+        self._peers.stop()
         self._reporter.close()
 
     def _changed(self, objects: dict[str, dict[str, Any]]) -> None:
@@ -91,5 +97,11 @@ class ClusterSource:
                 wanted[name] = self._good[name]
         self._good = wanted
         self._reporter.observed(objects, invalid)
-        if self._want is not None:
-            self._want(tuple(wanted.values()))
+        self._peers.want(wanted.values())
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Want what the API server says, with its peers where they answer now."""
+        with self._handing_over:
+            if self._want is not None:
+                self._want(tuple(self._peers.resolve(group) for group in self._good.values()))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from ipaddress import IPv6Address
 
     from ipmp_api.types import Address, Group, NodeGroup
 
@@ -49,12 +48,11 @@ class InterfaceReport:
     name: str
     mac_address: str | None = None
     failed: bool = False
-    link_local: IPv6Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeGroupReport:
-    """IPMPNodeGroup.status, as far as the group's status and the peers' probe targets need it."""
+    """IPMPNodeGroup.status, as far as the plan and the group's status need it."""
 
     state: str = ""  # ok, degraded, failed; empty before the first report
     reason: str = ""

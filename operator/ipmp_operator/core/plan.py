@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ipmp_api.addresses import usable_count
 from ipmp_api.compile import assigned_addresses, compile_for_node, matches
 from ipmp_api.parse import TEST_POOL_NAME
-from ipmp_api.types import Assignment, TestAddressIPv6
+from ipmp_api.types import Assignment
 from ipmp_operator.core.allocate import QUARANTINE, Claim, Quarantine, allocate
 from ipmp_operator.core.conflicts import find_conflicts
 from ipmp_operator.core.model import Holder, seniority
@@ -120,7 +120,7 @@ def plan(view: View, memory: Memory, withdraw_seconds: float = WITHDRAWAL) -> Pl
     reserved = frozenset(address for group in groups for address in assigned_addresses(group))
     reported = _reported(view.observed, held, quarantined)
     allocations = allocate(claims, held, quarantined, reported, reserved)
-    desired = _compile(groups, members, allocations, view)
+    desired = _compile(groups, members, allocations, view, memory)
 
     owned = {group.name for group in groups}
     delete = frozenset(
@@ -170,7 +170,7 @@ def _ground(seen: Observed) -> tuple[object, ...]:
     return (
         *(seen.uid, seen.owner_uid, seen.generation, seen.finalizer, seen.deleting_since),
         *(status.withdrawn, status.present),
-        [(interface.name, interface.mac_address, interface.link_local) for interface in status.interfaces],
+        [(interface.name, interface.mac_address) for interface in status.interfaces],
     )
 
 
@@ -292,6 +292,7 @@ def _compile(
     members: Mapping[str, Mapping[str, tuple[str, ...]]],
     allocations: Allocations,
     view: View,
+    memory: Memory,
 ) -> dict[Holder, NodeGroup]:
     """What each node group has to say. One that says it already is given as it was read: kept once, compared once."""
     desired: dict[Holder, NodeGroup] = {}
@@ -299,8 +300,8 @@ def _compile(
         here = members[group.name]
         bare = replace(group, data_addresses=replace(group.data_addresses, assigned=()))
         probing = bool(group.policies.targets.peers)
-        peers = choose_peers(group.name, here) if probing else {}
-        reachable = {node: _probe_addresses(group, Holder(group.name, node), allocations, view) for node in here}
+        peers = choose_peers(group.name, here, _peers_now(group, here, view, memory)) if probing else {}
+        reachable = {node: _probe_address(Holder(group.name, node), allocations) for node in here}
         for node, keys in here.items():
             holder = Holder(group.name, node)
             allocation = allocations.by_holder.get(holder)
@@ -312,6 +313,7 @@ def _compile(
                 pool_addresses=allocation.pools,
                 test_ipv4=allocation.test,
                 peers=tuple(address for peer in peers.get(node, ()) for address in reachable[peer]),
+                peer_nodes=peers.get(node, ()),
             )
             seen = view.observed.get(holder)
             desired[holder] = seen.spec if seen is not None and seen.spec == spec else spec
@@ -328,22 +330,25 @@ def _granted(bare: Group, node: str, keys: Sequence[str], allocation: Allocation
     return bare
 
 
-def _probe_addresses(group: Group, holder: Holder, allocations: Allocations, view: View) -> tuple[Address, ...]:
-    """Where a node can be probed: one IPv4 address, and the link-local address of one of its members.
+def _peers_now(group: Group, nodes: Iterable[str], view: View, memory: Memory) -> dict[str, tuple[str, ...]]:
+    """By node, the nodes that it probes so far."""
+    current = {node: _current(Holder(group.name, node), view, memory) for node in nodes}
+    return {node: spec.peer_nodes for node, spec in current.items() if spec is not None}
 
-    A data address is better than a test address: it is where a working member is.
+
+def _probe_address(holder: Holder, allocations: Allocations) -> tuple[Address, ...]:
+    """The IPv4 address where a node can be probed, or nothing.
+
+    A data address is better than a test address: it is where a working member is. Where the node answers over IPv6 its
+    agent says, and the agents of others ask: written here, each first report would rewrite five specs.
     """
-    addresses: list[Address] = []
     allocation = allocations.by_holder.get(holder)
-    if allocation is not None:
-        assigned = (address.ip for address in allocation.assigned)
-        pooled = chain.from_iterable(allocation.pools.values())
-        tests = (test.ip for test in allocation.test.values())
-        addresses.extend(islice((ip for ip in chain(assigned, pooled, tests) if ip.version == 4), 1))
-    seen = view.observed.get(holder)
-    if seen is not None and group.policies.test_ipv6 is TestAddressIPv6.LINK_LOCAL:
-        addresses.extend(islice((i.link_local for i in seen.status.interfaces if i.link_local is not None), 1))
-    return tuple(addresses)
+    if allocation is None:
+        return ()
+    assigned = (address.ip for address in allocation.assigned)
+    pooled = chain.from_iterable(allocation.pools.values())
+    tests = (test.ip for test in allocation.test.values())
+    return tuple(islice((ip for ip in chain(assigned, pooled, tests) if ip.version == 4), 1))
 
 
 def _release(view: View, going: Iterable[Holder], withdraw_seconds: float) -> tuple[dict[Holder, Release], list[float]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from ipmp_api.addresses import parse_interface_address
@@ -192,14 +191,7 @@ def _read_interface(interface: Object) -> InterfaceReport:
         name=str(interface.get("name") or ""),
         mac_address=interface.get("macAddress"),
         failed=interface.get("state") == "failed",
-        link_local=next(_link_local(_elements(interface.get("testAddresses"))), None),
     )
-
-
-def _link_local(texts: Iterable[Any]) -> Iterator[IPv6Address]:
-    for address in _addresses(texts):
-        if isinstance(address, IPv6Address) and address.is_link_local:
-            yield address
 
 
 def node_group_intent(spec: NodeGroup, owner_uid: str) -> Object:

@@ -329,6 +329,7 @@ PAIRS = (
         20,
         {"group": "g"},
         "Nothing is heard of group g from 3 nodes",
+        also_silent=group_nodes("unknown", "3x60") | group_condition("Accepted", "InterfaceConflict"),
     ),
     Pair(
         "IPMPConfigStale",
@@ -337,6 +338,7 @@ PAIRS = (
         15,
         {"group": "g"},
         "2 nodes have not applied the last change of g",
+        also_silent=group_nodes("behind", "2x60") | group_condition("Accepted", "InterfaceConflict"),
     ),
     Pair(
         "IPMPPoolAlmostExhausted",

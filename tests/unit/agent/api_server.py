@@ -175,7 +175,7 @@ class FakeApiServer:
             self._watch(handler)
         elif handler.command == "GET":
             with self._lock:
-                listing = self.lists.pop(0) if self.lists else copy.deepcopy(self._list())
+                listing = self.lists.pop(0) if self.lists else copy.deepcopy(self._list(query.get("fieldSelector", "")))
             self._answer(handler, 200, listing)
         elif handler.command == "POST":
             self.events.append(body)
@@ -183,11 +183,17 @@ class FakeApiServer:
         else:
             self._patch(handler, url.path, body)
 
-    def _list(self) -> Object:
+    def _list(self, selector: str) -> Object:
+        found = list(self.objects.values())
+        what, _, value = selector.partition("=")
+        if what == "metadata.name":
+            found = [obj for obj in found if obj["metadata"]["name"] == value]
+        elif what == "spec.nodeName":  # other objects that are tried here have none
+            found = [obj for obj in found if (obj.get("spec") or {}).get("nodeName", value) == value]
         return {
             "kind": "IPMPNodeGroupList",
             "metadata": {"resourceVersion": str(self._version)},
-            "items": list(self.objects.values()),
+            "items": found,
         }
 
     def _patch(self, handler: BaseHTTPRequestHandler, path: str, body: Any) -> None:

@@ -6,6 +6,8 @@ import logging
 import resource
 import threading
 import time
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from ipmp_agent.core.actions import Severity
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk.state import SavedGroup, SavedState
-from ipmp_agent.kube import report
+from ipmp_agent.kube import peers, report
 from ipmp_agent.kube.source import ClusterSource, connect
 from ipmp_agent.publication import Occurrence
 from ipmp_agent.views import status
@@ -610,3 +612,112 @@ def test_fault_in_the_report_itself_does_not_end_it(
         until(lambda: "could not report" in caplog.text)
     agent.reporter.published(publication(FINE))
     until(lambda: server.objects["lab.node1"].get("status"))
+
+
+# --- where peers answer
+
+
+def peer(node: str, *link_locals: str, **changes: Any) -> dict[str, Any]:
+    """What the agent of another node reports, its last member the one that works."""
+    members = [{"name": f"nic{at}", "state": "failed", "testAddresses": [text]} for at, text in enumerate(link_locals)]
+    if members:
+        members[-1]["state"] = "ok"
+        members[-1]["testAddresses"].insert(0, "198.18.3.1")  # type: ignore[attr-defined]
+    obj = manifest(metadata={"name": f"lab.{node}", "uid": f"uid-{node}"}, status={"interfaces": members} | changes)
+    obj["spec"]["nodeName"] = node
+    return obj
+
+
+def with_peers(*nodes: str, **policies: Any) -> dict[str, Any]:
+    """Our node group with these peers, which are probed."""
+    probes = {"method": "Auto", "targets": {"peers": "Enabled", "routers": "Enabled", "discovery": "Disabled"}}
+    obj = manifest()
+    obj["spec"] |= {"peers": ["198.18.0.9"], "peerNodes": list(nodes), "probes": probes} | policies
+    return obj
+
+
+def peers_of(agent: Agent) -> list[str]:
+    return [str(address) for group in agent.wanted[-1] for address in group.peers] if agent.wanted else []
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask for peers without the waits of a rollout."""
+    monkeypatch.setattr(peers, "FIRST", 0.01)
+    monkeypatch.setattr(peers, "GROWTH", 1.0)
+
+
+def asked_for(server: FakeApiServer, name: str) -> int:
+    return sum(request[2].get("fieldSelector") == f"metadata.name={name}" for request in list(server.requests))
+
+
+def test_peers_are_asked_where_they_answer_until_they_say_so(
+    server: FakeApiServer, start: Callable[..., Agent], eager: None
+) -> None:
+    server.put(with_peers("n2", "n3"))
+    server.put(peer("n2"))
+    agent = start()
+    until(lambda: asked_for(server, "lab.n2") > 2 and asked_for(server, "lab.n3") > 2)
+    assert peers_of(agent) == ["198.18.0.9"]
+    server.put(peer("n2", "fe80::1", "fe80::2%eth0"))
+    until(lambda: peers_of(agent) == ["198.18.0.9", "fe80::2"], lambda: peers_of(agent))
+    server.put(peer("n3", "fe80::3"))
+    until(lambda: peers_of(agent) == ["198.18.0.9", "fe80::2", "fe80::3"], lambda: peers_of(agent))
+    assert all(group.peer_nodes == () for group in agent.wanted[-1])
+    before = asked_for(server, "lab.n2")
+    server.put(with_peers("n3"))
+    until(lambda: peers_of(agent) == ["198.18.0.9", "fe80::3"], lambda: peers_of(agent))
+    assert asked_for(server, "lab.n2") == before, "what is known is not asked for again"
+
+
+def test_what_the_last_run_knew_of_peers_counts_until_they_were_asked(
+    server: FakeApiServer, start: Callable[..., Agent], eager: None
+) -> None:
+    last = replace(unprobed_group(), peers=(ip_address("198.18.0.8"), ip_address("fe80::7")))
+    server.put(with_peers("n2"))
+    server.put(peer("n2", "fe80::2"))
+    server.faults["GET"] = []
+    agent = start(SavedState({"lab": SavedGroup(last)}))
+    until(lambda: peers_of(agent) == ["198.18.0.9", "fe80::2"], lambda: peers_of(agent))
+    told = [[str(address) for group in groups for address in group.peers] for groups in agent.wanted]
+    assert set(map(tuple, told)) <= {
+        ("198.18.0.8", "fe80::7"),
+        ("198.18.0.9", "fe80::7"),
+        ("198.18.0.9", "fe80::2"),
+    }, "never without an address over IPv6"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"testAddresses": {"ipv6": "Disabled"}}, id="no IPv6 test address"),
+        pytest.param({"probes": {"method": "Auto", "targets": {"peers": "Disabled"}}}, id="no peers"),
+    ],
+)
+def test_peers_that_nobody_would_probe_are_not_asked(
+    server: FakeApiServer, start: Callable[..., Agent], eager: None, changes: dict[str, Any]
+) -> None:
+    server.put(with_peers("n2", **changes))
+    server.put(peer("n2", "fe80::2"))
+    agent = start()
+    until(lambda: peers_of(agent) == ["198.18.0.9"] and server.watches)
+    assert asked_for(server, "lab.n2") == 0
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        None,
+        [],
+        {"interfaces": 7},
+        {"interfaces": [7, {"testAddresses": "x"}, {"testAddresses": [None, "::1", "fe80"]}]},
+    ],
+)
+def test_report_of_a_peer_that_makes_no_sense_holds_up_no_other(
+    server: FakeApiServer, start: Callable[..., Agent], eager: None, status: Any
+) -> None:
+    server.put(with_peers("n2", "n3"))
+    server.put(peer("n2") | {"status": status})
+    server.put(peer("n3", "fe80::3"))
+    agent = start()
+    until(lambda: peers_of(agent) == ["198.18.0.9", "fe80::3"], lambda: peers_of(agent))

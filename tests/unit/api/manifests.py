@@ -313,6 +313,7 @@ REFUSED = (
         "eth1 is not an IPv4 or IPv6 address",
         "IPMPNodeGroup",
     ),
+    Refused("node of a peer", {"spec.peerNodes": ["N2"]}, "spec.peerNodes[0]", "N2 is not", "IPMPNodeGroup"),
     Refused("peer", {"spec.peers": ["n2"]}, "spec.peers[0]", "n2 is not an IPv4 or IPv6 address", "IPMPNodeGroup"),
 )
 
@@ -522,6 +523,7 @@ ACCEPTED = (
                 INTERFACES: [{"name": "eth1", "testAddressIPv4": "198.18.3.1/24"}, {"name": "eth2", "role": "Standby"}],
                 "spec.dataAddresses": [{"address": "198.18.1.1/24", "origin": "Pool"}, {"address": "2001:db8::1"}],
                 "spec.peers": ["198.18.3.7", "fe80::7"],
+                "spec.peerNodes": ["n2", "n3.example.org"],
                 "spec.offline": [{"interface": "eth1"}],
             },
         ),

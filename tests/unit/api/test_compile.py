@@ -72,6 +72,7 @@ def test_the_operator_gives_what_it_allotted() -> None:
         pool_addresses={"a": (ip_address("198.18.1.5"),), "b": (ip_address("2001:db8::7"),)},
         test_ipv4={"eth2": IPv4Interface("198.18.3.2/24")},
         peers=peers,
+        peer_nodes=("n2",),
     )
     assert addresses(node_group) == [
         ("198.18.9.2/32", Origin.ASSIGNED),
@@ -84,6 +85,7 @@ def test_the_operator_gives_what_it_allotted() -> None:
         ("eth2", ip_interface("198.18.3.2/24")),
     ]
     assert node_group.peers == peers
+    assert node_group.peer_nodes == ("n2",)
     assert node_group.name == "front.n1"
     assert node_group.policies == group.policies
 

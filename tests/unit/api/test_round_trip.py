@@ -77,6 +77,7 @@ NODE_GROUPS = st.builds(
         unique_by=lambda data: str(data.address),
     ).map(tuple),
     peers=st.lists(ADDRESS, unique=True, max_size=3).map(tuple),
+    peer_nodes=st.lists(LABEL, unique=True, max_size=3).map(tuple),
     policies=POLICIES,
     offline=st.lists(NAME, unique=True, max_size=2).map(tuple),
 )

@@ -276,18 +276,31 @@ class TestPeers:
         planned = world.settle()
         assert [str(p) for p in planned.desired[Holder("data", "n0000")].peers] == ["198.18.1.3"]
 
-    def test_link_local_addresses_come_from_what_the_peers_report(self, world: World) -> None:
-        for number in range(3):
-            here = Holder("data", f"n000{number}")
-            link_local = ip_address(f"fe80::{number + 1}")
-            status = NodeGroupReport(interfaces=(InterfaceReport("eth1", None, False, link_local),))  # type: ignore[arg-type]
-            world.there[here] = replace(world.there[here], status=status)
-        peers = set(map(str, world.plan().desired[Holder("data", "n0000")].peers))
-        assert peers == {"198.18.0.2", "198.18.0.3", "fe80::2", "fe80::3"}
-        world.groups = [api_group(dataAddresses=pools(pool()), testAddresses={"ipv6": "Disabled"})]
-        peers = set(map(str, world.plan().desired[Holder("data", "n0000")].peers))
-        assert peers == {"198.18.0.2", "198.18.0.3"}
+    def test_peers_are_named_by_node_and_no_report_of_theirs_rewrites_a_spec(self, world: World) -> None:
+        world.settle()
+        assert sorted(world.plan().desired[Holder("data", "n0000")].peer_nodes) == ["n0001", "n0002"]
+        before = world.plan().desired
+        for holder, seen in world.there.items():
+            status = NodeGroupReport("ok", interfaces=(InterfaceReport("eth1", "02:00:00:00:00:01"),))
+            world.there[holder] = replace(seen, status=status)
+        assert world.plan().desired == before
+
+    def test_nodes_that_come_rewrite_no_spec_and_those_that_go_only_those_that_probed_them(self) -> None:
+        world = World([api_group(dataAddresses=pools(pool(ranges="198.18.0.1-198.18.0.250")))])
+        world.add_nodes(nodes(40))
+        before = world.settle().desired
+        world.add_nodes(Node(f"new{number}") for number in range(7))
+        came = world.settle().desired
+        assert {holder: came[holder] for holder in before} == before
+        gone = {"n0003", "n0011", "new2"}
+        for name in gone:
+            del world.nodes[name]
+        after = world.settle().desired
+        rewritten = {holder for holder in after if after[holder] != came[holder]}
+        assert rewritten == {holder for holder in after if gone & set(came[holder].peer_nodes)}
+        world.restart()
+        assert world.settle().desired == after, "the next operator reads them from the node groups"
 
     def test_peers_can_be_switched_off(self, world: World) -> None:
         world.groups = [api_group(dataAddresses=pools(pool()), probes={"targets": {"peers": "Disabled"}})]
-        assert all(spec.peers == () for spec in world.plan().desired.values())
+        assert all(spec.peers == spec.peer_nodes == () for spec in world.plan().desired.values())
