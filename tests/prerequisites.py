@@ -53,6 +53,9 @@ LADDERS = {
         "docker-registry": "the registry that the product is installed from",
         "lua5.1": "runs the health script for Argo CD",
     },
+    "release": {
+        "qemu-user-static": "runs programs of another architecture, for its image",
+    },
     "site": {
         "chromium": "looks at the site",
         "fonts-dejavu-core": "what it writes with",

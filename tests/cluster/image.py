@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.cache import cache_directory, content_hash, locked
+from tests.cluster.emulation import NATIVE, emulated
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("crds", "common", "node-agent", "operator")
@@ -80,31 +82,76 @@ def build_image() -> Image:
     return image
 
 
-def build_release(version: str, labels: dict[str, str], archive: Path, *, fresh: bool) -> Contents:
+def build_release(
+    version: str, labels: dict[str, str], archive: Path, *, fresh: bool, architecture: str = NATIVE
+) -> Contents:
     """Build the image of a release into an OCI archive, and return what is in it.
 
     Args:
         labels: the image's, beside those of the Dockerfile.
         fresh: build anew what the builder has in its cache.
+        architecture: as OCI names it; one that is not this machine's is emulated, and its build takes many times
+            as long.
+
+    Raises:
+        RuntimeError: it cannot be built here, or its agent does not run.
     """
-    storage = cache_directory() / "buildah"
+    storage = _storage(architecture)
     name = f"{RELEASED}:{version}"
     words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
-    with tempfile.TemporaryDirectory() as temporary, locked(storage.with_name("buildah.lock")):
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        emulated(architecture),
+        locked(storage.with_name(f"{storage.name}.lock")),
+    ):
         context = Path(temporary)
         _copy_sources(context)
-        _ensure_base(storage)
+        _ensure_base(storage, architecture)
         how = ("--no-cache",) if fresh else ("--layers",)
-        _buildah(storage, "build", *how, *BUILD, *words, "--tag", name, str(context))
+        _buildah(storage, "build", "--arch", architecture, *how, *BUILD, *words, "--tag", name, str(context))
         archive.unlink(missing_ok=True)  # an archive that is there would be added to
         _buildah(storage, "push", "--quiet", name, f"oci-archive:{archive}:{name}")
         container = _buildah(storage, "from", "--pull=never", name).strip()
         try:
+            _see_it_run(storage, container, version)
             told = json.loads(_buildah(storage, "run", container, "--", "/opt/ipmp/bin/python", "-c", _LIST))
         finally:
             _buildah(storage, "rm", container)
         _buildah(storage, "rmi", "--force", name)
     return Contents(*(tuple(tuple(one) for one in told[kind]) for kind in ("debian", "python")))
+
+
+def join(archives: Sequence[Path], name: str, target: Path) -> None:
+    """Write one OCI archive of several: an index, of which each machine takes the image of its architecture."""
+    storage = _storage(NATIVE)
+    target.unlink(missing_ok=True)
+    with locked(storage.with_name(f"{storage.name}.lock")):
+        listed = f"index-{os.getpid()}"
+        _buildah(storage, "manifest", "create", listed)
+        try:
+            for archive in archives:
+                _buildah(storage, "manifest", "add", listed, f"oci-archive:{archive}")
+            _buildah(storage, "manifest", "push", "--quiet", "--all", listed, f"oci-archive:{target}:{name}")
+        finally:
+            _buildah(storage, "manifest", "rm", listed)
+
+
+def _storage(architecture: str) -> Path:
+    """Where the builder keeps images of this architecture: those of another have the same names."""
+    return cache_directory() / ("buildah" if architecture == NATIVE else f"buildah-{architecture}")
+
+
+def _see_it_run(storage: Path, container: str, version: str) -> None:
+    """Demand that the programs in a container start, and that the agent reads a manifest."""
+    for command in (("ipmp-agent", "--version"), ("ipmp-operator", "--version")):
+        told = _buildah(storage, "run", container, "--", *command)
+        if version not in told:
+            raise RuntimeError(f"{' '.join(command)} in the image says {told!r}, not {version}")
+    examples = f"{CHECKOUT / 'examples'}:/examples:ro"
+    check = ("ipmp-agent", "check", "--file", "/examples/two-nics.yaml")
+    told = _buildah(storage, "run", "--volume", examples, container, "--", *check)
+    if "ok" not in told:
+        raise RuntimeError(f"{' '.join(check)} in the image says {told!r}")
 
 
 def _copy_sources(context: Path) -> Image:
@@ -120,7 +167,7 @@ def _copy_sources(context: Path) -> Image:
 
 def _build(storage: Path, context: Path, image: Image) -> None:
     begun = time.monotonic()
-    _ensure_base(storage)
+    _ensure_base(storage, NATIVE)
     print(f"building image {image.name}", flush=True)
     _buildah(storage, "build", "--layers", *BUILD, "--tag", image.name, str(context))
     image.archive.parent.mkdir(parents=True, exist_ok=True)
@@ -133,13 +180,13 @@ def _build(storage: Path, context: Path, image: Image) -> None:
     print(f"built in {time.monotonic() - begun:.0f} s, {megabytes} MB: {image.archive}", flush=True)
 
 
-def _ensure_base(storage: Path) -> None:
+def _ensure_base(storage: Path, architecture: str) -> None:
     if _buildah(storage, "images", "--quiet", "--filter", f"reference={BASE}"):
         return
-    print(f"making {BASE} from Debian's packages", flush=True)
+    print(f"making {BASE} for {architecture} from Debian's packages", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) / "root"
-        _run(["debootstrap", "--variant=minbase", SUITE, str(root)])
+        _run(["debootstrap", f"--arch={architecture}", "--variant=minbase", SUITE, str(root)])
         for directory in ("var/cache/apt/archives", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man"):
             shutil.rmtree(root / directory)
             (root / directory).mkdir()
@@ -148,7 +195,7 @@ def _ensure_base(storage: Path) -> None:
         (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(SLIM)
         (root / "etc/apt/apt.conf.d/slim").write_text('APT::Keep-Downloaded-Packages "false";\n')
         (root / "etc/resolv.conf").unlink(missing_ok=True)  # the builder's, not the image's
-        container = _buildah(storage, "from", "scratch").strip()
+        container = _buildah(storage, "from", "--arch", architecture, "scratch").strip()
         try:
             _buildah(storage, "add", "--quiet", container, str(root), "/")
             _buildah(storage, "config", "--cmd", "bash", "--env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", container)

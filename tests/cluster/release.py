@@ -5,22 +5,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from kubectl_ipmp import single_file
 from tests.cluster.build import build
 from tests.cluster.debian import build_package, dependencies, version
-from tests.cluster.image import CHECKOUT, RELEASED, Contents, build_release
-from tests.cluster.oci import ARCHITECTURES
+from tests.cluster.emulation import MACHINES, NATIVE
+from tests.cluster.image import CHECKOUT, RELEASED, Contents, build_release, join
 from tests.cluster.product import CHART, NAMESPACE, RELEASE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 POD_SECURITY = "pod-security.kubernetes.io"
 KUSTOMIZATION = """\
@@ -145,10 +147,11 @@ def _document(
     }
 
 
-def release(directory: Path, *, twice: bool = False) -> None:
+def release(directory: Path, architectures: Sequence[str], *, twice: bool = False) -> None:
     """Make the directory's content anew.
 
     Args:
+        architectures: of the image, as OCI names them.
         twice: build the image twice from nothing, and fail where the two hold different packages.
     """
     tools = build()
@@ -163,19 +166,13 @@ def release(directory: Path, *, twice: bool = False) -> None:
     }
     if source := _run("git", "config", "--default", "", "--get", "remote.origin.url").strip():
         labels["org.opencontainers.image.source"] = source
-    stem = f"ipmp-{version()}-{ARCHITECTURES[platform.machine()]}"
-    archive = directory / f"{stem}.tar"
-    print(f"building {archive}", flush=True)
-    contents = build_release(version(), labels, archive, fresh=twice)
-    if twice:
-        print("building it once more", flush=True)
-        with tempfile.TemporaryDirectory() as other:
-            again = build_release(version(), labels, Path(other) / archive.name, fresh=True)
-        if again != contents:
-            different = {*contents.debian, *contents.python} ^ {*again.debian, *again.python}
-            raise SystemExit(f"two builds of {revision} hold different packages: {sorted(different)}")
-        print(f"two builds hold the same {len(contents.debian) + len(contents.python)} packages", flush=True)
-    write_sbom(contents, directory / f"{stem}.spdx.json", created)
+    archives = []
+    for architecture in architectures:
+        stem = f"ipmp-{version()}-{architecture}"
+        archives.append(directory / f"{stem}.tar")
+        contents = build_image_of(architecture, labels, archives[-1], twice=twice)
+        write_sbom(contents, directory / f"{stem}.spdx.json", created)
+    write_index(archives, directory)
     write_packages(tools / "helm", directory)
     package = build_package(directory)
     if twice:
@@ -187,6 +184,31 @@ def release(directory: Path, *, twice: bool = False) -> None:
     package.with_suffix(".spdx.json").write_text(text + "\n", encoding="utf-8")
     for path in write_sums(directory):
         print(f"{path.stat().st_size:>10}  {path}")
+
+
+def build_image_of(architecture: str, labels: dict[str, str], archive: Path, *, twice: bool) -> Contents:
+    """Build the image of an architecture into an archive; returns what is in it.
+
+    Raises:
+        SystemExit: it was to be built twice, and the two hold different packages.
+    """
+    print(f"building {archive}", flush=True)
+    contents = build_release(version(), labels, archive, fresh=twice, architecture=architecture)
+    if twice:
+        print("building it once more", flush=True)
+        with tempfile.TemporaryDirectory() as other:
+            copy = Path(other) / archive.name
+            again = build_release(version(), labels, copy, fresh=True, architecture=architecture)
+        if again != contents:
+            different = {*contents.debian, *contents.python} ^ {*again.debian, *again.python}
+            raise SystemExit(f"two builds for {architecture} hold different packages: {sorted(different)}")
+        print(f"two builds hold the same {len(contents.debian) + len(contents.python)} packages", flush=True)
+    return contents
+
+
+def write_index(archives: Sequence[Path], directory: Path) -> None:
+    """Write the archive that has the image for every architecture, which is the one to push."""
+    join(archives, f"{RELEASED}:{version()}", directory / f"ipmp-{version()}.tar")
 
 
 def write_sbom(contents: Contents, path: Path, created: str) -> None:
@@ -231,9 +253,17 @@ def main() -> None:
     """Make a release."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.release", description=__doc__)
     parser.add_argument("directory", type=Path, help="where to leave the files")
+    parser.add_argument(
+        "--architectures",
+        nargs="+",
+        choices=MACHINES,
+        default=[NATIVE],
+        metavar="ARCH",
+        help=f"of the image ({' '.join(MACHINES)}; this machine's by default); another than its own is emulated",
+    )
     parser.add_argument("--twice", action="store_true", help="see that two builds hold the same packages")
     options = parser.parse_args()
-    release(options.directory.resolve(), twice=options.twice)
+    release(options.directory.resolve(), options.architectures, twice=options.twice)
 
 
 if __name__ == "__main__":

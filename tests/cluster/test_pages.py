@@ -14,9 +14,10 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.debian import version
+from tests.cluster.emulation import NATIVE
 from tests.cluster.product import NAMESPACE, account
 from tests.cluster.registry import start_registry
-from tests.cluster.release import manifests, write_packages, write_sums
+from tests.cluster.release import manifests, write_index, write_packages, write_sums
 from tests.lab.namespaces import NETNS_DIRECTORY
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def reader(tools: Path, image: Image, tmp_path_factory: pytest.TempPathFactory) 
     directory = tmp_path_factory.mktemp("checkout")
     dist = directory / "dist"
     dist.mkdir()
-    shutil.copy(image.archive, dist / f"ipmp-{version()}-amd64.tar")
+    archive = Path(shutil.copy(image.archive, dist / f"ipmp-{version()}-{NATIVE}.tar"))
+    write_index([archive], dist)
     write_packages(tools / "helm", dist)
     write_sums(dist)
     with Cluster() as cluster:
