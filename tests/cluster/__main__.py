@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -34,6 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     for tool in ("kubectl", "helm"):
         passed = commands.add_parser(tool, help=f"run {tool} as admin", add_help=False, prefix_chars="\0")
         passed.add_argument("arguments", nargs="*")
+    shell = commands.add_parser(
+        "shell", help="a shell with this cluster's kubectl, helm and kubectl ipmp", prefix_chars="\0"
+    )
+    shell.add_argument("arguments", nargs="*", metavar="argument", help="for bash, such as -c COMMAND")
     node = commands.add_parser("node", help="run a command on a node", prefix_chars="\0")
     node.add_argument("node")
     node.add_argument("arguments", nargs="+", metavar="command")
@@ -80,6 +85,22 @@ def _become(cluster: Cluster, tool: str, *arguments: str) -> NoReturn:
     os.execvpe(command[0], command, os.environ | {"KUBECONFIG": str(cluster.control.kubeconfig)})
 
 
+def _shell(cluster: Cluster, *arguments: str) -> NoReturn:
+    """Become a shell on the API server's host, where the commands of docs/ do what they say."""
+    *enter, kubectl = cluster.control.command("kubectl")
+    path = f"{Path(kubectl).parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"KUBECONFIG": str(cluster.control.kubeconfig), "PATH": path}
+    os.execvpe(enter[0], [*enter, "bash", *arguments], environment)
+
+
+def _ipmpstat(cluster: Cluster, node: str, *arguments: str) -> NoReturn:
+    pod = agent_pod(cluster, _node_of(cluster, node))
+    if not pod:
+        raise RuntimeError(f"no agent runs on {node}: is there an IPMPGroup that selects it?")
+    place = ("--namespace", pod["metadata"]["namespace"], pod["metadata"]["name"])
+    _become(cluster, "kubectl", "exec", *place, "--", "ipmpstat", *arguments)
+
+
 def _inject(cluster: Cluster, fault: str, node: str, nic: str) -> None:
     nics = cluster.network.nodes[_node_of(cluster, node)].nics
     if nic not in nics:
@@ -119,13 +140,10 @@ def _run(arguments: argparse.Namespace) -> None:
             _status(_existing())
         case "kubectl" | "helm" as tool:
             _become(_existing(), tool, *arguments.arguments)
+        case "shell":
+            _shell(_existing(), *arguments.arguments)
         case "ipmpstat":
-            cluster = _existing()
-            pod = agent_pod(cluster, _node_of(cluster, arguments.node))
-            if not pod:
-                raise RuntimeError(f"no agent runs on {arguments.node}: is there an IPMPGroup that selects it?")
-            place = ("--namespace", pod["metadata"]["namespace"], pod["metadata"]["name"])
-            _become(cluster, "kubectl", "exec", *place, "--", "ipmpstat", *arguments.arguments)
+            _ipmpstat(_existing(), arguments.node, *arguments.arguments)
         case "node":
             cluster = _existing()
             sys.stdout.write(cluster.nodes[_node_of(cluster, arguments.node)].run(*arguments.arguments))

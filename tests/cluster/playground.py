@@ -11,7 +11,8 @@ from tests.cluster.product import group_manifest, install_chart, targets, wait_g
 NAME = "play"
 GROUP = "data"
 TRY = """\
-Three commands to play with:
+To play with:
+  .venv/bin/python -m tests.cluster shell                 # a shell in which the commands of docs/ work as they stand
   .venv/bin/python -m tests.cluster kubectl get ipmp,ipmpn
   .venv/bin/python -m tests.cluster unplug n1 net0        # and plug; silence and restore for a silent failure
   .venv/bin/python -m tests.cluster ipmpstat n1 -i
