@@ -61,8 +61,8 @@ Replicas that do not lead show no series by group and pool.
 | 5,000 such nodes | {many:,} |
 
 Agent and operator add six of their process (`process_*`: memory, processor, descriptors, start). A naive page would
-have 208: the 128 that version 0.1.0 had with eleven to thirteen buckets in each histogram, a set of series for each
-state of links, probes and conditions (18), an outage histogram of such buckets for three reasons (48), and fourteen for
+have 209: the 128 that version 0.1.0 had with eleven to thirteen buckets in each histogram, a set of series for each
+state of links, probes and conditions (18), an outage histogram of such buckets for three reasons (48), and fifteen for
 the rest. What was left out are buckets that no alert
 and no panel reads, sets for what is right, and counters that say what another one says.
 """
