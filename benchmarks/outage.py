@@ -45,6 +45,7 @@ from benchmarks.stability import failures
 from tests.lab import Agent, Lab, PingTrain, TcpStream, uml, wait_for
 from tests.lab.load import busy_machine
 from tests.lab.scene import usual_group
+from tests.lab.waiting import NotInTimeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -336,11 +337,15 @@ def fastest_stable(make: Callable[[int], Setting], lowest: int = 0) -> int:
     """Return the shortest time at which no NIC is given up on a busy machine."""
     for milliseconds in (one for one in CANDIDATES if one >= lowest):
         setting = make(milliseconds)
-        with in_service(setting) as (_, contender):
-            before = contender.failures()
-            with busy_machine():
-                time.sleep(STABLE_FOR)
-            failed = contender.failures() - before
+        try:
+            with in_service(setting) as (_, contender):
+                before = contender.failures()
+                with busy_machine():
+                    time.sleep(STABLE_FOR)
+                failed = contender.failures() - before
+        except NotInTimeError as error:
+            print(f"{setting.name}: never in service: {error}", flush=True)
+            continue
         print(f"{setting.name}: {failed} false failures in {STABLE_FOR:g} s on a busy machine", flush=True)
         if not failed:
             return milliseconds
@@ -441,11 +446,15 @@ def main() -> int:
     costs: dict[str, Cost] = {}
     generator = random.Random(seed)
     for fault, setting in settings(only, arguments.contenders, trials=not arguments.short):
-        for line in measure(setting, fault, runs, generator):
-            found.append(line)
-            print(f"  {line.family}, the NIC {line.event}: pings lost {[one.lost for one in line.outages]}", flush=True)
-        if setting.name not in costs:
-            costs[setting.name] = cost(setting, 1.0 if arguments.short else REST)
+        try:
+            for line in measure(setting, fault, runs, generator):
+                found.append(line)
+                lost = [one.lost for one in line.outages]
+                print(f"  {line.family}, the NIC {line.event}: pings lost {lost}", flush=True)
+            if setting.name not in costs:
+                costs[setting.name] = cost(setting, 1.0 if arguments.short else REST)
+        except NotInTimeError as error:
+            print(f"{setting.name}, {fault}: given up: {error}", flush=True)
     print(table(found))
     print(f"\n{'% of a core at rest':<30} {'host':>8} {'elsewhere':>10}")
     print("\n".join(one.text() for one in costs.values()))
