@@ -6,10 +6,11 @@ The agent ends a drill by itself, also when this command, its connection or the 
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 from kubectl_ipmp.kubectl import KubectlError, PluginError
-from kubectl_ipmp.view import look
+from kubectl_ipmp.view import condition, look
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 120.0
 """Seconds beyond the drill in which an agent takes the interface back and answers."""
+
+TRIAL_PATIENCE, LOOK = 60.0, 1.0
+"""Seconds for a change that is on trial, in which an agent drills nothing; and between looks at it."""
 
 HEAD = ("NODE", "INTERFACE", "KIND", "VERDICT", "FOUND", "GAP", "ANSWERED", "BACK")
 
@@ -48,11 +52,21 @@ def run(options: argparse.Namespace, kubectl: Kubectl, display: Display) -> int:
 
 def _drills(nodes: list[NodeView], options: argparse.Namespace, kubectl: Kubectl) -> Iterator[Object]:
     """The results, node by node, up to the first that does not pass."""
-    for node in nodes:
+    for listed in nodes:
+        node = _after_trial(listed, kubectl)
         result = {"node": node.node} | _drill(node, options, kubectl)
         yield result
         if not result["passed"] and not options.keep_going:
             return
+
+
+def _after_trial(node: NodeView, kubectl: Kubectl) -> NodeView:
+    """The node when no change is on trial there any more, or after a while."""
+    until = time.monotonic() + TRIAL_PATIENCE
+    while condition(node.whole, "Programmed").get("reason") == "ChangeOnTrial" and time.monotonic() < until:
+        time.sleep(LOOK)
+        node = look(kubectl).node(node.group, node.node)
+    return node
 
 
 def _drill(node: NodeView, options: argparse.Namespace, kubectl: Kubectl) -> Object:

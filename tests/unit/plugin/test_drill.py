@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from kubectl_ipmp import drill
 from kubectl_ipmp.kubectl import KubectlError
-from tests.unit.plugin.world import World, group, healthy, interface, node_group
+from tests.unit.plugin.world import World, condition, group, healthy, interface, node_group
 
 
 class Agents(World):
@@ -50,6 +51,26 @@ def test_the_interface_that_carries_most_is_drilled(capsys: pytest.CaptureFixtur
     )  # fmt: skip
     row = capsys.readouterr().out.splitlines()[1].split()
     assert row == ["n1", "eth1", "link", "ok", "0.0ms", "4.2ms", "0.13s", "1.40s"]
+
+
+def test_end_of_a_trial_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drill, "LOOK", 0.0)
+    trial = condition("Programmed", reason="ChangeOnTrial")
+    world = agents()
+    programmed = world.named("front.n1")["status"]["conditions"]
+    programmed[:] = [trial, *(each for each in programmed if each["type"] != "Programmed")]
+    asked = world.answer
+
+    def answer(given: tuple[str, ...]) -> str:
+        assert "exec" not in given or trial["reason"] == "Configured", "drilled during the trial"
+        looks.append(given)
+        trial["reason"] = "Configured" if len(looks) > 6 else trial["reason"]
+        return asked(given)
+
+    looks: list[tuple[str, ...]] = []
+    monkeypatch.setattr(world, "answer", answer)
+    assert world.run("drill", "front", "n1") == 0
+    assert len(world.drilled) == 1
 
 
 def test_all_nodes_come_one_after_the_other() -> None:
