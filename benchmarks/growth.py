@@ -4,7 +4,8 @@ The decision is the core's alone, in virtual time: from the loss of a carrier to
 carrying these orders out on real interfaces: addresses, routes and the first announcements. The adoption is the
 processor time of a start that finds addresses of the host on a member. The comparison reads the whole kernel, with
 foreign routes that leave by a member, and finds nothing to do; its peer is `ip -json` reading the same tables. Growth
-is the exponent between the two largest sizes: 1 is linear, 2 quadratic.
+is the exponent between the two largest sizes: 1 is linear, 2 quadratic. Last, how long the loop of a whole agent is
+busy at a stretch: `turns.py`.
 
 Needs root and nftables. Run: python benchmarks/growth.py
 """
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
+from benchmarks import turns
 from ipmp_agent.core.actions import Announce, Move, MoveAddresses, SetOutbound
 from ipmp_agent.core.events import AddressAdopted, Family, InterfaceFound, KernelRead, LinkChanged, TestAddressChanged
 from ipmp_agent.core.multipathing import Multipathing
@@ -251,6 +253,7 @@ def main() -> int:
     for curve in curves:
         print("\n".join(rows(curve)))
     print("growth: exponent between the two largest sizes, 1 is linear; peer: `ip -json` reading the same tables")
+    print(turns.table(turns.curves(short=arguments.short)))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(p) for curve in curves for p in curve]), encoding="utf-8")
     return 0

@@ -312,11 +312,16 @@ def _hand_over(plane: DataPlane, configurator: Configurator, groups: tuple[NodeG
 
 
 async def _settle_memory(configurator: Configurator) -> None:
-    """Take all that stays out of the collector's sight: a full collection takes milliseconds."""
-    await configurator.applied.wait()
-    gc.collect()
+    """Take all that stays out of the collector's sight: a full collection takes milliseconds.
+
+    What was imported goes before the first group, where none of it is garbage, and what groups have after they are
+    there: with very much of that, looking through all would hold up the loop.
+    """
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    await configurator.applied.wait()
+    gc.collect(0)
+    gc.freeze()
 
 
 def alive(plane: DataPlane) -> Health:

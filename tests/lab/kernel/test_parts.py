@@ -35,7 +35,7 @@ PARTS = [
     (GroupOutsiders, "look", "other interfaces on the link"),
     (InterfaceSettings, "differences", "settings"),
     (Twins, "read", "routes"),
-    (Twins, "differences", "routes"),
+    (Twins, "compare", "routes"),
     (GroupTunnels, "differences", "tunnels"),
     (PodEgress, "reconcile", "rules for pods"),
     (Masquerades, "refresh", "masquerading"),

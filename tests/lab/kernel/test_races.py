@@ -673,6 +673,52 @@ def test_home_that_is_gone_and_dismissed_leaves_its_routes_to_its_heir(
     assert [route["dev"] for route in host.ip_json("route", "show", "default")] == ["nic1"]
 
 
+@pytest.mark.parametrize("when", ["before it is heard of", "while the kernel is read", "while it is put back"])
+def test_interface_that_is_deleted_right_after_the_configuration_without_it_leaves_its_addresses(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    host = lab.host.namespace
+    host.batch([f"address add {V4} dev nic0", "route add default via 198.18.0.1 dev nic0"])
+    kernel.configure(kernel_group(existing=Existing.ADOPT))
+    kernel.await_event(AddressAdopted)
+    removed: list[str] = []
+
+    def remove() -> None:
+        if not removed:
+            removed.append("nic0")
+            lab.host.nic("nic0").remove()
+
+    async def remove_and_hear() -> None:
+        remove()
+        kernel.kernel.drain()
+
+    former = kernel.kernel._groups[GROUP]._former
+    put_back = former.put_back
+
+    async def remove_meanwhile(member: Any) -> None:
+        remove()
+        await put_back(member)
+
+    async def change(facade: Kernel) -> None:
+        """As the configurator does: the core's order first, then the kernel's side, in one turn of the loop."""
+        if when == "before it is heard of":
+            remove()
+        facade.perform(GROUP, moves(V4, source="nic0", destination=None))
+        await facade.configure(kernel_group("nic1", existing=Existing.ADOPT), None)
+
+    if when == "while it is put back":
+        monkeypatch.setattr(former, "put_back", remove_meanwhile)
+    if when == "while the kernel is read":
+        meanwhile(kernel, netlink.RTM_GETADDR, remove_and_hear)
+    kernel.run(change)
+    kernel.await_event(AddressAdopted, lambda event: event.interface == "nic1")
+    wait_for(lambda: kernel.call(lambda k: list(k._members.of(GROUP))), ["nic1"].__eq__)
+    assert where(lab, V4) == ["nic1"]
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert where(lab, V4) == ["nic1"]
+    assert [route["dev"] for route in host.ip_json("route", "show", "default")] == ["nic1"]
+
+
 def test_counters_are_read_in_a_thread_while_the_loop_forgets_a_group(lab: Lab, kernel: RunningKernel) -> None:
     for name, nic in (("one", "nic0"), ("two", "nic1")):
         kernel.configure(replace(kernel_group(nic), group_name=name))

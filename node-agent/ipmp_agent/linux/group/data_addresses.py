@@ -62,6 +62,8 @@ class GroupDataAddresses:
         # Found and not ours, the oldest first: its home and what it is there. What is no data address goes back.
         self._foreign: dict[InterfaceAddress, tuple[str, bytes]] = {}
         self.heirs: dict[str, str] = {}  # of members that are gone and are no members any more: who has what they had
+        # Adopted until a moment ago, and left where they are on a member that leaves: by that, until it is let go.
+        self._left: dict[str, dict[InterfaceAddress, bytes]] = {}
         self.adoption = Adoption()
         self._adopted: set[InterfaceAddress] = set()
         self._lengths: dict[InterfaceAddress, InterfaceAddress] = {}  # found with another prefix length than configured
@@ -85,6 +87,8 @@ class GroupDataAddresses:
                 self._let_go(address)
                 if adopting:  # if not, the core knows by itself
                     self._sink(AddressReleased(address))
+        for member in configuration.members:
+            self._left.pop(member.key, None)  # it stays
         self._configured = configured | {address.ip: address for address in self._foreign if address in self._adopted}
         for address in list(self._retries):
             if address.ip not in self._configured:
@@ -255,6 +259,28 @@ class GroupDataAddresses:
         self._foreign.pop(adopted, None)
         self._sink(AddressReleased(adopted, given_up=True))
 
+    def let_member_go(self, key: str) -> None:
+        """What the host has on this member is the host's alone again."""
+        self._left.pop(key, None)
+
+    def gather(self, key: str, heir: str) -> None:
+        """Lay on another member what was left on one whose interface went before it was let go.
+
+        The next comparison adopts it there, as whatever is found moved away from a home that is gone.
+        """
+        if not self.adoption.may_live_on(heir):
+            return
+        left = {a: body for a, body in self._left.pop(key, {}).items() if a.ip not in self._configured}
+        for address, body in left.items():
+            self._foreign[address] = (key, body)
+            self.placement[address] = heir
+            self.held.add(address)
+            self._host.send(self._add(address, heir))
+        if left:
+            self.heirs[key] = heir
+            self.announce(heir, left)
+            self._changed({key}, {address.ip for address in left})
+
     def abandon(self, key: str) -> None:
         """Its interface is there and no member any more: what the host has on it is the host's alone again."""
         for address in [a for a in self._adopted if self._foreign[a][0] == key]:
@@ -368,6 +394,8 @@ class GroupDataAddresses:
         self.placement.pop(address, None)
         self.held.discard(address)
         if address in self._adopted:
+            home, body = self._foreign[address]
+            self._left.setdefault(home, {})[address] = body
             self._adopted.remove(address)
             del self._configured[address.ip]
         if self._index(self._foreign.get(address, (None, b""))[0]) is not None:

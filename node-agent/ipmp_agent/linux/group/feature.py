@@ -16,11 +16,12 @@ In which order `GroupInKernel` calls them; the first comes before the second, fo
     configure         reconcile             _sink               the core moves addresses only when all there is was told
     _look_for_changes note                  _memory.keep        as in configure, for members that came late
     _compare          _look_for_changes     _differences        it is on disk before anything is changed
-    _take             data.find             twins.read          as in configure
+    _compare          _take_addresses       _take_routes        as in configure
     _differences      settings.differences  data.differences    an address answers ARP on its own member only
-    _differences      data.differences      twins.differences   the kernel refuses a route whose source is not there
-    _differences      twins.differences     _policy             no rule leads to a table that lacks its twins
-    _compare          _host.trickle         _dismiss            a former member is let go when nothing leaves by it
+    _compare          _differences          _take_routes        an order that comes while routes are taken is newer
+    _compare          _take_routes          _host.send          a route that went with an address is judged without it
+    _compare          _host.send            _compare_routes     the kernel refuses a route whose source is not there
+    _compare          _compare_routes       _dismiss            a former member is let go when nothing leaves by it
     withdraw          pod_egress.withdraw   data.withdraw       no new connection of a pod gets an address that goes
     withdraw          data.withdraw         twins.endanger      what went with an address is missing, not deleted
     withdraw          data.refuges          twins.restore       routes of a member that is gone go to its refuge
@@ -38,6 +39,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from ipmp_agent.core.findings import Finding
 
 
@@ -56,8 +59,11 @@ class Feature(Protocol):
     def note(self, *args: Any) -> bool | None:
         """Take down what the host has, before it is changed; may return whether any of it is new, and to be kept."""
 
-    def read(self, *args: Any) -> None:
-        """Take what the kernel has now as the whole truth, and tell the core what is news to it."""
+    def read(self, *args: Any) -> Generator[None, None, None] | None:
+        """Take what the kernel has now as the whole truth, and tell the core what is news to it.
+
+        What may be very much is taken in slices (linux/shared/slices.py): of what is heard meanwhile the news counts.
+        """
 
     def heard(self, *args: Any) -> bool | tuple[bool, bool]:
         """Take one notification; returns whether the kernel may differ from what is wanted.
@@ -66,10 +72,7 @@ class Feature(Protocol):
         """
 
     def differences(self, *args: Any) -> list[bytes]:
-        """Requests that turn what was read into what is wanted; none where nothing differs.
-
-        Those of `Twins` are in two parts, before and after the policy rules.
-        """
+        """Requests that turn what was read into what is wanted; none where nothing differs."""
 
     def restore(self, *args: Any) -> list[bytes]:
         """Requests that put members back as they were found; what is not ours any more is left alone."""

@@ -9,18 +9,21 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from ipmp_agent.linux.messages import netlink, routes
 from ipmp_agent.linux.messages.routes import RTPROT_BOOT, RTPROT_DHCP, RTPROT_KERNEL, RTPROT_RA, RTPROT_STATIC
+from ipmp_agent.linux.shared.slices import AT_ONCE, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from ipmp_agent.linux.messages.routes import Prefix, Route
     from ipmp_agent.linux.shared.members import HostMember
     from ipmp_api.types import Address
 
+
+T = TypeVar("T")
 
 CONFIGURED = frozenset({RTPROT_KERNEL, RTPROT_BOOT, RTPROT_STATIC, RTPROT_RA, RTPROT_DHCP})
 """Who lays a route with its interface and does not look after it. All others compute routes anew from what they see."""
@@ -102,12 +105,14 @@ class ForeignRoutes:
         self._elsewhere: dict[
             Prefix, dict[int, int]
         ] = {}  # of routes that leave otherwise: rank of the first by metric
-        self._known: dict[bytes, _Foreign] = {}  # what was there when the table was read last, by its message
-        self._gateways: dict[bytes, int] = {}  # how many legs use each, in table order
+        self._gateways: dict[bytes, int] = {}  # how many legs use each, in the order of appearance
         self._returned: set[Prefix] = set()  # destinations of routes that were missing and are back
         self._rank = itertools.count()
         self._left: set[str] = set()  # members that addresses left since the last look at the table
         self._moved: set[bytes] = set()
+        self._left_since: set[str] = set()  # the same, since the table that is being read was read
+        self._moved_since: set[bytes] = set()
+        self._heard: set[Prefix] = set()  # destinations heard of since then
         self.undecided: set[str] = set()  # members of which it is not known yet whether an address was given up
         self._disowned: dict[tuple[str, bytes], int] = {}  # members and addresses let go, for so many more looks
         self._members_of: dict[tuple[int, ...], dict[int, str] | None] = {}  # by the interfaces of a route
@@ -176,8 +181,11 @@ class ForeignRoutes:
 
     def endanger(self, members: set[str], addresses: set[Address]) -> None:
         """Addresses left these members: the kernel takes routes along without telling."""
+        moved = {address.packed for address in addresses}
         self._left |= members
-        self._moved |= {address.packed for address in addresses}
+        self._moved |= moved
+        self._left_since |= members
+        self._moved_since |= moved
 
     def disown(self, member: str, address: Address) -> set[Prefix]:
         """Forget the routes that went with an address that its owner took off a member; returns the destinations."""
@@ -198,36 +206,74 @@ class ForeignRoutes:
 
     # -- what the kernel has ------------------------------------------------------------------------------------------
 
-    def read(self, found: Iterable[Route]) -> set[Prefix]:
-        """Take all foreign routes of the table as the whole truth; returns the destinations that changed."""
-        changed = self._forget_interfaces()
-        before, known = self._by_members, self._known
-        elsewhere: dict[Prefix, dict[int, int]] = {}
-        self._by_members, self._known = {}, {}
+    def read(self, found: Iterable[Route], changed: set[Prefix]) -> Generator[None, None, None]:
+        """Take all foreign routes of the table as the truth; of destinations that are heard of meanwhile the news.
+
+        Args:
+            found: the routes.
+            changed: takes the destinations that changed.
+        """
+        fresh: dict[Prefix, list[Route]] = {}
+        for some in parts(found, 8 * AT_ONCE):
+            for route in some:
+                fresh.setdefault(route.destination, []).append(route)
+            yield
+        self._heard, self._left_since, self._moved_since = set(), set(), set()
+        disowned = set(self._disowned)
+        changed |= self._forget_interfaces()
+        gone = (self._by_members.keys() | self._elsewhere.keys()) - fresh.keys()
+        for part in parts(itertools.chain(fresh, gone)):
+            went_along = self._went_along()
+            for destination in part:
+                if destination not in self._heard and self._read_one(
+                    destination, fresh.get(destination, ()), went_along
+                ):
+                    changed.add(destination)
+            yield
+        self._left, self._moved = self._left_since, self._moved_since
+        self._disowned = {
+            each: reads - (each in disowned)
+            for each, reads in self._disowned.items()
+            if reads > 1 or each not in disowned
+        }
+
+    def _read_one(self, destination: Prefix, found: Iterable[Route], went_along: Callable[[_Foreign], bool]) -> bool:
+        """Take the routes to one destination as the whole truth; returns whether anything changed."""
+        before = self._by_members.get(destination, [])
+        now: list[_Foreign] = []
+        elsewhere: list[Route] = []
+        changed = False
         for route in found:
-            each = known.get(route.body)
-            if each is None or each.missing:
-                members = self._members(route)
-                if members is None:
-                    self._note_elsewhere(elsewhere, route)
-                    continue
-                each = self._take(_foreign(route, members), before.get(route.destination, ()))
-                changed.add(route.destination)
-            self._known[route.body] = each
-            self._by_members.setdefault(route.destination, []).append(each)
-        changed |= self._keep_missing(before)
-        changed.update(
-            p for p in elsewhere.keys() | self._elsewhere.keys() if elsewhere.get(p) != self._elsewhere.get(p)
-        )
-        self._elsewhere = elsewhere
-        self._left.clear()
-        self._moved.clear()
-        self._disowned = {each: reads - 1 for each, reads in self._disowned.items() if reads > 1}
-        if changed:
-            self._gateways = {}
-            for each in self._all():
-                self._count(each, 1)
-        return changed
+            members = self._members(route)
+            if members is None:
+                elsewhere.append(route)
+                continue
+            same = (o for o in before if o.route.body == route.body and o.members is members and not o.missing)
+            each = next(same, None)
+            if each is None:
+                each = self._take(_foreign(route, members), before)
+                changed = True
+            now.append(each)
+        if len(now) != len(before) or any(old is not new for old, new in zip(before, now, strict=True)):
+            changed |= self._keep_missing(before, now, went_along)
+            for new in now:
+                self._count(new, 1)
+            for old in before:
+                self._count(old, -1)
+            _put(self._by_members, destination, now)
+        return self._read_elsewhere(destination, elsewhere) or changed
+
+    def _read_elsewhere(self, destination: Prefix, found: Iterable[Route]) -> bool:
+        """Take the routes to one destination that leave otherwise; returns whether anything changed."""
+        before = self._elsewhere.get(destination, {})
+        ranks: dict[int, int] = {}
+        for route in found:
+            if route.metric not in ranks:
+                ranks[route.metric] = before[route.metric] if route.metric in before else next(self._rank)
+        if ranks == before:
+            return False
+        _put(self._elsewhere, destination, ranks)
+        return True
 
     def _note_elsewhere(self, elsewhere: dict[Prefix, dict[int, int]], route: Route) -> None:
         ranks = elsewhere.setdefault(route.destination, {})
@@ -246,29 +292,26 @@ class ForeignRoutes:
                 self._returned.add(each.route.destination)
         return each
 
-    def _keep_missing(self, before: dict[Prefix, list[_Foreign]]) -> set[Prefix]:
-        """Keep what is gone and is to come back; returns the destinations about which that is news."""
-        changed = set()
-        went_along = self._went_along()
-        for destination, known in before.items():
-            now = self._by_members.get(destination, ())
-            if len(now) == len(known) and all(old is new for old, new in zip(known, now, strict=True)):
+    def _keep_missing(
+        self, before: list[_Foreign], now: list[_Foreign], went_along: Callable[[_Foreign], bool]
+    ) -> bool:
+        """Keep what is gone and is to come back among what is there; returns whether anything of it is news."""
+        changed = False
+        keys = {each.key for each in now}
+        were = {each.key for each in before}
+        fresh = [each for each in now if each.key not in were]
+        for gone in before:
+            if gone.key in keys:
                 continue
-            keys = {each.key for each in now}
-            were = {each.key for each in known}
-            fresh = [each for each in now if each.key not in were]
-            for gone in known:
-                if gone.key in keys:
-                    continue
-                was_missing = gone.missing
-                went = was_missing or (went_along(gone) and not self._is_disowned(gone))
-                gone.missing = went and not _is_replaced(gone, fresh)
-                if was_missing and gone.missing:
-                    gone.missing = self._is_followed(gone)
-                if not (was_missing and gone.missing):
-                    changed.add(destination)
-                if gone.missing:
-                    self._by_members.setdefault(destination, []).append(gone)
+            was_missing = gone.missing
+            went = was_missing or (went_along(gone) and not self._is_disowned(gone))
+            gone.missing = went and not _is_replaced(gone, fresh)
+            if was_missing and gone.missing:
+                gone.missing = self._is_followed(gone)
+            if not (was_missing and gone.missing):
+                changed = True
+            if gone.missing:
+                now.append(gone)
         return changed
 
     def _is_followed(self, gone: _Foreign) -> bool:
@@ -281,6 +324,12 @@ class ForeignRoutes:
         else:
             gone.patience = None
         return gone.patience is None or monotonic() < gone.patience
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits for the next look at the table, or for time to pass."""
+        waits = self._returned or self._left or self._moved or self._disowned or self.undecided
+        return not waits and not any(each.missing or each.until is not None for each in self._all())
 
     @property
     def awaits(self) -> bool:
@@ -304,7 +353,6 @@ class ForeignRoutes:
         for indexes, members in known.items():
             now = {index: key for index in indexes if (key := self._around.key_of(index)) is not None}
             if members != (now if now and len(now) == len(set(indexes)) else None):
-                self._known = {}
                 return set(self._by_members) | set(self._elsewhere)
         self._members_of = known
         return set()
@@ -319,6 +367,7 @@ class ForeignRoutes:
             by_somebody: whether a process asked for it, and not the kernel by itself.
         """
         self._forget_interfaces()
+        self._heard.add(route.destination)
         replaces = bool(flags & netlink.NLM_F_REPLACE)
         members = self._members(route)
         if members is None:
@@ -421,7 +470,7 @@ class ForeignRoutes:
         return min(elsewhere.items()) < min((each.route.metric, each.rank) for each in known)
 
     def routers(self) -> tuple[Address, ...]:
-        """The gateways on the link, in table order."""
+        """The gateways on the link, in the order of appearance."""
         return tuple(routes.address_of(gateway) for gateway in self._gateways)
 
     def leave(self, member: str) -> tuple[list[bytes], set[Prefix]]:
@@ -448,6 +497,7 @@ class ForeignRoutes:
         left = [each for each in self._all() if member in each.members.values()]
         for each in left:
             self._drop(each)
+            each.missing = True  # with the interface, whether that was heard or not
             new = _foreign(each.route, {i: heir if key == member else key for i, key in each.members.items()})
             known = self._by_members.setdefault(each.route.destination, [])
             if self._may_be_put_back(each) and all(other.key != new.key for other in known):
@@ -458,12 +508,17 @@ class ForeignRoutes:
 
     def _drop(self, each: _Foreign) -> None:
         self._remove(self._by_members[each.route.destination], each)
-        self._known.pop(each.route.body, None)
 
     @staticmethod
     def _may_be_put_back(each: _Foreign) -> bool:
         """Whether a route is missing and ours to put back. The kernel lays connected routes with their address."""
         return each.missing and not each.awaited and each.route.protocol != RTPROT_KERNEL and each.lives()
+
+    def restorations(self) -> Iterator[list[bytes]]:
+        """Requests that put back what went along with something that is back, a few at a time."""
+        for part in parts([each for each in self._all() if each.missing]):
+            there = [each for each in part if each in self._by_members.get(each.route.destination, ())]
+            yield self.restore(None, there)
 
     def restore(self, refuges: Mapping[str, str] | None = None, among: Iterable[_Foreign] | None = None) -> list[bytes]:
         """Requests that put back what went along with something that is back.
@@ -506,21 +561,37 @@ class ForeignRoutes:
                 return False
         return True
 
-    def reorder(self) -> list[bytes]:
+    @property
+    def are_to_be_reordered(self) -> bool:
+        """Whether anything came back since the last time."""
+        return bool(self._returned)
+
+    def reorder(self, at_most: int | None = None) -> list[bytes]:
         """Requests that put what came back where it was among equals.
 
         The kernel appends a connected route when its address returns, and takes the first of equal routes. Only IPv4
         has an order among them.
+
+        Args:
+            at_most: destinations to look at now; the others are left for the next time.
         """
         requests: list[bytes] = []
-        for destination in self._returned:
+        returned = set(itertools.islice(self._returned, at_most))
+        self._returned -= returned
+        for destination in returned:
             present = [each for each in self._by_members.get(destination, ()) if not each.missing]
             for metric in {each.route.metric for each in present} if routes.version_of(destination) == 4 else ():
                 moved = _out_of_order([each for each in present if each.route.metric == metric])
                 for each in moved:
                     requests += [routes.delete(each.route.body), routes.prepend(each.route.body)]
-        self._returned.clear()
         return requests
+
+
+def _put(known: dict[Prefix, T], destination: Prefix, found: T) -> None:
+    if found:
+        known[destination] = found
+    else:
+        known.pop(destination, None)
 
 
 def _comes_back(route: Route) -> bool:

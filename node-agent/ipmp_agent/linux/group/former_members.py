@@ -43,24 +43,40 @@ class FormerMembers:
             in_use = member.index is not None and self._features.twins.uses(member.index)
             if in_use or member.key in self._features.data.placement.values():
                 continue
+            index = member.index
             await self.put_back(member)
-            if member.leaving:
+            if member.leaving and (self._is_there(member, index) or member.index is index is None):
+                self._features.data.let_member_go(member.key)
                 yield member
 
     async def put_back(self, member: HostMember) -> None:
         """Make the interface of a former member what it was, unless it is wanted again; a gone one may have an heir."""
         heir = self._features.data.heirs.pop(member.key, None)
-        if member.index is None and heir is not None:
-            self._features.twins.inherit(member.key, heir)
-        found = await self._host.addresses_of(member.index) if member.index is not None else []
-        if member.index is not None and member.leaving:
+        if member.index is None:
+            if heir is not None:
+                self._features.twins.inherit(member.key, heir)
+            return
+        index = member.index
+        found = await self._host.addresses_of(index)
+        if member.leaving and self._is_there(member, index):
             present = {member.key: self._features.link(member)}
             requests = [addresses.delete(each.index, each.address) for each in found if each.owned]
-            requests += self._features.twins.leave(member.key, member.index)
+            requests += self._features.twins.leave(member.key, index)
             requests += self._features.membership.restore(present)
             requests += self._features.settings.restore(present)
             requests += self._features.administrative.restore(present, in_use([found]))
-            self._host.send(requests, expected=TRANSIENT)
+            await self._host.trickle(requests, expected=TRANSIENT)
+
+    def _is_there(self, member: HostMember, index: int | None) -> bool:
+        """Whether a member has this interface still: it may have gone, heard of or not."""
+        return index is not None and member.index == index and self._host.link(index) is not None
+
+    def gather(self, member: HostMember) -> None:
+        """Lay elsewhere what the host had on a former member whose interface went before it was let go."""
+        staying = [m for m in self._members.of(self._group).values() if m.index is not None and not m.leaving]
+        heir = next((m for m in staying if m.up is not False), next(iter(staying), None))
+        if heir is not None:
+            self._features.data.gather(member.key, heir.key)
 
 
 def in_use(found: Iterable[Iterable[InstalledAddress]]) -> set[int]:

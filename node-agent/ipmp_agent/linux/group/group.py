@@ -31,8 +31,10 @@ from ipmp_agent.linux.group.parts import Parts
 from ipmp_agent.linux.group.ports import GroupPorts
 from ipmp_agent.linux.group.reading import ADDRESSES, ROUTES, GroupReading
 from ipmp_agent.linux.group.reconcile import RETRY, GroupReconciler
+from ipmp_agent.linux.group.settled import Settled
 from ipmp_agent.linux.group.twins import TRANSIENT, others_in_use
 from ipmp_agent.linux.messages import netlink, rules
+from ipmp_agent.linux.shared.slices import in_slices
 from ipmp_api.types import DeletionPolicy, Mode
 
 if TYPE_CHECKING:
@@ -103,6 +105,7 @@ class GroupInKernel:
         self._reading = GroupReading(self.name, host, members, self._parts, lambda: twins.heard_of)
         gave_up = partial(self._memory.keep_soon, changed=True)
         self._owners = AddressOwners(self.name, host, members, data, twins, self.reconciler, gave_up)
+        self._settled = Settled()
         self._former = FormerMembers(host, members, self._features)
 
     @property
@@ -148,10 +151,12 @@ class GroupInKernel:
             features.data.find(found.installed)
             if found.routed:
                 with self._parts.part(ROUTES):
-                    features.twins.read(found.table, found.policy)
+                    await in_slices(features.twins.read(found.table, found.policy))
                     if not (self._configured or self.observing) and (memory is None or forgotten):
-                        self._host.send(features.twins.rescue(found.table), expected=TRANSIENT)
-                        features.twins.read(await self._reading.routes(), found.policy)
+                        rescued = await in_slices(features.twins.rescue(found.table))
+                        if rescued:
+                            self._host.send(rescued, expected=TRANSIENT)
+                            await in_slices(features.twins.read(await self._reading.routes(), found.policy))
             self._configured = True
             if not self.observing:
                 # All that follows can be undone by another agent, should this one be killed.
@@ -193,7 +198,11 @@ class GroupInKernel:
         await self._look_for_changes()
         found = await self._reading.everything()
         orders = self._reading.orders
-        known = self._take(found)
+        installed = self._take_addresses(found)
+        requests = [] if self.observing else self._differences(installed)
+        version = self._version()
+        as_before = not requests and features.twins.is_settled and self._settled.is_as_before(found, version)
+        routed = not as_before and await self._take_routes(found)
         if self.observing:
             for member in self._former.leaving():
                 if member.key not in features.settings.noted:  # it never managed it
@@ -202,17 +211,18 @@ class GroupInKernel:
             await self._look_around()
             return 0
         self._memory.keep_soon()
-        requests, twins = self._differences(known)
+        refused, sent = features.twins.refused, len(requests)
         with part("requests"):
-            self._host.send(requests, expected=TRANSIENT)
-            refused = features.twins.refused
-            up_to_date = await self._host.trickle(
-                twins, lambda: self._reading.orders == orders, expected=TRANSIENT, knows=features.twins.knows
-            )
-            if not up_to_date or features.twins.heard_of != found.heard_of:
-                self.reconciler.soon()
-            if features.twins.refused > refused:
-                self.reconciler.later(RETRY)
+            if self._reading.orders == orders:
+                self._host.send(requests, expected=TRANSIENT)
+        with part(ROUTES):
+            if routed:
+                sent += await self._compare_routes(found)
+                self._settled.note(found, version, settled=sent == 0 and version == self._version())
+        if self._reading.orders != orders or features.twins.heard_of != found.heard_of:
+            self.reconciler.soon()
+        if features.twins.refused > refused:
+            self.reconciler.later(RETRY)
         if features.twins.awaits:
             self.reconciler.later(OWNER_WAIT)
         with part("multicast"):
@@ -225,7 +235,14 @@ class GroupInKernel:
         with part("rules for pods"):
             repaired = await features.pod_egress.reconcile()
         await self._look_around()
-        return len(requests) + len(twins) - features.twins.refused + repaired
+        return sent - features.twins.refused + repaired
+
+    def _version(self) -> tuple[Any, ...]:
+        """What changes with everything that twins depend on and the kernel's tables do not show."""
+        members = frozenset((each.group, each.key, each.index, each.leaving) for each in self._members)
+        deleted = bool(self._host.deleted_rules)
+        reading = self._reading
+        return reading.orders, reading.news, reading.particular, id(self._configuration), members, deleted
 
     async def _look_for_changes(self) -> None:
         """Look at what decides over all else, and keep in mind what is to be changed."""
@@ -241,21 +258,24 @@ class GroupInKernel:
         with part(OUTSIDERS):
             await self._look_outside()
 
-    def _take(self, found: Found) -> Found:
-        """Take what the kernel has as the truth; returns what of it could be taken."""
-        installed, routed = found.installed, found.routed
-        with self._parts.part(ADDRESSES) as addresses_read:
-            if installed is not None:
-                self._features.tests.read(installed)
-                self._features.data.find(installed)
-        with self._parts.part(ROUTES) as routes_read:
-            if routed:
-                self._features.twins.read(found.table, found.policy)
-                self._features.unfollowed.read(found.table, self._reading.particular, found.policy)
-        return found._replace(installed=installed if addresses_read.done else None, routed=routed and routes_read.done)
+    def _take_addresses(self, found: Found) -> dict[str, list[InstalledAddress]] | None:
+        """Take the addresses that the kernel has as the truth; returns them, if they could be taken."""
+        with self._parts.part(ADDRESSES) as taken:
+            if found.installed is not None:
+                self._features.tests.read(found.installed)
+                self._features.data.find(found.installed)
+        return found.installed if taken.done else None
 
-    def _differences(self, known: Found) -> tuple[list[bytes], list[bytes]]:
-        """Requests that make the kernel what it is to be: those of the routes apart, for they may be very many."""
+    async def _take_routes(self, found: Found) -> bool:
+        """Take the routes that the kernel has as the truth; returns whether they could be taken."""
+        with self._parts.part(ROUTES) as taken:
+            if found.routed:
+                await in_slices(self._features.twins.read(found.table, found.policy))
+                self._features.unfollowed.read(found.table, self._reading.particular, found.policy)
+        return found.routed and taken.done
+
+    def _differences(self, installed: dict[str, list[InstalledAddress]] | None) -> list[bytes]:
+        """Requests that make all but routes in the kernel what it is to be: those may be very many."""
         features, part = self._features, self._parts.part
         requests: list[bytes] = []
         with part(SETTINGS):
@@ -266,22 +286,26 @@ class GroupInKernel:
             requests += features.membership.differences(features.links())
         with part("administrative state"):
             requests += features.administrative.differences(features.links())
-        if known.installed is not None:
+        if installed is not None:
             with part(TEST_ADDRESSES):
                 requests += features.tests.differences()
             with part(DATA_ADDRESSES):
-                self._owners.notice_missing(known.installed)
-                requests += features.data.differences(known.installed)
+                self._owners.notice_missing(installed)
+                requests += features.data.differences(installed)
         with part(TUNNELS):
             requests += features.tunnels.differences()
-        twins: list[bytes] = []
-        if known.routed:
-            with part(ROUTES):
-                members = features.surroundings.indexes()
-                before, after = features.twins.differences(known.table, known.nexthops, members)
-                tables = others_in_use(known.table, members) | features.twins.tables()
-                twins = before + self._policy(known.policy, tables) + after
-        return requests, twins
+        return requests
+
+    async def _compare_routes(self, found: Found) -> int:
+        """Make twins and the rules that lead to them what they are to be; returns how many requests that took."""
+        twins, members = self._features.twins, self._features.surroundings.indexes()
+
+        def lay_rules(tables: dict[int, int]) -> int:
+            requests = self._policy(found.policy, tables)
+            self._host.send(requests, expected=TRANSIENT)
+            return len(requests)
+
+        return await in_slices(twins.compare(found.table, found.nexthops, members, lay_rules))
 
     async def _look_around(self) -> None:
         """Look for what on this host stands in the group's way."""
@@ -321,11 +345,11 @@ class GroupInKernel:
             await self._leave_abandoned()
             await features.pod_egress.withdraw()
             policy = await self._host.rules()
-            features.twins.read(await self._reading.routes(), policy)
+            await in_slices(features.twins.read(await self._reading.routes(), policy))
             self._host.send(features.data.withdraw(await self._reading.installed()), expected=TRANSIENT)
             features.twins.endanger(*features.data.origins())
             table, members = await self._reading.routes(), features.surroundings.indexes()
-            features.twins.read(table, policy)
+            await in_slices(features.twins.read(table, policy))
             requests = features.twins.restore(features.data.refuges())
             requests += self._policy(policy, others_in_use(table, members))
             requests += features.twins.withdraw(table, await self._reading.nexthops(), members)
@@ -335,10 +359,11 @@ class GroupInKernel:
             requests += features.settings.restore(features.links())
             requests += features.outsiders.restore() + features.tunnels.withdraw()
             requests += features.administrative.restore(features.links(), in_use(installed.values()))
-            self._host.send(requests, expected=TRANSIENT)
+            await self._host.trickle(requests, expected=TRANSIENT)
             for member in self._former.leaving():
                 await self._former.put_back(member)
-            self._host.send(features.twins.settle(await self._reading.routes()), expected=TRANSIENT)
+            await in_slices(features.twins.read(await self._reading.routes(), policy))
+            await self._host.trickle(features.twins.settle(), expected=TRANSIENT)
 
     async def _close(self) -> None:
         self._features.routers.close()
@@ -387,6 +412,9 @@ class GroupInKernel:
             return
         if member.index is None:
             self._abandoned(member.key)
+            if member.leaving and not self.observing:
+                self._former.gather(member)
+                self.reconciler.soon()
         self.drop_port(member.key)
         if member.index is None or not self._ports.open(member):
             return
@@ -483,6 +511,7 @@ class GroupInKernel:
         self._loop.call_soon(self._features.data.retry_refused)  # when what changed has been told
 
     def _addresses_changed(self, left: set[str], addresses: set[Address]) -> None:
+        self._reading.news += 1
         self._features.twins.endanger(left, addresses)
         if left or addresses:
             self.reconciler.soon()

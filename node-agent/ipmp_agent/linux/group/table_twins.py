@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -11,9 +12,10 @@ from ipmp_agent.linux.group.foreign_routes import ForeignRoutes
 from ipmp_agent.linux.group.routers import Exit, Ways
 from ipmp_agent.linux.messages import netlink, routes
 from ipmp_agent.linux.messages.routes import RT_TABLE_MAIN, Leg
+from ipmp_agent.linux.shared.slices import AT_ONCE, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from ipmp_agent.linux.group.device_legs import DeviceLegs
     from ipmp_agent.linux.group.routers import Routers
@@ -148,6 +150,8 @@ class TableTwins:
         # Very many twins are like each other but for their destination: each of these is there once.
         self._plans: dict[tuple[tuple[int, PairPlan], ...], dict[int, PairPlan]] = {}
         self._laid: dict[_Laid, _Laid] = {}
+        self._touched: set[Prefix] = set()  # destinations whose twins changed since what is there was read
+        self._stale_since: set[_Laid] = set()
         self._stale: set[_Laid] = set()  # of those: what the kernel may have taken legs out of
         self._urgent: dict[Prefix, None] = {}  # prefixes on the link and default routes that are wanted, in order
         self._prefixes: frozenset[Prefix] = frozenset()
@@ -155,20 +159,46 @@ class TableTwins:
 
     # -- what the kernel has -----------------------------------------------------------------------------------------
 
-    def read(self, found: Iterable[Route]) -> None:
+    def read(self, found: Iterable[Route]) -> Generator[None, None, None]:
         """Take the routes of others in the table."""
-        self.doubtful |= self.foreign.read(found)
+        yield from self.foreign.read(found, self.doubtful)
 
     def forget(self) -> None:
         """Believe nothing to be there, before all that is is taken."""
-        self.installed, self._laid, self._stale = {}, {}, set()
+        self.installed, self._laid, self._stale, self._stale_since = {}, {}, set(), set()
         self.occupied = set()
 
-    def take(self, route: Route) -> None:
-        """Take one of ours that is there."""
-        legs = () if route.nexthop_id else _sorted(route.legs)
-        laid = _Laid(legs, route.nexthop_id, route.source, route.details)
-        self.installed.setdefault(route.destination, {})[route.metric] = self._laid.setdefault(laid, laid)
+    def begin_taking(self) -> None:
+        """What becomes of twins from now on is newer than what is taken."""
+        self._touched, self._stale_since = set(), set()
+
+    def take(self, found: Mapping[Prefix, Sequence[Route]], occupied: set[Key]) -> Generator[None, None, None]:
+        """Take what there is of ours as the truth; of destinations that were touched meanwhile what is believed.
+
+        Args:
+            found: the routes, by destination.
+            occupied: where twins of another group are.
+        """
+        self.occupied = occupied
+        in_use: dict[_Laid, _Laid] = {}
+        for part in parts(itertools.chain(found, self.installed.keys() - found.keys())):
+            for destination in part:
+                if destination in self._touched:
+                    continue
+                laid = {}
+                for route in found.get(destination, ()):
+                    legs = () if route.nexthop_id else _sorted(route.legs)
+                    each = _Laid(legs, route.nexthop_id, route.source, route.details)
+                    each = self._laid.setdefault(each, each)
+                    laid[route.metric] = in_use[each] = each
+                if laid:
+                    self.installed[destination] = laid
+                else:
+                    self.installed.pop(destination, None)
+            yield
+        self._stale = self._stale_since
+        newer = (each for destination in self._touched for each in self.installed.get(destination, {}).values())
+        self._laid = in_use | {each: each for each in newer}
 
     def settle(self) -> None:
         """Forget the refusals of twins that are there as they are to be, or are wanted no more."""
@@ -182,6 +212,7 @@ class TableTwins:
     def refused(self, key: Key, text: str, *, passing: bool) -> bool:
         """Take note that the kernel refused a twin: it is tried again; returns whether that is known."""
         destination, metric = key
+        self._touched.add(destination)
         self.installed.get(destination, {}).pop(metric, None)
         before = self.refusals.get(key)
         self.refusals[key] = RefusedTwin(text, before.since if before is not None else monotonic(), passing)
@@ -201,6 +232,7 @@ class TableTwins:
             return False
         if kind == netlink.RTM_DELROUTE and route.owned:
             # IPv6 tells of each leg that is taken out of a route.
+            self._touched.add(route.destination)
             del laid[route.metric]
             return True
         return kind == netlink.RTM_NEWROUTE and not route.owned
@@ -208,11 +240,13 @@ class TableTwins:
     def link_lost(self, index: int) -> None:
         """An interface lost its carrier, or is gone: a route by several may be gone with it, or have dead legs."""
         no_group = self._legs.group is None
-        self._stale |= {
+        stale = {
             each
             for each in self._laid
             if any(leg.index == index for leg in each.legs) or (no_group and each.nexthop_id)
         }
+        self._stale |= stale
+        self._stale_since |= stale
 
     def uses(self, index: int) -> bool:
         """Whether a twin leaves by an interface; those by a nexthop object aside."""
@@ -221,7 +255,9 @@ class TableTwins:
 
     # -- what is wanted ----------------------------------------------------------------------------------------------
 
-    def plan_what_changed(self, sources: Sources, prefixes: frozenset[Prefix], *, anew: bool) -> None:
+    def plan_what_changed(
+        self, sources: Sources, prefixes: frozenset[Prefix], *, anew: bool
+    ) -> Generator[None, None, None]:
         """Decide anew on what may have changed.
 
         Args:
@@ -232,8 +268,11 @@ class TableTwins:
         if anew or (sources, prefixes) != (self._sources, self._prefixes):
             self.doubtful.update(self.wanted, self.foreign.destinations(), prefixes)
         self._sources, self._prefixes = sources, prefixes
-        doubtful, self.doubtful = self.doubtful, set()
-        self.plan(doubtful)
+        while self.doubtful:
+            some = set(itertools.islice(self.doubtful, AT_ONCE))
+            self.doubtful -= some
+            self.plan(some)
+            yield
 
     def plan(self, destinations: Iterable[Prefix]) -> None:
         """Decide anew on these destinations."""
@@ -311,13 +350,25 @@ class TableTwins:
             if (plans := self.wanted[destination])
         )
 
+    def urgent_requests(self) -> list[bytes]:
+        """Requests that bring prefixes on the link and default routes to what is wanted."""
+        return self.requests(list(self._urgent))
+
+    def all_requests(self) -> Iterator[list[bytes]]:
+        """Requests that bring all from what is there to what is wanted, a few at a time, the urgent ones first."""
+        yield self.urgent_requests()
+        others = [destination for destination in self.wanted if destination not in self._urgent]
+        for part in parts(itertools.chain(others, self.installed.keys() - self.wanted.keys())):
+            yield self.requests(part)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits for the next comparison, or for time to pass."""
+        return not (self.doubtful or self.refusals or self._stale) and self.foreign.is_settled
+
     def is_complete(self) -> bool:
         """Whether every twin that is wanted is there."""
         return all(plans.keys() <= self.installed.get(d, {}).keys() for d, plans in self.wanted.items())
-
-    def by_urgency(self) -> tuple[list[Prefix], list[Prefix]]:
-        """What is wanted: prefixes on the link and default routes, and all else."""
-        return list(self._urgent), [destination for destination in self.wanted if destination not in self._urgent]
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -343,6 +394,7 @@ class TableTwins:
                 new = self._laid.setdefault(new, new)
                 if laid.get(metric) == new and new not in self._stale:
                     continue
+                self._touched.add(destination)
                 laid = self.installed.setdefault(destination, {})
                 laid[metric] = new
                 request = routes.lay_twin(
@@ -357,6 +409,7 @@ class TableTwins:
                 (others if way.has_gateway else on_link).append(request)
             for metric in [metric for metric in laid if metric not in plans]:
                 del laid[metric]
+                self._touched.add(destination)
                 others.append(routes.delete_twin(self.ours, destination, metric))
             if not laid:
                 self.installed.pop(destination, None)

@@ -19,14 +19,15 @@ from ipmp_agent.linux.group.device_legs import DeviceLegs
 from ipmp_agent.linux.group.table_twins import Sources, TableTwins
 from ipmp_agent.linux.messages import netlink, routes, rules
 from ipmp_agent.linux.messages.routes import RT_TABLE_DEFAULT, RT_TABLE_MAIN
-from ipmp_agent.linux.shared.host import EXPECTED_ERRORS, TRICKLE
+from ipmp_agent.linux.shared.host import EXPECTED_ERRORS
+from ipmp_agent.linux.shared.slices import AT_ONCE, in_slices, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.group.routers import Routers
-    from ipmp_agent.linux.group.table_twins import TwinSurroundings
+    from ipmp_agent.linux.group.table_twins import Key, TwinSurroundings
     from ipmp_agent.linux.messages.netlink import Failure
     from ipmp_agent.linux.messages.routes import Leg, Nexthop, Prefix, Route
     from ipmp_agent.linux.messages.rules import PolicyRule
@@ -49,11 +50,14 @@ ROUTES_AT_ONCE = 64
 """Routes laid anew before the first announcement: about a millisecond. More of them follow it."""
 
 
-class Differences(NamedTuple):
-    """Requests, in the order they need: before the rules and after them."""
+class _Sorted(NamedTuple):
+    """What is there of this agent, by whose it is."""
 
-    before: list[bytes]
-    after: list[bytes]
+    ours: dict[int, dict[Prefix, list[Route]]]  # twins of this group, by table and destination
+    occupied: dict[int, set[Key]]  # where another group has its twins, by table
+    unneeded: list[bytes]  # requests that delete those that nobody looks after
+    tables: dict[int, int]  # where others have theirs, by the host's table
+    former: list[bytes]  # requests that delete what a former version of this agent had
 
 
 class Twins:
@@ -114,17 +118,21 @@ class Twins:
 
     # -- what the kernel has -----------------------------------------------------------------------------------------
 
-    def read(self, found: Sequence[Route], policy: Sequence[PolicyRule]) -> None:
+    def read(self, found: Sequence[Route], policy: Sequence[PolicyRule]) -> Generator[None, None, None]:
         """Take the routes of others and the rules, and tell which gateways are used."""
+        for twins in self._tables.values():
+            twins.begin_taking()
         self._rules = tuple(rule for rule in policy if not rule.owned)
         self._led_to = frozenset(rule.table for rule in self._rules if _is_followed(rule.table)) | {RT_TABLE_MAIN}
         by_table: dict[int, list[Route]] = {table: [] for table in self._led_to}
-        for route in found:
-            if not route.owned and route.table in by_table:
-                by_table[route.table].append(route)
+        for part in parts(found, 8 * AT_ONCE):
+            for route in part:
+                if not route.owned and route.table in by_table:
+                    by_table[route.table].append(route)
+            yield
         for table, some in by_table.items():
             if table in self._tables or any(self._is_by_members(route) for route in some):
-                self._table(table).read(some)
+                yield from self._table(table).read(some)
         self._tables = {table: twins for table, twins in self._tables.items() if table in self._led_to}
         self._tell_routers()
 
@@ -176,6 +184,11 @@ class Twins:
         """Whether others have a while to bring routes back: then a comparison must follow."""
         return any(twins.foreign.awaits for twins in self._tables.values())
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits for the next comparison, or for time to pass."""
+        return self._compared and not self._former and all(twins.is_settled for twins in self._tables.values())
+
     def link_lost(self, index: int) -> None:
         """An interface lost its carrier, or is gone: the kernel may have taken legs and routes along."""
         self._legs.lost(index)
@@ -207,7 +220,7 @@ class Twins:
             self._here[source] = self._around.is_here(routes.address_of(source))
         return self._here[source]
 
-    def _plan_what_changed(self) -> None:
+    def _plan_what_changed(self) -> Generator[None, None, None]:
         """Decide anew on what may have changed: everything, if our own addresses did."""
         prefixes = frozenset(routes.prefix_of(network) for network in self._around.prefixes())
         by_prefix, by_version = self._around.sources()
@@ -218,8 +231,8 @@ class Twins:
         here = {packed: self._around.is_here(routes.address_of(packed)) for packed in self._here}
         anew = here != self._here
         self._here = here
-        for twins in self._tables.values():
-            twins.plan_what_changed(sources, prefixes if twins is self._main else frozenset(), anew=anew)
+        for twins in tuple(self._tables.values()):
+            yield from twins.plan_what_changed(sources, prefixes if twins is self._main else frozenset(), anew=anew)
 
     def tables(self) -> dict[int, int]:
         """Our tables that have, or are to have, twins of this group, by the host's."""
@@ -227,7 +240,7 @@ class Twins:
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    def rescue(self, found: Sequence[Route]) -> list[bytes]:
+    def rescue(self, found: Sequence[Route]) -> Generator[None, None, list[bytes]]:
         """Requests that make routes of the host of the twins that have none: for an agent whose memory is lost.
 
         What went along with an address that was moved is remembered by its twin alone then.
@@ -235,15 +248,21 @@ class Twins:
         Args:
             found: all routes, as last given to `read`.
         """
-        there = {(r.table, r.destination, r.metric) for r in found if not r.owned}
+        left = [r for r in found if r.owned and routes.is_table_of_twins(r.table) and not r.nexthop_id]
+        if not left:
+            return []
+        there = set()
+        for part in parts(found, 8 * AT_ONCE):
+            there |= {(route.table, route.destination, route.metric) for route in part if not route.owned}
+            yield
         for table, twins in self._tables.items():  # and what is remembered to be missing
             for destination in twins.foreign.destinations():
                 there |= {(table, destination, route.metric) for route in twins.foreign.to(destination)}
         connected = {routes.prefix_of(network) for network in self._around.prefixes()}
         requests = []
-        for twin in found:
-            if not twin.owned or not routes.is_table_of_twins(twin.table) or twin.nexthop_id:
-                continue
+        for number, twin in enumerate(left):
+            if number % AT_ONCE == 0:
+                yield
             table = routes.table_of_host(twin.table)
             leg = self._leg_of_source(twin)
             lost = (table, twin.destination, twin.metric) not in there and twin.destination not in connected
@@ -272,25 +291,25 @@ class Twins:
             Whether a comparison must follow.
         """
         requests = self._legs.differences() if self._needs_device_legs() else []
-        later: list[tuple[int, Prefix]] = []
-        for table, twins in self._tables.items():
-            urgent, others = twins.by_urgency()
-            if len(others) <= ROUTES_AT_ONCE:
-                urgent += others
+        later: list[TableTwins] = []
+        for twins in self._tables.values():
+            requests += twins.urgent_requests()
+            if len(twins.wanted) <= ROUTES_AT_ONCE:
+                requests += twins.requests(twins.wanted)
             else:
-                later += [(table, destination) for destination in others]
-            requests += twins.requests(urgent)
+                later.append(twins)
         refused = self.send(requests)
         if later:
             if self._following is not None:
                 self._following.cancel()
-            self._following = asyncio.get_running_loop().create_task(self._lay_later(later))
+            self._following = asyncio.get_running_loop().create_task(in_slices(self._lay_later(later)))
         return refused or self._former
 
-    async def _lay_later(self, later: list[tuple[int, Prefix]]) -> None:
-        for start in range(0, len(later), TRICKLE):
-            self.send(self.requests(later[start : start + TRICKLE]))
-            await asyncio.sleep(0)
+    def _lay_later(self, later: Iterable[TableTwins]) -> Generator[None, None, None]:
+        for twins in later:
+            for requests in twins.all_requests():
+                self.send(requests)
+                yield
 
     async def close(self) -> None:
         """Lay nothing more; the kernel stays as it is."""
@@ -317,68 +336,91 @@ class Twins:
         """How many twins the kernel refuses."""
         return sum(len(twins.refusals) for twins in self._tables.values())
 
-    def requests(self, some: Iterable[tuple[int, Prefix]]) -> list[bytes]:
-        """Requests that lay these twins, by the table of their routes and destination, as they are to be now."""
-        return [
-            request
-            for table, destination in some
-            if table in self._tables
-            for request in self._tables[table].requests([destination])
-        ]
-
     def _needs_device_legs(self) -> bool:
         return any(twins.has_prefixes_on_ipv6_links() for twins in self._tables.values())
 
-    def differences(self, found: Sequence[Route], nexthops: Sequence[Nexthop], indexes: set[int]) -> Differences:
-        """Requests that turn our tables and nexthop objects into what is wanted, in the order they need.
+    def compare(
+        self,
+        found: Sequence[Route],
+        nexthops: Sequence[Nexthop],
+        indexes: set[int],
+        lay_rules: Callable[[dict[int, int]], int],
+    ) -> Generator[None, None, int]:
+        """Turn our tables and nexthop objects into what is wanted, in the order they need.
 
         Args:
             found: all routes, as last given to `read`.
             nexthops: all objects.
             indexes: interface indexes of the members.
+            lay_rules: called when the twins are there, with our tables, by the host's, that rules are to lead to;
+                returns how many requests that took.
+
+        Returns:
+            How many requests were sent.
         """
         stale = self._legs.read({nexthop.identifier: nexthop for nexthop in nexthops}, indexes)
         self._compared = True
-        self._plan_what_changed()
+        sent = 0
+        yield from self._plan_what_changed()
         self._watch_routers()
-        requests = []
-        for twins in self._tables.values():
-            requests += twins.foreign.reorder()
-        requests += self._take(found, indexes)
+        for twins in tuple(self._tables.values()):
+            while twins.foreign.are_to_be_reordered:
+                sent += self._lay(twins.foreign.reorder(AT_ONCE))
+                yield
+        there = yield from self._take(found, indexes)
+        sent += self._lay(there.unneeded)
         for twins in self._tables.values():
             twins.settle()
         if self._needs_device_legs():
-            requests += self._legs.differences()
+            sent += self._lay(self._legs.differences())
         else:
             stale += self._legs.drop()
-        for twins in self._tables.values():
-            requests += twins.requests([*twins.wanted, *twins.installed])
-        after = [request for twins in self._tables.values() for request in twins.foreign.restore()]
+        for twins in tuple(self._tables.values()):
+            for requests in twins.all_requests():
+                sent += self._lay(requests)
+                yield
+        sent += lay_rules(there.tables | self.tables())
+        for twins in tuple(self._tables.values()):
+            for requests in twins.foreign.restorations():
+                sent += self._lay(requests)
+                yield
         # Twins first, then what a former version of this agent had among the routes of the host. It has to wait until
         # the core has said who carries.
-        former = [routes.delete(r.body) for r in found if self._is_of_former_version(r, indexes)]
-        self._former = bool(former) and not all(twins.is_complete() for twins in self._tables.values())
+        self._former = bool(there.former) and not all(twins.is_complete() for twins in self._tables.values())
         if not self._former:
-            after += former + [routes.delete_nexthop(identifier) for identifier in stale]
-        return Differences(requests, after)
+            sent += self._lay(there.former + [routes.delete_nexthop(identifier) for identifier in stale])
+        return sent
 
-    def _take(self, found: Sequence[Route], indexes: set[int]) -> list[bytes]:
-        """Find out which twins are there; requests that delete those that nobody looks after."""
-        ours = {twins.ours: twins for twins in self._tables.values()}
-        for twins in ours.values():
-            twins.forget()
-        requests = []
-        for route in found:
-            if not route.owned or not routes.is_table_of_twins(route.table):
-                continue
-            if any(self._around.is_of_another_group(leg.index) for leg in route.legs):
-                if route.table in ours:
-                    ours[route.table].occupied.add((route.destination, route.metric))
-            elif route.table in ours:
-                ours[route.table].take(route)
-            elif all(leg.index in indexes for leg in route.legs):
-                requests.append(routes.delete_twin(route.table, route.destination, route.metric))
-        return requests
+    def _lay(self, requests: Sequence[bytes]) -> int:
+        self.send(requests)
+        return len(requests)
+
+    def _take(self, found: Sequence[Route], indexes: set[int]) -> Generator[None, None, _Sorted]:
+        """Find out which twins are there; returns what there is of this agent."""
+        there = _Sorted({twins.ours: {} for twins in self._tables.values()}, {}, [], {}, [])
+        for part in parts(found, 2 * AT_ONCE):
+            for route in part:
+                if route.owned and routes.is_table_of_twins(route.table):
+                    self._sort(route, indexes, there)
+                elif self._is_of_former_version(route, indexes):
+                    there.former.append(routes.delete(route.body))
+            yield
+        for twins in tuple(self._tables.values()):
+            table = twins.ours
+            yield from twins.take(there.ours.get(table, {}), there.occupied.get(table, set()))
+        return there
+
+    def _sort(self, route: Route, indexes: set[int], there: _Sorted) -> None:
+        """Tell whose a route in a table of twins is."""
+        by_members = all(leg.index in indexes for leg in route.legs)
+        if not by_members:
+            there.tables[routes.table_of_host(route.table)] = route.table
+        if any(self._around.is_of_another_group(leg.index) for leg in route.legs):
+            there.occupied.setdefault(route.table, set()).add((route.destination, route.metric))
+        elif route.table in there.ours:
+            there.ours[route.table].setdefault(route.destination, []).append(route)
+        elif by_members:
+            there.unneeded.append(routes.delete_twin(route.table, route.destination, route.metric))
 
     def _is_of_former_version(self, route: Route, indexes: set[int]) -> bool:
         beside = route.owned and route.table in (RT_TABLE_MAIN, RT_TABLE_DEFAULT)
@@ -412,9 +454,8 @@ class Twins:
             twins.clear()
         return requests
 
-    def settle(self, found: Sequence[Route]) -> list[bytes]:
-        """After the withdrawal: requests that put the host's own routes back into their order."""
-        self.read(found, self._rules)
+    def settle(self) -> list[bytes]:
+        """After the withdrawal, when all was read: requests that put the host's own routes back into their order."""
         return [request for twins in self._tables.values() for request in twins.foreign.reorder()]
 
     # -- findings ----------------------------------------------------------------------------------------------------

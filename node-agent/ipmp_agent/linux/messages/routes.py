@@ -247,15 +247,19 @@ class RouteTable:
     async def read(self, bodies: Iterable[bytes]) -> list[Route]:
         """Read every message of a dump, without holding up the loop for long."""
         now: dict[bytes, Route | None] = {}
+        particular: list[ParticularRoute] = []
+        found: list[Route] = []
         for fresh, body in enumerate(bodies):
-            now[body] = self._known[body] if body in self._known else decode(body)
+            if body not in now:
+                route = now[body] = self._known[body] if body in self._known else decode(body)
+                if route is not None:
+                    found.append(route)
+                elif (some := decode_particular(body)) is not None:
+                    particular.append(some)
             if fresh % ROUTES_PER_TURN == ROUTES_PER_TURN - 1:
                 await asyncio.sleep(0)
-        self._known = now
-        self.particular = tuple(
-            found for body, route in now.items() if route is None and (found := decode_particular(body)) is not None
-        )
-        return [route for route in now.values() if route is not None]
+        self._known, self.particular = now, tuple(particular)
+        return found
 
 
 def _pack(found: dict[int, bytes], kinds: Iterable[int]) -> bytes:

@@ -227,28 +227,13 @@ class Host:
                 log.error("the kernel refused request %d of %d: %s", failure.position + 1, len(requests), failure)
         return failures
 
-    async def trickle(
-        self,
-        requests: Sequence[bytes],
-        go_on: Callable[[], bool],
-        *,
-        expected: frozenset[int] = frozenset(),
-        knows: Callable[[bytes, Failure], bool] = _knows_nothing,
-    ) -> bool:
+    async def trickle(self, requests: Sequence[bytes], *, expected: frozenset[int] = frozenset()) -> None:
         """Send many requests like `send`, and let the loop do other things in between.
 
         Args:
             requests: in order.
-            go_on: asked before each part; when it says no, what was to come is no longer true and is not sent.
             expected: as for `send`.
-            knows: as for `send`.
-
-        Returns:
-            Whether everything was sent.
         """
         for start in range(0, len(requests), TRICKLE):
-            if not go_on():
-                return False
-            self.send(requests[start : start + TRICKLE], expected=expected, knows=knows)
+            self.send(requests[start : start + TRICKLE], expected=expected)
             await asyncio.sleep(0)
-        return True
