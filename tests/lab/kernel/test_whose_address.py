@@ -108,6 +108,22 @@ def test_an_adopted_address_that_its_owner_takes_away_where_it_was_moved_to_stay
     assert (where(lab, OWN), where(lab, SECOND)) == (["nic0"], [])
 
 
+@pytest.mark.parametrize("nic", ["nic0", "nic1"], ids=["at home", "where they were moved to"])
+def test_many_adopted_addresses_that_their_owner_takes_away_at_once_stay_away(
+    lab: Lab, kernel: RunningKernel, nic: str
+) -> None:
+    many = [ip_interface(f"10.201.0.{last}/32") for last in range(1, 30)]
+    lay(lab, *many)
+    assert adopted(kernel.configure(adopting())) == set(many)
+    if nic != "nic0":
+        kernel.perform(moves(*many, source="nic0", destination=nic))
+    take(lab, *many, nic=nic)
+    wait_for(lambda: {event.address for event in kernel.events(AddressReleased)}, set(many).issubset)
+    kernel.run(lambda k: k.reconcile(GROUP))
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert [where(lab, address) for address in many] == [[]] * len(many)
+
+
 @pytest.mark.parametrize("words", [("-4", "scope", "global"), ("scope", "global"), ()], ids=" ".join)
 def test_what_a_flush_swept_away_is_back_as_it_was(lab: Lab, kernel: RunningKernel, words: tuple[str, ...]) -> None:
     lay(lab, OWN, SECOND, OWN_V6, ip_interface("2001:db8:0:1::11/64"))

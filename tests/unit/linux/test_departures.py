@@ -67,6 +67,21 @@ def test_a_sweep_is_known_before_it_is_over(gone: tuple[Address, ...]) -> None:
     assert verdict.addresses == {each for each in gone if each not in (OURS, LINK_LOCAL)}
 
 
+def test_many_single_host_addresses_that_leave_together_are_given_up_though_nothing_else_is_there() -> None:
+    departures = Departures()
+    for position, address in enumerate((VIP, OTHER_VIP)):
+        departures.deleted("nic1", address, {VIP, OTHER_VIP}, position * 0.001, ours=False, adopted=True, single=True)
+    (verdict,) = departures.judge(1.0)
+    assert (verdict.addresses, verdict.swept) == (frozenset({VIP, OTHER_VIP}), False)
+
+
+def test_single_host_addresses_that_leave_with_the_network_they_are_on_were_swept() -> None:
+    departures = Departures()
+    for position, (address, single) in enumerate(((VIP, True), (OWN, False))):
+        departures.deleted("nic0", address, {VIP, OWN}, position * 0.001, ours=False, adopted=True, single=single)
+    assert departures.judge(0.002)[0].swept
+
+
 def test_all_of_one_version_says_nothing_of_a_single_one_of_the_other_unless_it_went_too() -> None:
     departures = Departures()
     deleted(departures, OWN, VIP, stood={OWN, VIP, V6})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ipmp_agent.linux.messages.addresses import InstalledAddress
     from ipmp_agent.linux.shared.host import Host
     from ipmp_agent.linux.shared.members import Members
-    from ipmp_api.types import Address
+    from ipmp_api.types import Address, InterfaceAddress
 
 log = logging.getLogger(__name__)
 
@@ -61,30 +61,32 @@ class AddressOwners:
         """An address is there again: nothing is to be judged."""
         self._departures.returned(address)
 
-    def departed(self, key: str, address: Address, stood: set[Address], *, ours: bool) -> None:
+    def departed(self, key: str, gone: InterfaceAddress, stood: set[Address], *, ours: bool) -> None:
         """Somebody took an address off a member, perhaps we: what is not to be there any more is none's loss.
 
         Args:
             key: the member.
-            address: which one.
+            gone: which one.
             stood: the global addresses that were there before, this one included.
             ours: it is this agent's own, and was to stay.
         """
+        address, single = gone.ip, gone.network.prefixlen == gone.max_prefixlen
         if self._data.is_data(address) and not self._data.is_wanted(key, address):
             return
         adopted = self._data.is_adopted(address)
         if adopted:
             self._twins.endanger({key}, {address})
         ours = ours or address.is_link_local
-        self._departures.deleted(key, address, stood, self._loop.time(), ours=ours, adopted=adopted)
+        now = self._loop.time()
+        self._departures.deleted(key, address, stood, now, ours=ours, adopted=adopted, single=single)
         self._judge()
 
     def notice_missing(self, installed: Mapping[str, list[InstalledAddress]]) -> None:
         """Have those judged that are gone though nobody told."""
         for key, address in self._data.unexplained(installed):
-            if address not in self._data.doubted:
+            if address.ip not in self._data.doubted:
                 stood = {each.address.ip for each in installed[key] if each.scope == netlink.RT_SCOPE_UNIVERSE}
-                self.departed(key, address, {address, *stood}, ours=False)
+                self.departed(key, address, {address.ip, *stood}, ours=False)
 
     def _judge(self) -> None:
         """Put back what was swept away, and give up what its owner took."""

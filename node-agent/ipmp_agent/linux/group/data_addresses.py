@@ -244,12 +244,12 @@ class GroupDataAddresses:
         """An adopted address is gone by accident: the next comparison puts it back."""
         self._swept.add(address)
 
-    def unexplained(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[tuple[str, Address]]:
+    def unexplained(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[tuple[str, InterfaceAddress]]:
         """The adopted addresses that are missing where they are to be, with the members; of those put back, none."""
         present = {(key, each.address.ip) for key, found in installed.items() for each in found}
-        found = [(key, a.ip) for a in self._adopted if (key := self.placement.get(a)) is not None and key in installed]
-        self._swept -= {ip for key, ip in found if (key, ip) in present}
-        return [(key, ip) for key, ip in found if (key, ip) not in present and ip not in self._swept]
+        found = [(key, a) for a in self._adopted if (key := self.placement.get(a)) is not None and key in installed]
+        self._swept -= {a.ip for key, a in found if (key, a.ip) in present}
+        return [(key, a) for key, a in found if (key, a.ip) not in present and a.ip not in self._swept]
 
     def give_up(self, address: Address) -> None:
         """Its owner took an adopted address away: it is not looked after any more, and goes nowhere again."""

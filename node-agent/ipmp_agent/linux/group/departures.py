@@ -26,16 +26,20 @@ class _Departure:
     stood: dict[int, set[Address]]  # global addresses before the first, by IP version; those deleted are taken out
     gone: dict[int, int] = field(default_factory=dict)  # global addresses deleted, by IP version
     waiting: set[Address] = field(default_factory=set)  # of the host: to be judged
+    networks: set[int] = field(default_factory=set)  # IP versions of which an address went that brings a prefix
     ours: bool = False  # something of this agent's, or of the kernel's, went too
 
     @property
     def swept(self) -> bool:
         """Whether whoever did this looked at the interface and not at one address.
 
-        An owner takes what it brought. Who takes what is ours, or the kernel's own link-local address, or all there is
-        of one IP version, cleans up.
+        An owner takes what it brought, often many single host addresses at once. Who takes what is ours, or the
+        kernel's own link-local address, or all there is of one IP version with the network that it is on, cleans up.
         """
-        return self.ours or any(count > 1 and not self.stood.get(version) for version, count in self.gone.items())
+        return self.ours or any(
+            count > 1 and not self.stood.get(version) and version in self.networks
+            for version, count in self.gone.items()
+        )
 
     @property
     def due(self) -> float:
@@ -69,7 +73,15 @@ class Departures:
         return {member for member, departure in self._by_member.items() if departure.waiting}
 
     def deleted(
-        self, member: str, address: Address, stood: Iterable[Address], now: float, *, ours: bool, adopted: bool
+        self,
+        member: str,
+        address: Address,
+        stood: Iterable[Address],
+        now: float,
+        *,
+        ours: bool,
+        adopted: bool,
+        single: bool = False,
     ) -> None:
         """Somebody else deleted an address.
 
@@ -80,6 +92,7 @@ class Departures:
             now: when.
             ours: it is this agent's own, or the kernel's.
             adopted: it is the host's, and to be judged.
+            single: it is a single host address (/32, /128), which brings no prefix.
         """
         departure = self._by_member.get(member)
         if departure is None:
@@ -92,6 +105,8 @@ class Departures:
         if address in departure.stood[address.version]:
             departure.stood[address.version].remove(address)
             departure.gone[address.version] = departure.gone.get(address.version, 0) + 1
+            if not single:
+                departure.networks.add(address.version)
         if adopted:
             departure.waiting.add(address)
 

@@ -484,7 +484,7 @@ class GroupInKernel:
             if each.address.ip.is_link_local:  # with it IPv6 works on an interface
                 self._retry_refused_soon()
         elif not self.observing:
-            self._owners.departed(member.key, each.address.ip, stood, ours=missing)
+            self._owners.departed(member.key, each.address, stood, ours=missing)
         if taken and kind == netlink.RTM_DELADDR:
             # It is put back, and the routes that went with it.
             self._features.twins.endanger({member.key}, {each.address.ip})
