@@ -59,7 +59,7 @@ def _hosts(lines: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @dataclass
-class Outcome:
+class ClusterOutcome:
     """What came of a history: what was violated, empty if all held, the steps that were run, and seconds by kind."""
 
     violated: str = ""
@@ -68,7 +68,7 @@ class Outcome:
     slowest: dict[str, float] = field(default_factory=dict)
 
 
-def play(cluster: Cluster, steps: Iterable[Step], outcome: Outcome) -> None:
+def play(cluster: Cluster, steps: Iterable[Step], outcome: ClusterOutcome) -> None:
     """Run a history on a cluster with the chart installed.
 
     Raises:
@@ -83,7 +83,7 @@ def play(cluster: Cluster, steps: Iterable[Step], outcome: Outcome) -> None:
             print(f"  {time.monotonic() - began:6.0f} {step}", flush=True)
 
 
-def _take(applied: Applied, step: Step, outcome: Outcome) -> None:
+def _take(applied: Applied, step: Step, outcome: ClusterOutcome) -> None:
     breaks, harmless = KINDS[step.kind]
     before = {node: applied.homes(node) for node in NODES}
     breaks(applied, NODES[step.host], random.Random(step.number))
@@ -169,8 +169,8 @@ def _drawn(options: argparse.Namespace, began: float) -> Iterator[Step]:
         yield Step(chance.choice(names), chance.randrange(2), chance.randrange(10**6))
 
 
-def _on_a_cluster_of_its_own(image: Image, steps: Iterable[Step]) -> Outcome:
-    outcome = Outcome()
+def _on_a_cluster_of_its_own(image: Image, steps: Iterable[Step]) -> ClusterOutcome:
+    outcome = ClusterOutcome()
     with Cluster() as cluster:
         cluster.add_nodes(*NODES)
         cluster.load_image(image)
@@ -182,7 +182,7 @@ def _on_a_cluster_of_its_own(image: Image, steps: Iterable[Step]) -> Outcome:
     return outcome
 
 
-def _reduce(options: argparse.Namespace, image: Image, outcome: Outcome) -> Path:
+def _reduce(options: argparse.Namespace, image: Image, outcome: ClusterOutcome) -> Path:
     """Keep the history that failed, find a shorter one after which anything fails, print it; returns its script."""
     DIRECTORY.mkdir(exist_ok=True)
     script = DIRECTORY / f"cluster-seed-{options.seed}.history"

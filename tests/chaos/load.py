@@ -164,7 +164,7 @@ def measure(name: str) -> tuple[str, list[float], int]:
             agent.wait_for(lambda status: group_view(status).state == "ok", deadline=60, what="ok")
             wait_for(lambda: lab.host.holders(V4), lambda found: len(found) == 1, deadline=60)
             with LOADS[name](lab, agent) as how_much:
-                return how_much, list(_pulls(lab)), size(agent).resident
+                return how_much, list(_pulls(lab)), size(agent.running.pid).resident
 
 
 def _pulls(lab: Lab) -> Iterator[float]:

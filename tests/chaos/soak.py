@@ -15,7 +15,7 @@ import time
 from collections import Counter
 
 from tests.chaos.wires import pause
-from tests.chaos.world import Lasting, World, key_of, size
+from tests.chaos.world import Lasting, Size, World, key_of, size
 from tests.lab.filters import Direction, PortFilter
 from tests.lab.load import busy_machine
 
@@ -42,23 +42,25 @@ def main() -> int:
         world.last("loss", Lasting(filters=ends))
         began = time.monotonic()
         end = began + 60 * options.minutes
-        warm, told = [size(side.agent) for side in world.sides], began
+        warm, told = _sizes(world), began
         is_warm = False
         while time.monotonic() < end:
             what = chance.choice(["flap", "stop", "starve", "nothing", "nothing"])
             did[what] += 1
             _do(world, what, chance)
             if not is_warm and time.monotonic() > began + min(WARM, 30 * options.minutes):
-                is_warm, warm = True, [size(side.agent) for side in world.sides]
+                is_warm, warm = True, _sizes(world)
             if time.monotonic() > told + 60:
                 told = time.monotonic()
-                print(f"{told - began:6.0f} s: {_sizes(world)}, {_condemned(world)} condemned", flush=True)
+                print(f"{told - began:6.0f} s: {_said(world)}, {_condemned(world)} condemned", flush=True)
         grown = [
-            text for before, side in zip(warm, world.sides, strict=True) if (text := before.grown(size(side.agent)))
+            text
+            for before, side in zip(warm, world.sides, strict=True)
+            if (text := before.grown(size(side.agent.running.pid)))
         ]
         condemned = _condemned(world)
         print(f"{options.minutes:.0f} minutes, seed {options.seed}, {dict(did)}, load {os.getloadavg()[1]:.1f}")
-        print(f"condemned by probes: {condemned}; warm {[one.resident >> 20 for one in warm]} MiB, now {_sizes(world)}")
+        print(f"condemned by probes: {condemned}; warm {[one.resident >> 20 for one in warm]} MiB, now {_said(world)}")
         world.check()
         return 1 if condemned or grown else 0
 
@@ -87,10 +89,12 @@ def _do(world: World, what: str, chance: random.Random) -> None:
     pause(chance.uniform(0.5, 3))
 
 
-def _sizes(world: World) -> str:
-    return ", ".join(
-        f"{one.resident / 2**20:.1f} MiB {one.descriptors} fds" for one in map(size, (s.agent for s in world.sides))
-    )
+def _sizes(world: World) -> list[Size]:
+    return [size(side.agent.running.pid) for side in world.sides]
+
+
+def _said(world: World) -> str:
+    return ", ".join(f"{one.resident / 2**20:.1f} MiB {one.descriptors} fds" for one in _sizes(world))
 
 
 def _condemned(world: World) -> int:

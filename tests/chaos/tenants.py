@@ -32,7 +32,7 @@ def vip(world: World, side: Side, chance: random.Random) -> str:
     words = (f"{VIP}/32", "dev", nic.name)
     side.host.namespace.run("ip", "address", "add", *words, *chance.choice([(), ("proto", "18")]), check=False)
     pause(chance.uniform(0, 0.4))
-    side.host.namespace.run("ip", "address", "del", *words, check=False)
+    _forget(side, VIP)
     return nic.name
 
 
@@ -46,8 +46,15 @@ def vipstays(world: World, side: Side, chance: random.Random) -> str:
 
 
 def _forget(side: Side, address: str) -> None:
-    for holder in side.host.holders(address):
-        side.host.namespace.run("ip", "address", "del", f"{address}/32", "dev", holder, check=False)
+    """Take an address away wherever it is: the agent may have moved it, and may do so now."""
+
+    def gone() -> bool:
+        holders = side.host.holders(address)
+        for holder in holders:
+            side.host.namespace.run("ip", "address", "del", f"{address}/32", "dev", holder, check=False)
+        return not holders
+
+    wait_for(gone, what=f"{address} to be gone", deadline=30, interval=0.05)
 
 
 @kind(harmless=True)

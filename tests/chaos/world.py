@@ -44,6 +44,8 @@ WELL = 180.0
 """Seconds until a host is well again after all is mended: the repair of a cable that flapped takes a minute."""
 DETECTIONS = 6
 """Failure detection times that a silent NIC may stay in use: it is raised, twofold at a time, while all lose probes."""
+WORKERS = min(32, (os.cpu_count() or 1) + 4)
+"""Threads that asyncio starts one by one, when there is something to wait for, and keeps."""
 EVERYTHING = PortFilter(drop=frozenset(Direction))
 
 
@@ -177,7 +179,7 @@ class World:
                 stack.enter_context(agent)
                 self.sides.append(Side(number, host, agent, self._manifest(number)))
             self.rest()
-            self.sizes = [size(side.agent) for side in self.sides]
+            self.sizes = [size(side.agent.running.pid) for side in self.sides]
             self._stack = stack.pop_all()
         return self
 
@@ -352,7 +354,7 @@ class World:
         """
         self.rest()
         for side, before in zip(self.sides, self.sizes, strict=True):
-            grown = before.grown(size(side.agent))
+            grown = before.grown(size(side.agent.running.pid))
             if grown:
                 raise ViolatedError(f"growth: {side.host.name}: {grown}")
         for side, before_dump in zip(self.sides, self.before, strict=True):
@@ -457,14 +459,14 @@ class Size:
         # Reporting, a client that is there at this moment: some come and go.
         if other.descriptors > self.descriptors + 4:
             found.append(f"{self.descriptors} -> {other.descriptors} descriptors")
-        if other.threads > self.threads + 2:
+        if other.threads > self.threads + WORKERS + 2:
             found.append(f"{self.threads} -> {other.threads} threads")
         return ", ".join(found)
 
 
-def size(agent: Agent) -> Size:
-    """Measure an agent."""
-    process = Path(f"/proc/{agent.running.pid}")
+def size(pid: int) -> Size:
+    """Measure a process."""
+    process = Path(f"/proc/{pid}")
     resident = int(process.joinpath("statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return Size(resident, *(sum(1 for _ in (process / each).iterdir()) for each in ("fd", "task")))
 

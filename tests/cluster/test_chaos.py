@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.chaos.cluster import Outcome, play
+from tests.chaos.cluster import ClusterOutcome, play
 from tests.chaos.history import Step
 
 if TYPE_CHECKING:
@@ -22,6 +22,6 @@ nodegroupdeleted 0 299920
 
 
 def test_invariants_hold_after_every_fault_of_a_short_history(installed: Cluster) -> None:
-    steps, outcome = [Step.read(line) for line in HISTORY.split("\n") if line], Outcome()
+    steps, outcome = [Step.read(line) for line in HISTORY.split("\n") if line], ClusterOutcome()
     play(installed, steps, outcome)
     assert outcome.done == steps
