@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ipmp_agent.core import adaptive, consistency, sources, timers, transitive
 from ipmp_agent.core.actions import InterfaceVerdict, Severity
 from ipmp_agent.core.events import IP_FAMILIES, Family, ProbeKind
-from ipmp_agent.core.evidence import failing_probers, first_loss, is_interface_failure
+from ipmp_agent.core.evidence import Culprit, failing_probers, find_culprit, first_loss
 from ipmp_agent.core.interface import BROKEN, Interface, InterfaceEvent, State, group_state
 from ipmp_agent.core.link import LinkState
 from ipmp_agent.core.probing import Prober, ProbeState, choose_protocol
@@ -402,11 +402,7 @@ class Detection:
             if condemning and interface.quiet(now):
                 self._distrust(interface, condemning, now)
             elif condemning:
-                self._release_flapping(interface, now)
-                if self._is_to_blame(interface, condemning):
-                    self._fail(interface, Reason.PROBES_LOST, now, first_loss(condemning))
-                else:
-                    self._fail_group(interface, Reason.GROUP_FAILED, now)
+                self._condemn_by_probes(interface, condemning, now)
         elif interface.state is State.FAILED and interface.link.usable and self._proven(interface):
             self._repair(interface, Reason.PROBES_ANSWERED, now)
         elif interface.unheard and not interface.quiet(now):
@@ -424,13 +420,46 @@ class Detection:
         self._group.tell(adaptation.reason, adaptation.message, severity=adaptation.severity)
         return True
 
-    def _is_to_blame(self, interface: Interface, condemning: Sequence[Prober]) -> bool:
-        margin = timers.JITTER_MINIMUM * self.time.interval
-        return is_interface_failure(interface, first_loss(condemning), self._members, margin)
+    def _condemn_by_probes(self, interface: Interface, condemning: Sequence[Prober], now: float) -> None:
+        """Fail a member whose newest probes are lost, or its group; or look on while it is open whose fault that is."""
+        self._release_flapping(interface, now)
+        found = self._culprit(interface, condemning)
+        lost = min(prober.streak(ProbeState.LOST)[0] for prober in condemning)
+        if found is Culprit.OPEN and lost < timers.PROBES_PER_DETECTION_TIME:
+            for prober in condemning:
+                prober.hurry(now, self.time.interval)
+        elif found is Culprit.OPEN and lost < timers.OPEN_LOSSES:
+            self._ask_others(interface, condemning, now)
+        elif found is Culprit.TARGETS:
+            self._fail_group(interface, Reason.GROUP_FAILED, now)
+        else:
+            self._fail(interface, Reason.PROBES_LOST, now, first_loss(condemning))
+
+    def _ask_others(self, interface: Interface, condemning: Sequence[Prober], now: float) -> None:
+        """Exchange targets that answer nobody for others, once."""
+        for prober in condemning:
+            if self._exchange(prober, now):
+                prober.forget()
+                what = f"no IPv{prober.family.value} target of {interface.name} answers anybody: others are asked"
+                self._group.tell(Reason.TARGET_DEAD, what, interface, Severity.WARNING)
+
+    def _exchange(self, prober: Prober, now: float) -> bool:
+        if prober.exchanged:
+            return False
+        prober.exchanged = True
+        siblings = [other.probers[prober.family] for other in self._members if prober.family in other.probers]
+        if any(host not in prober.targets.hosts for other in siblings for host in other.targets.hosts):
+            prober.targets.flush_hosts()
+            self._copy_hosts(prober, now)
+            return True
+        return prober.targets.exchange(now)
+
+    def _culprit(self, interface: Interface, condemning: Sequence[Prober]) -> Culprit:
+        return find_culprit(interface, condemning, self._members, self.time.interval)
 
     def _distrust(self, interface: Interface, condemning: Sequence[Prober], now: float) -> None:
         """A member is too new to be condemned; but nothing is left to it while another one is answered."""
-        if not self._is_to_blame(interface, condemning):
+        if self._culprit(interface, condemning) is not Culprit.MEMBER:
             return
         was_active = interface.active
         interface.fire(InterfaceEvent.FAIL, Reason.NOT_HEARD, now)
@@ -442,7 +471,7 @@ class Detection:
     def _judge_unheard(self, interface: Interface, now: float) -> None:
         """It waits for its first answer, and has had its time: it may have failed."""
         condemning = failing_probers(interface, now, self.time.value)
-        if condemning and self._is_to_blame(interface, condemning):
+        if condemning and self._culprit(interface, condemning) is Culprit.MEMBER:
             interface.explain(Reason.PROBES_LOST, now)
             since = first_loss(condemning)
             self._group.act(InterfaceVerdict(interface.key, failed=True, reason=Reason.PROBES_LOST, since=since))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core import timers
@@ -91,6 +91,7 @@ class Prober:
         "choice",
         "discarded_count",
         "duplicates",
+        "exchanged",
         "family",
         "key",
         "last_success",
@@ -115,6 +116,7 @@ class Prober:
         self.choice = ""  # why this protocol
         self.source: Address | None = None
         self.want_hosts = False  # look for hosts with discovery probes
+        self.exchanged = False  # its targets, since its last answer
         self.look_around = False  # a host was dropped: send one discovery probe
         self.last_success: float | None = None  # when the newest answered probe was sent
         self.probe_at = timers.NEVER  # when the next detection tick is due
@@ -180,6 +182,10 @@ class Prober:
         if self.running:
             self._base = now
             self.probe_at = now + self._jitter(interval)
+
+    def hurry(self, now: float, interval: float) -> None:
+        """Have the next tick at the earliest moment at which a probe that is sent now can be lost."""
+        self.probe_at = min(self.probe_at, now + timers.EARLIEST_LOSS * interval)
 
     def _jitter(self, interval: float) -> float:
         return self._random.uniform(timers.JITTER_MINIMUM, timers.JITTER_MAXIMUM) * interval
@@ -281,6 +287,7 @@ class Prober:
         if probe.state is ProbeState.LOST:
             self.lost_count -= 1
         probe.state = ProbeState.ANSWERED
+        self.exchanged = False
         self.answered_count += 1
         self._failing_since = None
         self.last_success = max(self.last_success or probe.sent_at, probe.sent_at)
@@ -373,6 +380,35 @@ class Prober:
         if self._failing_since is None:
             return first_at
         return min(first_at, self._failing_since) if count else self._failing_since
+
+    @property
+    def refused(self) -> bool:
+        """Whether the kernel refused to send the newest probe."""
+        return self._failing_since is not None
+
+    def losses(self) -> dict[Target, float]:
+        """The targets of the present streak of losses, and when the first of their lost probes was sent."""
+        found: dict[Target, float] = {}
+        for probe in self._newest_lost():
+            found[probe.target] = probe.sent_at
+        return found
+
+    def newest_loss(self) -> float:
+        """When the newest probe of the present streak of losses was sent; -NEVER: there is none."""
+        return next((probe.sent_at for probe in self._newest_lost()), -timers.NEVER)
+
+    def _newest_lost(self) -> Iterator[Probe]:
+        """The probes of the present streak of losses, the newest first."""
+        judged = (probe for probe in reversed(self._history) if probe.state is not ProbeState.PENDING)
+        return takewhile(lambda probe: probe.state is ProbeState.LOST, judged)
+
+    def answered_between(self, since: float, until: float, target: Target | None = None) -> bool:
+        """Whether a probe sent after one moment and before another was answered; by one target, or by any."""
+        return any(
+            probe.state is ProbeState.ANSWERED and since < probe.sent_at < until
+            for probe in self._history
+            if target is None or probe.target is target
+        )
 
     def dead_target(self) -> Target | None:
         """The target of the newest probe, when it alone stopped answering and is still in use.

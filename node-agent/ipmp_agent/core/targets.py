@@ -149,6 +149,15 @@ class Targets:
         self.promote(now)
         return False
 
+    def exchange(self, now: float) -> bool:
+        """Set all that are in use aside as DEAD, and use others, also those set aside; False: there are none."""
+        if len(self.active) == len(self._all):
+            return False
+        for target in self.active:
+            target.enter(TargetState.DEAD, now)
+        self.promote(now)
+        return True
+
     def is_exceptional(self, target: Target, interval: float) -> bool:
         """Whether this one is slow while enough others answer within half an interval: it, not the network, is slow."""
         others = [other for other in self.active if other is not target]

@@ -9,6 +9,9 @@ NEVER = float("inf")
 PROBE_FAILURES = 5
 """Consecutive lost probes that fail a prober. in.mpathd NUM_PROBE_FAILS."""
 
+PROBES_LOST_BY_CHANCE = 2
+"""So many newest probes lost in every family make a member no witness that targets answer."""
+
 PROBES_UNHEEDED = 3
 """Lost probes after which a target that never answered ICMP, and answers at the link layer, is asked there: before
 PROBE_FAILURES can condemn anybody."""
@@ -18,6 +21,10 @@ PROBE_REPAIRS = 10
 
 PROBES_PER_DETECTION_TIME = PROBE_FAILURES + 2
 """Probe interval = FDT / 7: one probe may be outstanding and sends are jittered. in.mpathd NUM_PROBE_FAILS + 2."""
+
+OPEN_LOSSES = 2 * PROBES_PER_DETECTION_TIME
+"""Lost probes that condemn a member though no target that it asked answers anybody, when another member is answered by
+what it has no way to ask."""
 
 PROBE_HISTORY = PROBE_REPAIRS * PROBE_FAILURES + 2
 """Probes remembered by a prober, enough for ten successes of one target among five. in.mpathd PROBE_STATS_COUNT."""

@@ -5,11 +5,15 @@ A few seeds here; benchmarks/ does the same for hours.
 
 from __future__ import annotations
 
+from functools import partial
+from ipaddress import IPv6Address
+
 import pytest
 
-from ipmp_agent.core import timers
+from ipmp_agent.core import events, timers
+from ipmp_agent.core.events import Family
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.core.words import GroupState
+from ipmp_agent.core.words import GroupState, TargetState
 from ipmp_api.types import ProbeMethod
 from tests.virtual_node import VirtualNode, numbered_group
 
@@ -102,6 +106,81 @@ def test_dead_targets_among_several(seed: int, dead: int) -> None:
         node.target(pin, up=False)
     node.run(60)
     unmoved(node)
+
+
+FIVE = tuple(f"198.18.0.{n}" for n in range(1, 6))
+FIVE_V6 = tuple(f"fe80::{n}" for n in range(51, 56))
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 0.3, 0.6, 1.2])
+@pytest.mark.parametrize("pins", [FIVE[:2], FIVE[:3], FIVE, FIVE[:2] + FIVE_V6[:2], FIVE + FIVE_V6], ids=len)
+def test_targets_that_fall_silent_one_after_the_other(pins: tuple[str, ...], spread: float) -> None:
+    """What answered one member after the other's first loss had not been lost by that one yet."""
+    for seed in range(8):
+        node = VirtualNode(numbered_group(2, pins=pins), seed=seed, link_local=True)
+        node.start()
+        node.run(3)
+        for pin in pins:
+            node.at(node.now + node.random.uniform(0.0, spread), partial(node.target, pin, up=False))
+        node.run(spread + 4)
+        assert node.failed, f"seed {seed}"
+        assert node.failovers == [], f"seed {seed}: {node.notices}"
+
+
+@pytest.mark.parametrize("intervals", [3.5, 4.2, 5.0, 6.0, 7.5])
+@pytest.mark.parametrize("pins", [FIVE[:1], FIVE[:3], FIVE, FIVE + FIVE_V6], ids=len)
+def test_all_targets_silent_for_a_part_of_the_detection_time(pins: tuple[str, ...], intervals: float) -> None:
+    """Who is asked first after they came back is answered first: that says nothing about the other."""
+    for seed in range(20):
+        node = VirtualNode(numbered_group(2, pins=pins), seed=seed, link_local=True)
+        node.start()
+        node.run(3)
+        node.all_targets(up=False)
+        node.run(intervals * INTERVAL)
+        node.all_targets(up=True)
+        node.run(4)
+        assert node.failovers == [], f"seed {seed}: {node.notices}"
+
+
+def deaf_to_all_but_the_first(seed: int, pins: tuple[str, ...]) -> VirtualNode:
+    """nic0 has set aside all targets but one, which it could not reach for a while."""
+    node = running(seed, pins=pins)
+    node.reaches = lambda key, address: key != "nic0" or str(address) == pins[0]
+    node.run(16)
+    node.reaches = None
+    node.run(1)
+    targets = node.interface("nic0").probers[0].targets
+    assert [str(t.address) for t in targets if t.state is TargetState.ACTIVE] == [pins[0]]
+    return node
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_the_only_target_that_a_member_asks_dies(count: int, seed: int) -> None:
+    node = deaf_to_all_but_the_first(seed, FIVE[:count])
+    node.target(FIVE[0], up=False)
+    node.run(10)
+    unmoved(node)
+    node.silence("nic0")
+    assert node.run(1.0, lambda: node.active == ["nic1"]), "and it asks others since"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_member_that_breaks_with_its_only_target_is_found_in_two_detection_times(count: int, seed: int) -> None:
+    node = deaf_to_all_but_the_first(seed, FIVE[:count])
+    node.target(FIVE[0], up=False)
+    node.silence("nic0")
+    assert node.run(2.0, lambda: node.active == ["nic1"])
+
+
+def test_member_whose_every_target_is_dead_gives_way_to_one_that_is_answered_by_others() -> None:
+    """It has no way to show that it works, and nobody else to ask."""
+    node = running(pins=(PINS[0], "fe80::99"))
+    node.tell(events.TestAddressChanged("nic1", Family.IPV6, IPv6Address("fe80::2")))
+    node.run(3)
+    node.target(PINS[0], up=False)
+    assert node.run(2.5, lambda: node.active == ["nic1"])
 
 
 def test_target_that_dies_and_comes_back_every_second() -> None:

@@ -89,6 +89,21 @@ def test_whole_group_fails_over_within_the_detection_time(detection_time: float,
     assert node.now - start >= 1.25 * detection_time
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("link_local", [False, True])
+@pytest.mark.parametrize("targets", [3, 4, 5])
+def test_many_targets_do_not_delay_the_failover_beyond_the_detection_time(
+    targets: int, link_local: bool, seed: int
+) -> None:
+    """With five each is asked once in five losses: the proof may have to wait for one probe more."""
+    pins = [form.format(n) for form in ("198.18.0.{}", "fe80::{}") for n in range(51, 51 + targets)]
+    node = VirtualNode(numbered_group(2, pins=pins), seed=seed, link_local=link_local)
+    node.start()
+    node.run(3 + seed / 20)
+    node.silence("nic0")
+    assert node.run(1.0, lambda: node.held_by("nic1") == [1, 2])
+
+
 def test_gone_link_takes_no_time_at_all() -> None:
     node = VirtualNode(numbered_group(2))
     node.start()
