@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import math
 import re
 from typing import TYPE_CHECKING, NoReturn
@@ -26,16 +27,22 @@ class BadInputError(Exception):
 
 
 @contextlib.contextmanager
-def packages_of(extra: str) -> Iterator[None]:
-    """Imports of what an extra of our package brings. Raises BadInputError, which says how to install it."""
+def packages_of(extra: str, *later: str) -> Iterator[None]:
+    """Imports of what an extra of our package brings. Raises BadInputError, which says how to install it.
+
+    Args:
+        extra: its name.
+        later: packages of it that are not imported yet, and will be.
+    """
     try:
         yield
+        package = next((name for name in later if importlib.util.find_spec(name) is None), "")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if not package or package.startswith("ipmp_"):
             raise
-        words = f"the Python package {package} is not installed: pip install 'ipmp[{extra}]'"
-        raise BadInputError((words,)) from error
+    if package:
+        raise BadInputError((f"the Python package {package} is not installed: pip install 'ipmp[{extra}]'",))
 
 
 class Parser(argparse.ArgumentParser):

@@ -16,9 +16,8 @@ import socket
 from functools import partial
 from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv6Address, ip_address
+from threading import Lock
 from typing import TYPE_CHECKING, Any
-
-from prometheus_client.exposition import choose_encoder
 
 from ipmp_service.threads import aside, kept
 
@@ -53,7 +52,8 @@ class HealthServer:
 
     Args:
         address: host and port; `::` is every address of both families, or of the one that the kernel has.
-        registry: what /metrics shows. It is collected in a thread that may wait.
+        registry: makes what /metrics shows, when it is asked for first. It is made and collected in threads that may
+            wait: nobody's start waits for a library of metrics.
         alive: what /healthz says; it must not wait.
         ready: what /readyz says; it must not wait.
 
@@ -64,19 +64,21 @@ class HealthServer:
     def __init__(
         self,
         address: tuple[str, int],
-        registry: CollectorRegistry,
+        registry: Callable[[], CollectorRegistry],
         alive: Callable[[], Health],
         ready: Callable[[], Health],
     ) -> None:
         self._listener = _listen(*address)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
-        self._registry = registry
+        self._make_registry = registry
+        self._making = Lock()
+        self._registry: CollectorRegistry | None = None
         self._health = {"/healthz": alive, "/readyz": ready}
         self._places: dict[bool, dict[asyncio.Task[None], None]] = {True: {}, False: {}}  # oldest first
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
         self._scrapes = asyncio.Semaphore(SCRAPES)
-        self._scraping: set[asyncio.Task[bytes]] = set()
+        self._scraping: set[asyncio.Task[tuple[bytes, str]]] = set()
         self._thread = kept(self._run, "http")
         self._thread.start()
 
@@ -149,8 +151,8 @@ class HealthServer:
                 well, words = self._health[path]()
                 request.reply(200 if well else 503, TEXT, f"{words}\n".encode())
             elif path == "/metrics":
-                encode, kind = choose_encoder(request.headers.get("Accept", ""))
-                request.reply(200, kind, await self._scrape(encode))
+                page, kind = await self._scrape(request.headers.get("Accept", ""))
+                request.reply(200, kind, page)
             else:
                 request.reply(404, TEXT, b"try /metrics, /healthz or /readyz\n")
         except Exception:
@@ -158,14 +160,24 @@ class HealthServer:
             request.reply(500, TEXT, b"look at the log\n")
         return request.answer
 
-    async def _scrape(self, encode: Callable[[CollectorRegistry], bytes]) -> bytes:
+    async def _scrape(self, accepted: str) -> tuple[bytes, str]:
         await self._scrapes.acquire()
-        work = self._loop.create_task(aside(lambda: encode(self._registry)))
+        work = self._loop.create_task(aside(lambda: self._collect(accepted)))
         self._scraping.add(work)
         work.add_done_callback(self._scraped)
         return await asyncio.shield(work)  # its thread goes on when the client is gone, and has its place until the end
 
-    def _scraped(self, work: asyncio.Task[bytes]) -> None:
+    def _collect(self, accepted: str) -> tuple[bytes, str]:
+        """The metrics page in a form that the client accepts, and what form that is."""
+        from prometheus_client.exposition import choose_encoder  # noqa: PLC0415 - with the registry
+
+        with self._making:
+            if self._registry is None:
+                self._registry = self._make_registry()
+        encode, kind = choose_encoder(accepted)
+        return encode(self._registry), kind
+
+    def _scraped(self, work: asyncio.Task[tuple[bytes, str]]) -> None:
         self._scraping.discard(work)
         self._scrapes.release()
         if not work.cancelled():

@@ -98,7 +98,7 @@ class _Operator:
             return None
         try:
             server = HealthServer(
-                self._options.metrics_address, self._reconciler.metrics.registry, self._alive, self._ready
+                self._options.metrics_address, lambda: self._reconciler.metrics.registry, self._alive, self._ready
             )
         except OSError as error:
             host, port = self._options.metrics_address

@@ -265,7 +265,7 @@ def _require_run_options(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     _require_run_options(options)
-    with packages_of("agent"):
+    with packages_of("agent", "prometheus_client"):
         from ipmp_agent.process.agent import Agent, AgentOptions, StartError  # noqa: PLC0415 - `check` needs no kernel
 
     source = _source(options)

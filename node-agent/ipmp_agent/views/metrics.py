@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -177,6 +178,14 @@ class AgentCollector(Collector):
         counted = self._kernel_counters()
         for name, words in KERNEL_COUNTERS.items():  # all from the start: a rate sees only what was there before
             yield CounterMetricFamily(f"ipmp_{name}", words, value=counted.get(name, 0))
+
+
+def registry_of(collector: AgentCollector) -> CollectorRegistry:
+    """What an agent shows: this, and what the kernel says of its process."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+    return registry
 
 
 Bucket = tuple[str, float] | tuple[str, float, Exemplar]

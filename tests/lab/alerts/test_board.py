@@ -181,7 +181,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         page = operator_page()
         well = (True, "ok")
         address, port = OPERATOR.split(":")
-        server = lab.host.namespace.call(HealthServer, (address, int(port)), page.registry, lambda: well, lambda: well)
+        registry = page.registry
+        server = lab.host.namespace.call(
+            HealthServer, (address, int(port)), lambda: registry, lambda: well, lambda: well
+        )
         stack.callback(server.close)
         targets = (AGENT, Target("ipmp-operator", OPERATOR, NODE_NAME))
         monitoring = stack.enter_context(Monitoring(lab.host.namespace, tmp_path_factory.mktemp("watched"), targets))

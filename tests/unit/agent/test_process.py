@@ -101,6 +101,19 @@ entry.main()
         assert (done.returncode, done.stdout.splitlines()) == (7, ["[]", str(heard)]), done.stderr
 
 
+def test_group_is_in_the_kernel_before_anybody_waits_for_a_library_of_metrics_or_of_yaml() -> None:
+    script = """
+import sys
+from ipmp_agent.commands import ipmp_agent
+from ipmp_agent.process import agent
+from ipmp_agent.kube import source
+late = {"kubernetes", "prometheus_client", "yaml", "ipmp_agent.views.metrics"}
+print(sorted(late & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
 # --- log
 
 

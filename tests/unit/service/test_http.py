@@ -41,7 +41,7 @@ def pages() -> Pages:
 
 @pytest.fixture
 def server(pages: Pages) -> Iterator[HealthServer]:
-    with closing(HealthServer(LOCAL, pages.registry, lambda: pages.alive, lambda: pages.ready)) as running:
+    with closing(HealthServer(LOCAL, lambda: pages.registry, lambda: pages.alive, lambda: pages.ready)) as running:
         yield running
 
 
@@ -235,7 +235,7 @@ def test_start_resolves_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getfqdn", refused)
     monkeypatch.setattr(socket, "gethostbyaddr", refused)
-    with closing(HealthServer(LOCAL, CollectorRegistry(), lambda: (True, ""), lambda: (True, ""))) as server:
+    with closing(HealthServer(LOCAL, CollectorRegistry, lambda: (True, ""), lambda: (True, ""))) as server:
         assert server.address[1] > 0
 
 
@@ -247,12 +247,12 @@ def test_it_listens_everywhere_also_where_the_kernel_has_no_ipv6(monkeypatch: py
             super().__init__(family, *arguments, **more)
 
     monkeypatch.setattr(socket, "socket", WithoutIPv6)
-    with closing(HealthServer(("::", 0), CollectorRegistry(), lambda: (True, "ok"), lambda: (True, ""))) as server:
+    with closing(HealthServer(("::", 0), CollectorRegistry, lambda: (True, "ok"), lambda: (True, ""))) as server:
         assert fetch(server, "/healthz") == (200, "ok\n")
 
 
 def test_it_listens_to_both_families() -> None:
-    with closing(HealthServer(("::", 0), CollectorRegistry(), lambda: (True, "ok"), lambda: (True, ""))) as server:
+    with closing(HealthServer(("::", 0), CollectorRegistry, lambda: (True, "ok"), lambda: (True, ""))) as server:
         assert fetch(server, "/healthz") == (200, "ok\n")
         with urllib.request.urlopen(f"http://[::1]:{server.address[1]}/healthz", timeout=30) as answer:
             assert answer.read() == b"ok\n"
@@ -260,7 +260,7 @@ def test_it_listens_to_both_families() -> None:
 
 def test_address_in_use_is_an_error_of_the_start(server: HealthServer) -> None:
     with pytest.raises(OSError, match="in use"):
-        HealthServer(("127.0.0.1", server.address[1]), CollectorRegistry(), lambda: (True, ""), lambda: (True, ""))
+        HealthServer(("127.0.0.1", server.address[1]), CollectorRegistry, lambda: (True, ""), lambda: (True, ""))
 
 
 def test_close_ends_it_with_clients_connected(server: HealthServer) -> None:
