@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 BITS = {4: 32, 6: 128}
 """Bits of an address, by IP version."""
 
+SEEN = 1 << 15
+"""Addresses that are remembered by their text: the rules of a field parse them again, each for itself; and in a cluster
+the peers and reports of thousands of nodes name the same ones."""
+
 _PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)
 _LIMITED_BROADCAST = IPv4Address("255.255.255.255")
 
 
+@lru_cache(maxsize=SEEN)
 def parse_address(text: str) -> Address:
     """Parse an IPv4 or IPv6 address."""
     address = ip_address(text)
@@ -31,7 +36,7 @@ def parse_address(text: str) -> Address:
     return address
 
 
-@lru_cache(maxsize=1024)  # the rules of a field parse it again, each for itself
+@lru_cache(maxsize=SEEN)
 def parse_interface_address(text: str) -> InterfaceAddress:
     """Parse an address with or without a prefix length; without one it stands alone (/32, /128)."""
     address, slash, length = text.partition("/")

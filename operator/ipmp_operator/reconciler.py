@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND, WITHDRAW_FINALIZER
 from ipmp_operator.core.backlog import LAST_RECONNECT
 from ipmp_operator.core.node_marks import NodeMarks
+from ipmp_operator.core.pacing import Pace
 from ipmp_operator.core.plan import Memory, Plan, Release, View, plan, roll_up_groups, still_holds
 from ipmp_operator.core.selection import agent_terms
 from ipmp_operator.core.summaries import GroupSummaries, GroupSummary
@@ -47,6 +48,7 @@ from ipmp_service.reflector import Reflector
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from ipmp_api.types import NodeGroup
     from ipmp_operator.core.model import Holder, Node, Observed
     from ipmp_operator.core.node_marks import Marks
     from ipmp_operator.core.rollup import Rollup
@@ -64,6 +66,9 @@ COALESCENCE = 0.05
 
 PASS_SHARE = 2.0
 """Rest between two passes, in durations of a pass, whose cost grows with the cluster: at most a third of one core."""
+
+REST = 0.25
+"""Seconds between two passes at least: what changes again and again is looked at a few times a second."""
 
 RESYNC = 60.0
 """Seconds between lists of the groups, with a plan that takes nothing for done."""
@@ -161,7 +166,7 @@ class Reconciler:
         self._node_groups: Reflector[Holder, Observed] = cache(
             NODE_GROUPS_PATH,
             "node groups",
-            lambda obj: read_node_group(obj, self._node_groups.get),
+            lambda obj: read_node_group(obj, self._node_groups.get, self._expected),
             self.changed,
         )
         pods = f"/api/v1/namespaces/{template.namespace}/pods"
@@ -187,6 +192,8 @@ class Reconciler:
         self._not_before = 0.0
         self._last_end = time.monotonic()
         self._applied: tuple[str, str, int] | None = None  # the DaemonSet's intent, and its uid and generation since
+        self._paces: dict[str, Pace] = {}  # of groups' statuses
+        self._rollups: Mapping[str, Rollup] = {}  # of the last pass
         self._standing: frozenset[object] | None = None  # of each node group at the last pass: owner, deletion
 
     @property
@@ -283,7 +290,7 @@ class Reconciler:
         ended = time.monotonic()
         self.metrics.plan_seconds.observe(ended - started)
         with self._lock:
-            self._not_before = ended + PASS_SHARE * (ended - started)
+            self._not_before = ended + max(REST, PASS_SHARE * (ended - started))
         log.debug("planned %d node groups in %.3f s", len(self._plan.desired), ended - started)
 
     def _look(self, observed: Mapping[Holder, Observed] | None = None) -> View:
@@ -319,11 +326,23 @@ class Reconciler:
         for holder in (*planned.delete, *planned.release):
             self._queue.add(WriteNodeGroup(holder))
 
+    def _expected(self, holder: Holder) -> NodeGroup | None:
+        """What a node group says once it is written as planned."""
+        planned = self._plan
+        return None if planned is None else planned.desired.get(holder)
+
     def _enqueue_statuses(self, planned: Plan) -> None:
         objects = [obj for obj in self.groups.snapshot() if obj.name in planned.rollups]
-        for obj in objects:
-            if _status_of(obj, planned.rollups[obj.name]) != obj.status:
-                self._queue.add(WriteStatus(obj.name))
+        now = time.monotonic()
+        with self._lock:
+            self._paces = {obj.name: self._paces.get(obj.name) or Pace() for obj in objects}
+            for obj in objects:
+                rollup, pace = planned.rollups[obj.name], self._paces[obj.name]
+                if rollup != self._rollups.get(obj.name):
+                    pace.changed(now)
+                if _status_of(obj, rollup) != obj.status:
+                    self._queue.add(WriteStatus(obj.name), pace.wait(now))
+            self._rollups = planned.rollups
         self.metrics.show(planned)
         self.metrics.count_groups(_state(planned.rollups[obj.name]) for obj in objects)
 
@@ -382,12 +401,25 @@ class Reconciler:
         status = _status_of(obj, planned.rollups[name])
         if status == obj.status:
             return
+        if (wait := self._pace(name)) > 0:
+            self._queue.add(WriteStatus(name), wait)
+            return
         intent = group_status_intent(obj, status)
         written: list[Object] = []
         _ignore_absent(lambda: written.append(self._api.apply(f"{GROUPS_PATH}/{name}/status", intent)))
         for answer in written:
             self.groups.observe("MODIFIED", answer)  # so that the next pass does not write it again
             self._post_verdicts(obj, planned.rollups[name])
+
+    def _pace(self, name: str) -> float:
+        """Seconds until the status of a group may be written; 0: it is written now."""
+        now = time.monotonic()
+        with self._lock:
+            pace = self._paces.setdefault(name, Pace())
+            wait = pace.wait(now)
+            if wait <= 0:
+                pace.written(now)
+            return wait
 
     def _post_verdicts(self, obj: GroupObject, rollup: Rollup) -> None:
         """Post an event for each new verdict that wants a person to act."""

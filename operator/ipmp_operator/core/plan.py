@@ -156,22 +156,47 @@ def still_holds(planned: Plan, view: View, now: View) -> bool:
         return False
     if (now.groups, now.invalid, now.nodes) != (view.groups, view.invalid, view.nodes):
         return False
-    if now.observed.keys() != view.observed.keys():
-        return False
     before = view.observed
+    if not before.keys() <= now.observed.keys():
+        return False
+    contested = _contested(planned.shares.values())
+    changed = [(h, seen, before.get(h)) for h, seen in now.observed.items() if seen is not before.get(h)]
     return all(
-        seen is before[holder] or _ground(seen) == _ground(before[holder]) for holder, seen in now.observed.items()
+        _as_planned(seen, old, planned.desired.get(holder))
+        and (holder.node not in contested or _names(seen) == _names(old))
+        for holder, seen, old in changed
     )
 
 
-def _ground(seen: Observed) -> tuple[object, ...]:
-    """What a plan takes from a node group."""
-    status = seen.status
-    return (
-        *(seen.uid, seen.owner_uid, seen.generation, seen.finalizer, seen.deleting_since),
-        *(status.withdrawn, status.present),
-        [(interface.name, interface.mac_address) for interface in status.interfaces],
+def _contested(shares: Iterable[Share]) -> set[str]:
+    """The nodes of several groups, which may claim one interface: there the names of members decide."""
+    counts = Counter(chain.from_iterable(share.nodes for share in shares))
+    return {node for node, count in counts.items() if count > 1}
+
+
+def _names(seen: Observed | None) -> list[tuple[str, str | None]]:
+    return [] if seen is None else [(each.name, each.mac_address) for each in seen.status.interfaces]
+
+
+def _as_planned(seen: Observed, before: Observed | None, desired: NodeGroup | None) -> bool:
+    """Whether a node group is as it was, but for what a plan foresaw (that it is written) and what decides nothing."""
+    if before is None:
+        foreseen = seen.finalizer and seen.deleting_since is None and not seen.status.withdrawn
+        return desired is not None and seen.spec is desired and foreseen and not _strange(seen)
+    if _standing(seen) != _standing(before) or _strange(seen) != _strange(before):
+        return False
+    return seen.generation == before.generation or (
+        desired is not None and seen.spec is desired and set(seen.held) == set(before.held)
     )
+
+
+def _standing(seen: Observed) -> tuple[object, ...]:
+    return seen.uid, seen.owner_uid, seen.finalizer, seen.deleting_since, seen.status.withdrawn
+
+
+def _strange(seen: Observed) -> set[Address]:
+    """The addresses that an agent reports beyond what its node group holds."""
+    return set(seen.status.present).difference(seen.held)
 
 
 def _select(groups: Iterable[Group], nodes: Iterable[Node]) -> dict[str, list[str]]:
@@ -294,7 +319,10 @@ def _compile(
     view: View,
     memory: Memory,
 ) -> dict[Holder, NodeGroup]:
-    """What each node group has to say. One that says it already is given as it was read: kept once, compared once."""
+    """What each node group has to say.
+
+    One that says it already is given as it was read, else as it was planned before: kept once, and compared once.
+    """
     desired: dict[Holder, NodeGroup] = {}
     for group in groups:
         here = members[group.name]
@@ -316,7 +344,8 @@ def _compile(
                 peer_nodes=peers.get(node, ()),
             )
             seen = view.observed.get(holder)
-            desired[holder] = seen.spec if seen is not None and seen.spec == spec else spec
+            known = (seen.spec if seen else None, memory.desired.get(holder))
+            desired[holder] = next((one for one in known if one == spec), spec)
     return desired
 
 

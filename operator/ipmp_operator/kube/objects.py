@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
-from ipmp_api.addresses import parse_interface_address
+from ipmp_api.addresses import parse_address
 from ipmp_api.errors import ValidationError
 from ipmp_api.parse import node_group_spec, parse_group, parse_node_group
 from ipmp_api.status import Condition, GroupStatus, from_dict, set_condition, to_dict
@@ -26,7 +28,7 @@ from ipmp_operator.core.model import Holder, InterfaceReport, Node, NodeGroupRep
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from ipmp_api.types import Address, Group, NodeGroup
+    from ipmp_api.types import Address, Group, NodeGroup, Policies
     from ipmp_operator.core.rollup import Rollup
     from ipmp_service.api_server import Object
 
@@ -79,7 +81,8 @@ def read_group(obj: Object) -> GroupObject | None:
 def read_node(obj: Object) -> tuple[str, Node]:
     """Read a Node's metadata."""
     metadata = obj["metadata"]
-    return metadata["name"], Node(metadata["name"], metadata.get("labels") or {})
+    name = intern(metadata["name"])
+    return name, Node(name, {intern(key): intern(value) for key, value in (metadata.get("labels") or {}).items()})
 
 
 def read_agent_pod(obj: Object) -> tuple[str, tuple[str, bool]]:
@@ -87,33 +90,40 @@ def read_agent_pod(obj: Object) -> tuple[str, tuple[str, bool]]:
     status = obj.get("status") or {}
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
     going = bool(obj["metadata"].get("deletionTimestamp"))
-    return obj["metadata"]["uid"], ((obj.get("spec") or {}).get("nodeName") or "", ready and not going)
+    return obj["metadata"]["uid"], (intern((obj.get("spec") or {}).get("nodeName") or ""), ready and not going)
 
 
 def read_node_group(
-    obj: Object, known: Callable[[Holder], Observed | None] = lambda _: None
+    obj: Object,
+    known: Callable[[Holder], Observed | None] = lambda _: None,
+    expected: Callable[[Holder], NodeGroup | None] = lambda _: None,
 ) -> tuple[Holder, Observed]:
     """Read an IPMPNodeGroup. What cannot be read counts as absent, except addresses: those are held all the same.
 
+    To read a spec costs more than all the rest.
+
     Args:
         obj: the object.
-        known: what was read before; its spec is still right in the same generation, and costs more than all the rest.
+        known: what was read before; its spec is still right in the same generation.
+        expected: what it should say; where it does, that very value is its spec.
     """
     metadata = obj["metadata"]
     group, _, node = metadata["name"].partition(".")
-    holder = Holder(group, node)
+    holder = Holder(intern(group), intern(node))
     generation = int(metadata.get("generation") or 0)
     before = known(holder)
     if before is not None and generation and (before.uid, before.generation) == (metadata["uid"], generation):
         spec, held = before.spec, before.held
     else:
-        spec, held = _read_spec(obj), tuple(_held(_object(obj.get("spec"))))
+        raw, wanted = _object(obj.get("spec")), expected(holder)
+        spec = wanted if wanted is not None and raw == node_group_spec(wanted) else _read_spec(obj)
+        held = tuple(_held(raw))
     owners = metadata.get("ownerReferences") or ()
     deleting = metadata.get("deletionTimestamp")
     return holder, Observed(
         holder=holder,
         uid=metadata["uid"],
-        owner_uid=next((o["uid"] for o in owners if o.get("kind") == GROUP_KIND), ""),
+        owner_uid=intern(next((o["uid"] for o in owners if o.get("kind") == GROUP_KIND), "")),
         generation=generation,
         spec=spec,
         held=held,
@@ -125,9 +135,23 @@ def read_node_group(
 
 def _read_spec(obj: Object) -> NodeGroup | None:
     try:
-        return replace(parse_node_group(obj, strict=False), offline=())
+        spec = parse_node_group(obj, strict=False)
     except ValidationError:
         return None
+    return replace(
+        spec,
+        group_name=intern(spec.group_name),
+        node_name=intern(spec.node_name),
+        peer_nodes=tuple(map(intern, spec.peer_nodes)),
+        policies=_shared(spec.policies),
+        offline=(),
+    )
+
+
+@lru_cache(maxsize=256)
+def _shared(policies: Policies) -> Policies:
+    """One value for all node groups of a group: there are thousands."""
+    return policies
 
 
 # The schema lets nothing else in. An object that came in before it, or without it, must not stop the reading of others,
@@ -160,7 +184,7 @@ def _addresses(texts: Iterable[Any]) -> Iterator[Address]:
     for text in texts:
         if isinstance(text, str) and text:
             try:
-                yield parse_interface_address(text.partition("%")[0]).ip
+                yield parse_address(text.partition("%")[0].partition("/")[0])
             except ValueError:  # the schema lets no such text in; nobody can hold what is no address
                 continue
 
@@ -169,7 +193,7 @@ def _read_status(status: Object) -> NodeGroupReport:
     conditions = {str(c.get("type")): c for c in _objects(status.get("conditions"))}
     degraded = conditions.get("Degraded") or {}
     return NodeGroupReport(
-        state=str(status.get("state") or ""),
+        state=intern(str(status.get("state") or "")),
         reason=str(degraded.get("reason") or "") if degraded.get("status") == "True" else "",
         observed_generation=max(0, _number(status.get("observedGeneration"))),
         withdrawn=(conditions.get("Withdrawn") or {}).get("status") == "True",
@@ -183,12 +207,13 @@ def _read_status(status: Object) -> NodeGroupReport:
 def _present(status: Object) -> Iterator[Address]:
     texts = [entry.get("address") for entry in _objects(status.get("addresses")) if entry.get("interface")]
     texts += [text for one in _objects(status.get("interfaces")) for text in _elements(one.get("testAddresses"))]
-    return (address for address in _addresses(texts) if not address.is_link_local)
+    bare = (text for text in texts if not (isinstance(text, str) and text.startswith("fe80:")))  # most are
+    return (address for address in _addresses(bare) if not address.is_link_local)
 
 
 def _read_interface(interface: Object) -> InterfaceReport:
     return InterfaceReport(
-        name=str(interface.get("name") or ""),
+        name=intern(str(interface.get("name") or "")),
         mac_address=interface.get("macAddress"),
         failed=interface.get("state") == "failed",
     )

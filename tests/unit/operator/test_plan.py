@@ -180,7 +180,7 @@ class TestPlanThatStillHolds:
         world.agents = frozenset(world.nodes)
         failed = replace(world.there[here], status=NodeGroupReport("degraded", "LinkDown", interfaces=members))
         world.there[here] = failed
-        assert not still_holds(planned, view, world.view), "names of members that nobody had reported"
+        assert still_holds(planned, view, world.view), "names of members, where no other group is"
         planned, view = world.plan(), world.view
         world.there[here] = replace(failed, status=replace(failed.status, state="failed", unavailable_addresses=1))
         assert still_holds(planned, view, world.view)
@@ -208,6 +208,43 @@ class TestPlanThatStillHolds:
         assert still_holds(planned, view, world.view)
         world.now += 1
         assert not still_holds(planned, view, world.view)
+
+    def test_names_of_members_decide_where_several_groups_are(self, world: World) -> None:
+        world.groups.append(api_group("other", created=YOUNG, interfaces=[{"name": "eth3"}]))
+        planned, view = world.settle(), world.view
+        here = Holder("data", "n0001")
+        status = NodeGroupReport("ok", interfaces=(InterfaceReport("eth1", "02:00:00:00:00:01"),))
+        world.there[here] = replace(world.there[here], status=status)
+        assert not still_holds(planned, view, world.view)
+
+    def test_what_was_planned_is_written_and_reported_without_a_new_plan(self) -> None:
+        world = World([api_group(dataAddresses=pools(pool()))])
+        world.add_nodes(nodes(3))
+        view, planned = world.view, world.step()
+        assert still_holds(planned, view, world.view), "the specs that were planned are there"
+        world.groups = [api_group(dataAddresses=pools(pool()), failureDetection={"timeMilliseconds": 500})]
+        view, planned = world.view, world.step()
+        assert {seen.generation for seen in world.there.values()} == {2}
+        assert still_holds(planned, view, world.view), "and so are the changed ones"
+        for holder, seen in world.there.items():
+            status = NodeGroupReport("ok", observed_generation=2, present=seen.held)
+            world.there[holder] = replace(seen, status=status)
+        assert still_holds(planned, view, world.view), "the addresses that were given are on interfaces"
+        here = Holder("data", "n0001")
+        seen = world.there[here]
+        strange = (*seen.held, ip_address("198.18.0.9"))
+        for other in (
+            replace(seen, status=replace(seen.status, present=strange)),
+            replace(seen, generation=3, spec=replace(seen.spec)) if seen.spec else seen,
+            replace(seen, generation=3, held=()),
+            replace(seen, uid="another"),
+            replace(seen, finalizer=False),
+            replace(seen, deleting_since=world.now),
+        ):
+            world.there[here] = other
+            assert not still_holds(planned, view, world.view)
+            del world.there[here]
+            assert not still_holds(planned, replace(view, observed=world.there | {here: seen}), world.view)
 
     @pytest.mark.parametrize("seed", range(40))
     def test_what_still_holds_is_what_would_be_planned(self, seed: int) -> None:
