@@ -90,6 +90,19 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--lease-name", default="ipmp-operator", metavar="NAME", help="(default: %(default)s)")
     run.add_argument(
+        "--group-selector",
+        metavar="LABELS",
+        help="look after the IPMPGroups with these labels alone: key=value and !key, joined by commas (default: all); "
+        "each group needs exactly one operator, and each such operator its own --lease-name",
+    )
+    run.add_argument(
+        "--agents",
+        choices=("groups", "everywhere", "elsewhere"),
+        default="groups",
+        help="where agents run: on the nodes that this operator's groups select, on every node that the template "
+        "allows, or where another operator has them (default: %(default)s)",
+    )
+    run.add_argument(
         "--withdraw-timeout",
         type=seconds,
         default=300.0,
@@ -120,12 +133,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     try:
         with packages_of("operator"):
+            from ipmp_operator.kube.groups import EVERY, parse_selector  # noqa: PLC0415
             from ipmp_operator.process import OperatorOptions, OperatorStartError, run  # noqa: PLC0415 - 32 MB
-            from ipmp_operator.reconciler import Marking  # noqa: PLC0415
+            from ipmp_operator.reconciler import AgentsRun, Marking, Sphere  # noqa: PLC0415
     except BadInputError as error:
         sys.stderr.write(f"ipmp-operator: {error}\n")
         return EXIT_BAD_INPUT
 
+    try:
+        groups = parse_selector(options.group_selector) if options.group_selector else EVERY
+    except ValueError as error:
+        sys.stderr.write(f"ipmp-operator: --group-selector: {error}\n")
+        return EXIT_BAD_INPUT
     settings = OperatorOptions(
         template=options.daemonset_template,
         agent_image=options.agent_image,
@@ -135,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lease_name=options.lease_name if options.leader_elect else None,
         withdraw_seconds=options.withdraw_timeout,
         marking=Marking(options.node_conditions, options.taint_failed_nodes),
+        sphere=Sphere(groups, AgentsRun(options.agents)),
         identity=os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
     )
     logging.getLogger("kopf").setLevel(logging.WARNING)  # it tells of every event

@@ -14,7 +14,7 @@ from ipmp_operator.kube.daemonset import TemplateError, load_template
 from ipmp_operator.kube.groups import groups_are_served
 from ipmp_operator.kube.lease import LeaderLease
 from ipmp_operator.kube.objects import FIELD_MANAGER
-from ipmp_operator.reconciler import Marking, Reconciler
+from ipmp_operator.reconciler import Marking, Reconciler, Sphere
 from ipmp_service.api_server import ApiError, ApiServer, CredentialsError, access_from_environment
 from ipmp_service.http import HealthServer
 
@@ -50,6 +50,7 @@ class OperatorOptions:
     lease_name: str | None
     withdraw_seconds: float
     marking: Marking
+    sphere: Sphere
     identity: str
 
 
@@ -75,7 +76,13 @@ class _Operator:
         if options.lease_name:
             self._lease = LeaderLease(self._api, options.namespace, options.lease_name, options.identity, self._lost)
         self._reconciler = Reconciler(
-            self._api, template, options.identity, self._may_write, options.withdraw_seconds, options.marking
+            self._api,
+            template,
+            options.identity,
+            self._may_write,
+            options.withdraw_seconds,
+            options.marking,
+            options.sphere,
         )
         self._reconciler.metrics.leader.set_function(lambda: float(self._may_write()))
         self._watch = GroupWatch(access, self._reconciler.group_event)

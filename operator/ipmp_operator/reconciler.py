@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from ipmp_operator.core.plan import Memory, Plan, Release, View, plan, roll_up_g
 from ipmp_operator.core.selection import agent_terms
 from ipmp_operator.core.summaries import GroupSummaries, GroupSummary
 from ipmp_operator.kube.daemonset import DaemonSet, digest, read_daemonset
-from ipmp_operator.kube.groups import GroupCache
+from ipmp_operator.kube.groups import EVERY, GroupCache
 from ipmp_operator.kube.node_marks import conditions_intent, read_marked_node, taints_patch
 from ipmp_operator.kube.objects import (
     API,
@@ -48,7 +49,7 @@ from ipmp_service.reflector import Reflector
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ipmp_api.types import NodeGroup
+    from ipmp_api.types import LabelSelector, NodeGroup
     from ipmp_operator.core.model import Holder, Node, Observed
     from ipmp_operator.core.node_marks import Marks
     from ipmp_operator.core.rollup import Rollup
@@ -126,6 +127,22 @@ class Marking:
         return self.conditions or self.taint
 
 
+class AgentsRun(Enum):
+    """Where an operator has agents run: of several in one cluster, one looks after the DaemonSet."""
+
+    GROUPS = "groups"  # on the nodes that its groups select
+    EVERYWHERE = "everywhere"  # on all that the template allows: the groups of others count, too
+    ELSEWHERE = "elsewhere"  # another operator has the DaemonSet
+
+
+@dataclass(frozen=True, slots=True)
+class Sphere:
+    """What an operator looks after: the groups with these labels, and the agents or not."""
+
+    groups: LabelSelector = EVERY
+    agents: AgentsRun = AgentsRun.GROUPS
+
+
 Key = Pass | Resync | Agents | WriteNodeGroup | MarkNode | WriteStatus | GroupSummary
 
 
@@ -145,6 +162,7 @@ class Reconciler:
         leading: Callable[[], bool],
         withdraw_seconds: float,
         marking: Marking,
+        sphere: Sphere,
     ) -> None:
         self._api = api
         self._template = template
@@ -157,7 +175,8 @@ class Reconciler:
         self._events = EventsOnce(api, "ipmp.dev/operator", identity)
         self._queue: WorkQueue[Key] = WorkQueue(self._work, self._attempted, WORKERS, _rank)
         self.metrics = Metrics(lambda: len(self._queue))
-        self.groups = GroupCache()
+        self.groups = GroupCache(sphere.groups)
+        self._agents_run = sphere.agents
         cache = partial(Reflector, api, longest=LAST_RECONNECT)
         read = read_marked_node if marking.any else read_node  # what is said on a Node is in its spec and status
         self._nodes: Reflector[str, Node] = cache(
@@ -472,18 +491,19 @@ class Reconciler:
             self._api.merge(path, patch)
 
     def _write_agents(self) -> None:
-        planned = self._plan
-        if planned is None:
+        planned, everywhere = self._plan, self._agents_run is AgentsRun.EVERYWHERE
+        if planned is None or self._agents_run is AgentsRun.ELSEWHERE:
             return
         existing = self._daemonsets.get(self._template.name)
         path = f"{self._daemonsets_path}/{self._template.name}"
-        if not planned.selectors and not self._node_groups.snapshot():
+        if not everywhere and not planned.selectors and not self._node_groups.snapshot():
             if existing is not None and not existing.deleting:
                 _ignore_absent(lambda: self._api.delete(path, existing.uid))
                 log.info("no groups are left: the agents' DaemonSet is deleted")
             return
         now = self._template.group_terms(existing.terms) if existing is not None else ()
-        intent = self._template.intent(agent_terms(planned.selectors, planned.withdrawing, now), self._owner)
+        terms = None if everywhere else agent_terms(planned.selectors, planned.withdrawing, now)
+        intent = self._template.intent(terms, self._owner)
         if existing is not None and self._applied == (digest(intent), existing.uid, existing.generation):
             return
         _, answer = read_daemonset(self._api.apply(path, intent))

@@ -9,18 +9,41 @@ import math
 import threading
 from typing import TYPE_CHECKING
 
-from ipmp_api.types import API_GROUP, GROUP_PLURAL
+from ipmp_api.compile import matches
+from ipmp_api.types import API_GROUP, GROUP_PLURAL, LabelRequirement, LabelSelector
 from ipmp_operator.kube.objects import API, GROUPS_PATH, GroupObject, read_group
 from ipmp_service.api_server import ApiError
 
 if TYPE_CHECKING:
     from ipmp_service.api_server import ApiServer, Object
 
+EVERY = LabelSelector()
+
+
+def parse_selector(text: str) -> LabelSelector:
+    """Read `key=value` and `!key`, joined by commas. Raises ValueError."""
+    labels: list[tuple[str, str]] = []
+    absent: list[LabelRequirement] = []
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        if equals and key and not key.startswith("!"):
+            labels.append((key, value))
+        elif not equals and len(key) > 1 and key.startswith("!"):
+            absent.append(LabelRequirement(key[1:], "DoesNotExist"))
+        else:
+            raise ValueError(f"{part!r} is neither key=value nor !key")
+    return LabelSelector(tuple(labels), tuple(absent))
+
 
 class GroupCache:
-    """The groups as last seen; safe to use from several threads."""
+    """The groups as last seen; safe to use from several threads.
 
-    def __init__(self) -> None:
+    Args:
+        selector: labels of the groups that are ours; all others count as absent, and what they have is left alone.
+    """
+
+    def __init__(self, selector: LabelSelector = EVERY) -> None:
+        self._selector = selector
         self._lock = threading.Lock()
         self._groups: dict[str, GroupObject] = {}  # by name: a plan for two namesakes would be no plan
         self._versions: dict[str, int] = {}  # by uid: the newest resource version seen, also of deleted groups
@@ -70,7 +93,8 @@ class GroupCache:
         old = self._groups.get(name)
         if old is not None and old.uid != uid and version < self._versions[old.uid]:
             return False  # the event is of a namesake that went before this one came
-        new = None if deleted else read_group(obj)
+        ours = not deleted and matches(self._selector, metadata.get("labels") or {})
+        new = read_group(obj) if ours else None
         if new is None:
             return self._drop(uid)
         self._groups[name] = new
