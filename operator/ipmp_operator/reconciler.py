@@ -68,8 +68,8 @@ COALESCENCE = 0.05
 PASS_SHARE = 2.0
 """Rest between two passes, in durations of a pass, whose cost grows with the cluster: at most a third of one core."""
 
-REST = 0.25
-"""Seconds between two passes at least: what changes again and again is looked at a few times a second."""
+REST = 0.5
+"""Seconds between two passes at least: what changes again and again is looked at twice a second."""
 
 RESYNC = 60.0
 """Seconds between lists of the groups, with a plan that takes nothing for done."""
@@ -291,6 +291,8 @@ class Reconciler:
         anew, self._anew = self._anew, False
         if not anew and self._plan and self._view and still_holds(self._plan, self._view, view):
             self._plan = replace(self._plan, rollups=roll_up_groups(self._plan.shares, self._plan.desired, view))
+            if self._standing is None or len(view.observed) != len(self._standing):
+                self._standing = _standing(view.observed)  # those that were foreseen have come
         else:
             self._look_after_owners(view.observed)
             view = self._look(view.observed)
@@ -330,7 +332,7 @@ class Reconciler:
         Otherwise the operator would make again what the garbage collector deletes for a group that is no more; and it
         would give what `--cascade=orphan` leaves back to that group, with which it would be deleted.
         """
-        standing = frozenset((seen.uid, seen.owner_uid, seen.deleting_since) for seen in observed.values())
+        standing = _standing(observed)
         if self._standing is None or not self._standing <= standing:
             self.groups.refresh(self._api)
         self._standing = standing
@@ -519,6 +521,11 @@ def collector_paused() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def _standing(observed: Mapping[Holder, Observed]) -> frozenset[object]:
+    """Of every node group, what changes when its group may be gone."""
+    return frozenset((seen.uid, seen.owner_uid, seen.deleting_since) for seen in observed.values())
 
 
 def _status_of(obj: GroupObject, rollup: Rollup) -> Object:

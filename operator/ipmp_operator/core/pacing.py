@@ -7,13 +7,13 @@ argument (monotonic seconds).
 
 from __future__ import annotations
 
-QUIET = 0.5
+QUIET = 2.0
 """Seconds without a change after which the newest state is written."""
 
 FIRST = 0.5
 """Seconds from one write to the next while the status keeps changing; they double with each."""
 
-LAST = 4.0
+LAST = 4.5
 """The same at most: people who watch an outage see numbers that are that old."""
 
 
@@ -37,6 +37,6 @@ class Pace:
 
     def written(self, now: float) -> None:
         """Take note that it is being written."""
-        calm = now >= self._written + 2 * self._spacing or now >= self._changed + QUIET
+        calm = now >= self._written + 2 * max(self._spacing, QUIET)
         self._spacing = FIRST if calm else min(LAST, 2 * self._spacing)
         self._written = now

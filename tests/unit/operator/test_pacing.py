@@ -37,6 +37,11 @@ def test_thousands_of_changes_are_written_a_few_times_and_the_last_soon() -> Non
     assert all(later - earlier <= LAST + 0.1 for earlier, later in pairwise(written))
 
 
+def test_changes_with_pauses_between_them_are_one_burst() -> None:
+    """A slow API server lets reports through now and then."""
+    assert len(play([number * 0.7 for number in range(100)])) <= 20
+
+
 def test_pace_is_quick_again_after_a_burst() -> None:
     written = play([number * 0.01 for number in range(3000)] + [60.0])
     assert written[-1] == pytest.approx(60.0, abs=0.06)
