@@ -44,7 +44,7 @@ ANSWER_TIMEOUT = 1.5
 RETRY_AFTER_LIMIT = 60.0
 """Seconds that a server may have us wait: whoever waits is deaf."""
 
-PAGE = 500
+PAGE = 250
 """Objects asked for at a time in a list."""
 LEAST_PAGE = 125
 """The same where more did not come in time."""

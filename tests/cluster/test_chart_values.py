@@ -263,3 +263,25 @@ def test_every_object_is_accepted_with_every_door_open(cluster: Cluster, opened:
     how = ("apply", "--server-side", "--dry-run=server", "--force-conflicts", "--validate=strict")
     said = cluster.control.run("kubectl", *how, "-f", "-", text=yaml.safe_dump_all([*known, agents]))
     assert "Warning" not in said.stderr
+
+
+def test_each_shard_has_an_operator_with_its_own_lease_and_the_first_has_the_agents(tools: Path) -> None:
+    chosen = [{"name": "left", "groupSelector": "shard=left"}, {"name": "rest", "groupSelector": "!shard"}]
+    parts = objects(tools, values={"operator": {"shards": chosen}})
+    names = ["ipmp-operator-left", "ipmp-operator-rest"]
+    deployments = [part for part in parts if part["kind"] == "Deployment"]
+    assert [part["metadata"]["name"] for part in deployments] == names
+    for part, shard, agents in zip(deployments, chosen, ("everywhere", "elsewhere"), strict=True):
+        name, labels = part["metadata"]["name"], part["spec"]["selector"]["matchLabels"]
+        (container,) = part["spec"]["template"]["spec"]["containers"]
+        wanted = {f"--lease-name={name}", f"--owner-deployment={name}", f"--agents={agents}"}
+        assert wanted | {f"--group-selector={shard['groupSelector']}"} <= set(container["command"])
+        assert labels["ipmp.dev/shard"] == shard["name"], "no shard takes the other's pods for its own"
+        assert labels.items() <= part["spec"]["template"]["metadata"]["labels"].items()
+    roles = [part for part in parts if part["kind"] == "Role" and part["metadata"]["name"] == "ipmp-operator"]
+    rights = {rule["resources"][0]: rule["resourceNames"] for rule in roles[0]["rules"] if "resourceNames" in rule}
+    assert rights["leases"] == rights["deployments"] == names
+    (alone,) = [part for part in objects(tools) if part["kind"] == "Deployment"]
+    (container,) = alone["spec"]["template"]["spec"]["containers"]
+    assert not [word for word in container["command"] if word.startswith(("--group-selector", "--agents"))]
+    assert render(tools, "operator.shards[0].name=a").returncode != 0, "a shard without a selector has every group"

@@ -43,10 +43,14 @@ def main() -> int:
     chosen = [scene for scene in SCENES if scene.letter in options.scenes]
     bills: dict[str, dict[str, Bill]] = {}
     faults = 0
-    for commit in (None, *filter(None, [options.beside])):
+    alone = "s" in options.scenes  # the other one comes after this one, to what it has written
+    for commit in (None, *filter(None, [options.beside if not alone else None])):
         build_name = commit or "here"
         bills[build_name] = {}
-        with sources(commit) as tree, Stage(options.nodes, tree, options.nodes // SHARE) as stage:
+        with contextlib.ExitStack() as stack:
+            tree = stack.enter_context(sources(commit))
+            other = stack.enter_context(sources(options.beside)) if "s" in options.scenes else None
+            stage = stack.enter_context(Stage(options.nodes, tree, options.nodes // SHARE, other))
             for scene in chosen:
                 print(f"{build_name}, {scene.letter}: {scene.what} ({time.strftime('%H:%M:%S')})", flush=True)
                 bill = bills[build_name][scene.letter] = stage.bill(scene.play)
@@ -68,13 +72,13 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--nodes", type=int, default=500, help="(default: %(default)s)")
-    every = ",".join(scene.letter for scene in SCENES)
+    every = ",".join(scene.letter for scene in SCENES if scene.letter != "s")
     parser.add_argument(
         "--scenes",
         type=lambda text: text.replace(",", ""),
         default=every,
         metavar="a,b,...",
-        help="all but a, i and j need a before them (default: all)",
+        help="all but a, i and j need a before them; s is the last (default: all but s)",
     )
     parser.add_argument("--beside", metavar="COMMIT", help="then play the same with the operator of another commit")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.scale.meters import OPERATOR
+from tests.scale.meters import OPERATOR, peak_mebibytes
 from tests.scale.stage import MANY, probers_of
 
 if TYPE_CHECKING:
@@ -136,9 +136,25 @@ def killed(stage: Stage) -> dict[str, Any]:
     began = time.monotonic()
     stage.succeed_operator().wait_leading(deadline=600)
     leads = time.monotonic()
-    cpu = stage.meters.used(OPERATOR)
+    cpu, peak = stage.meters.used(OPERATOR), peak_mebibytes(stage.operator.process.pid)
     stage.wait_settled({GROUP: stage.size})
-    return {"leads, s": leads - began, "CPU of it until it leads, s": cpu}
+    return {"leads, s": leads - began, "CPU of it until it leads, s": cpu, "its peak until then, MiB": peak}
+
+
+def successor(stage: Stage) -> dict[str, Any]:
+    """The other commit's operator starts on what stands there: twice, for the first time it compiles itself."""
+    if stage.other is None:
+        return {}
+    facts: dict[str, Any] = {}
+    for at in ("first", "then"):
+        began = time.monotonic()
+        stage.succeed_operator(stage.other).wait_leading(deadline=600)
+        facts |= {
+            f"{at}: leads, s": time.monotonic() - began,
+            f"{at}: CPU until it leads, s": stage.meters.used(OPERATOR),
+        }
+        facts[f"{at}: peak, MiB"] = peak_mebibytes(stage.operator.process.pid)
+    return facts | {"may respecify": set(stage.cast.node_groups())}
 
 
 def server(stage: Stage) -> dict[str, Any]:
@@ -203,6 +219,7 @@ SCENES = (
     Scene("g", "API server restarted", server),
     Scene("h", "nodes gone and new", turnover),
     Scene("w", "switch failure while writing", busy),
+    Scene("s", "the other commit's operator starts", successor),
     Scene("i", "deletion", deletion),
     Scene("j", f"{GROUPS} groups", many),
 )

@@ -38,10 +38,12 @@ class Stage:
         nodes: how many.
         tree: the sources of the operator and of the chart.
         marked: how many of the nodes carry the label MANY.
+        other: sources of an operator that comes after all, if any.
     """
 
-    def __init__(self, nodes: int, tree: Path = ROOT, marked: int = 0) -> None:
+    def __init__(self, nodes: int, tree: Path = ROOT, marked: int = 0, other: Path | None = None) -> None:
         self.tree = tree
+        self.other = other
         self.size = nodes
         self.marked = marked
         self._next = 0
@@ -87,8 +89,9 @@ class Stage:
     def _last_marked(self) -> str:
         return f"node-{self.marked:05}"
 
-    def succeed_operator(self) -> OperatorProcess:
+    def succeed_operator(self, tree: Path | None = None) -> OperatorProcess:
         """Kill the operator and start its successor, which takes the lease over at once: it has the same name."""
+        self.tree = tree or self.tree
         self.meters.leave(OPERATOR)
         self.operator.kill()
         self.operator = self._operator()
@@ -111,7 +114,10 @@ class Stage:
 
     def _operator(self) -> OperatorProcess:
         paths = ":".join(str(self.tree / name) for name in PACKAGES)
-        return OperatorProcess(self.cluster, environment=image_environment(self.tree) | {"PYTHONPATH": paths}).start()
+        # An image has its bytecode; these have it from their second start.
+        environment = image_environment(self.tree) | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": ""}
+        environment["PYTHONPYCACHEPREFIX"] = str(self.cluster.directory / "bytecode")
+        return OperatorProcess(self.cluster, environment=environment).start()
 
     # -- what is waited for ---------------------------------------------------------------------------------------
 

@@ -93,6 +93,8 @@ def test_no_part_of_the_chart_takes_a_value_that_it_does_not_know() -> None:
         ("image.digest", "latest"),
         ("operator.networkPolicy.apiServerPorts", []),
         ("operator.replicas", -1),
+        ("operator.shards", [{"name": "a"}]),
+        ("operator.shards", [{"name": "A", "groupSelector": "a=b"}]),
         ("operator.withdrawTimeoutSeconds", 0),
     ],
 )

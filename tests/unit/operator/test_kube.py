@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from ipmp_api.compile import matches
 from ipmp_api.parse import parse_node_group
 from ipmp_api.schema import validate
 from ipmp_api.status_fields import GROUP_STATUS
 from ipmp_operator.core.model import Holder
 from ipmp_operator.core.rollup import Findings, roll_up
 from ipmp_operator.kube.daemonset import TemplateError, digest, load_template, read_daemonset
-from ipmp_operator.kube.groups import GroupCache
+from ipmp_operator.kube.groups import GroupCache, parse_selector
 from ipmp_operator.kube.lease import LEASE_DURATION, Election
 from ipmp_operator.kube.objects import (
     group_status,
@@ -216,6 +217,43 @@ class Refusing:
         return self.says[path]
 
 
+@pytest.mark.parametrize(
+    ("text", "labels", "selected"),
+    [
+        ("a=1", {"a": "1", "b": "2"}, True),
+        ("a=1", {"a": "2"}, False),
+        ("a=1, b=", {"a": "1", "b": ""}, True),
+        ("!a", {"b": "1"}, True),
+        ("!a,b=1", {"a": "", "b": "1"}, False),
+    ],
+)
+def test_selector_of_groups(text: str, labels: dict[str, str], selected: bool) -> None:
+    assert matches(parse_selector(text), labels) is selected
+
+
+@pytest.mark.parametrize("text", ["", "a", "=1", "!", "!a=1", "a=1,,b=2"])
+def test_selector_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="neither"):
+        parse_selector(text)
+
+
+def test_spec_that_is_what_was_planned_is_that_very_value() -> None:
+    world = World([api_group(dataAddresses=pools(pool()))])
+    world.add_nodes(nodes(3))
+    for holder, spec in world.plan().desired.items():
+        obj = node_group_intent(spec, "u")
+        obj["metadata"] |= {"uid": "n", "generation": 1}
+        found, seen = read_node_group(obj, expected={holder: spec}.get)
+        assert (found, seen.spec, seen.held) == (holder, spec, tuple(a.address.ip for a in spec.data_addresses))
+        assert seen.spec is spec
+        obj["spec"]["offline"] = [{"interface": "eth1"}]
+        _, seen = read_node_group(obj, expected={holder: spec}.get)
+        assert seen.spec == spec
+        obj["spec"]["failback"] = "Disabled"
+        _, seen = read_node_group(obj, expected={holder: spec}.get)
+        assert seen.spec != spec
+
+
 class TestGroupCache:
     def names(self, cache: GroupCache) -> set[str]:
         return {one.name for one in cache.snapshot()}
@@ -257,6 +295,21 @@ class TestGroupCache:
         assert [one.uid for one in cache.snapshot()] == ["u2"], "a plan for both would give every node new addresses"
         assert not cache.observe("MODIFIED", group_object(version=6)), "an event of before"
         assert [one.uid for one in cache.snapshot()] == ["u2"]
+
+    def test_group_of_another_operator_is_absent_from_when_its_label_says_so(self) -> None:
+        cache = GroupCache(parse_selector("shard=left"))
+        there, other = group_object(version=5), group_object(uid="u2", version=6)
+        there["metadata"]["labels"] = {"shard": "left"}
+        other["metadata"] |= {"name": "other", "labels": {"shard": "right"}}
+        cache.refresh(Listing(9, there, other))  # type: ignore[arg-type]
+        assert self.names(cache) == {"data"}
+        moved = group_object(version=10)
+        assert cache.observe("MODIFIED", moved)
+        assert self.names(cache) == set()
+        moved = group_object(version=11)
+        moved["metadata"]["labels"] = {"shard": "left"}
+        assert cache.observe("MODIFIED", moved)
+        assert self.names(cache) == {"data"}
 
     def test_event_that_changes_nothing_is_no_change(self) -> None:
         cache = GroupCache()

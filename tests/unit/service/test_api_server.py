@@ -78,21 +78,21 @@ def test_page_that_is_late_is_asked_for_again_with_fewer_objects_and_not_the_who
 ) -> None:
     monkeypatch.setattr(api_server, "REQUEST_TIMEOUT", 0.3)
     server.lists = [server_page(manifest(name), more) for name, more in (("a", "2nd"), ("b", "3rd"), ("c", ""))]
-    server.unanswered = [False, True, True]
+    server.unanswered = [False, True]
     objects, _ = api.list_all(GROUPS, {})
     assert [obj["metadata"]["name"] for obj in objects] == ["a.node1", "b.node1", "c.node1"]
     asked = [(query["limit"], query.get("continue")) for _, _, query, _, _ in server.requests]
-    assert asked == [("500", None), ("500", "2nd"), ("250", "2nd"), ("125", "2nd"), ("125", "3rd")]
+    assert asked == [("250", None), ("250", "2nd"), ("125", "2nd"), ("125", "3rd")]
 
 
 def test_list_whose_smallest_page_does_not_come_in_time_is_given_up(
     server: FakeApiServer, api: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_server, "REQUEST_TIMEOUT", 0.1)
-    server.unanswered = [True] * 4
+    server.unanswered = [True] * 3
     with pytest.raises(ApiError) as caught:
         api.list_all(GROUPS, {})
-    assert (caught.value.late, caught.value.away, len(server.requests)) == (True, True, 3)
+    assert (caught.value.late, caught.value.away, len(server.requests)) == (True, True, 2)
 
 
 def test_list_without_end_is_given_up(server: FakeApiServer, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
