@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,7 @@ def main() -> int:
         faults += sum(len(bill.faults) for bill in bills[build_name].values()) if commit is None else 0
     summarize(bills, options.nodes)
     if options.json:
-        whole = {name: {letter: asdict(bill) for letter, bill in found.items()} for name, found in bills.items()}
+        whole = {name: {letter: vars(bill) for letter, bill in found.items()} for name, found in bills.items()}
         options.json.write_text(json.dumps(whole, indent=1), encoding="utf-8")
     return 1 if faults else 0
 
