@@ -67,6 +67,7 @@ class Trials:
         self._loop = asyncio.get_running_loop()
         self._watching = asyncio.Event()  # there is something to look at
         self._asking: asyncio.Future[bool | None] | None = None
+        self._has_no_api_server = False  # as it said when it was asked last
         self._refusals = list(saved.refusals) if enabled else []
         # By id() of the refusal, since two may be equal; `_refusals` keeps each alive for as long as its aftermath.
         self._aftermaths: dict[int, Aftermath] = {}
@@ -271,7 +272,7 @@ class Trials:
         if record.attempts > timers.TRIALS:
             return TrialVerdict.LOST, self._refuse(record, frozenset())
         asked = trial.before
-        answered = await self._look(asked)
+        answered = await self._look_again(asked)
         if answered is None or self._trial is not trial or self._record is None:
             return TrialVerdict.OPEN, None
         now = self._loop.time()
@@ -348,7 +349,7 @@ class Trials:
         aftermath = self._aftermaths.get(id(refusal))
         if aftermath is None:
             return False
-        answered = await self._look(aftermath.lost)
+        answered = await self._look_again(aftermath.lost)
         if answered is None or self._aftermaths.get(id(refusal)) is not aftermath:
             return False
         blame = aftermath.looked(answered, self._loop.time())
@@ -397,13 +398,26 @@ class Trials:
         self._cut_off.update({str(address): members for address, members in cut_off.items()})
         return frozenset(str(each) for each in heard - cut_off.keys()) | ({API_SERVER} if api_server else set())
 
+    async def _look_again(self, names: frozenset[str]) -> frozenset[str] | None:
+        """Those of these that answer now, of whom it is told that they did or did not; None where that cannot be said.
+
+        An agent without an API server took this over from one that had it: nothing is decided by its silence, but where
+        others are silent, too, and the next agent that has one goes on from here.
+        """
+        answered = await self._look(names)
+        if answered is None or API_SERVER not in names or not self._has_no_api_server:
+            return answered
+        return None if names - {API_SERVER} <= answered else answered
+
     async def _api_server_answers(self, *, asked: bool) -> bool:
         if not asked:
             return False
         if self._asking is None or self._asking.done():  # one that hangs keeps its thread: take no second one
             self._asking = asyncio.ensure_future(self._api_server())
         done, _ = await asyncio.wait((self._asking,), timeout=API_TIMEOUT)
-        return bool(done) and bool(self._asking.result())
+        answer = self._asking.result() if done else False
+        self._has_no_api_server = answer is None
+        return bool(answer)
 
 
 def _pinned(changes: Iterable[Change]) -> frozenset[str]:

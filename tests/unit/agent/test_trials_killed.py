@@ -107,6 +107,44 @@ async def test_ends_that_somebody_asked_for_are_no_proof_against_a_change() -> N
         assert view(rig).undone == ""
 
 
+async def test_an_agent_without_an_api_server_leaves_open_what_one_with_it_began() -> None:
+    """The host's agent stands in for a pod's that is deleted while its group is on trial."""
+    async with node() as rig:
+        rig.api_server = True
+        await want(rig, GOOD)
+        left = left_by_one_that_was(rig, stopped=True)
+    assert left.trial is not None
+    assert trials.API_SERVER in left.trial.reached
+    async with node(left) as rig:
+        await want(rig, GOOD)
+        await asyncio.sleep(3 * timers.TRIAL)
+        assert view(rig).on_trial, "whether the API server answers is for the next agent to say"
+        assert view(rig).configuration.policies.mode is Mode.MANAGE
+        left = left_by_one_that_was(rig, stopped=True)
+    for answers in (True, False):
+        async with node(left) as rig:
+            rig.api_server = answers
+            await want(rig, GOOD)
+            await asyncio.sleep(2 * timers.TRIAL)
+            assert not view(rig).on_trial
+            assert bool(view(rig).undone) is not answers
+
+
+async def test_an_agent_without_an_api_server_undoes_what_cuts_it_off() -> None:
+    async with node() as rig:
+        rig.api_server = True
+        await want(rig, GOOD)
+        left = left_by_one_that_was(rig, stopped=True)
+    async with node(left) as rig:
+        rig.kernel.silent = {GATEWAY}
+        await want(rig, GOOD)
+        await asyncio.sleep(2 * timers.TRIAL)
+        assert str(GATEWAY) in view(rig).undone
+        rig.kernel.silent = set()
+        await asyncio.sleep(2 * timers.TRIAL)
+        assert view(rig).undone, "the API server was lost, too, and this agent cannot ask it"
+
+
 async def cut_short() -> SavedState:
     """What is left of a change whose agent was killed in each of its trials, once it is refused."""
     left = state.SavedState()
