@@ -7,7 +7,7 @@ import errno
 import inspect
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Interface, ip_address, ip_interface
+from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +27,8 @@ from ipmp_agent.core.events import (
 )
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.kernel import Kernel
-from ipmp_agent.linux.messages import netlink
+from ipmp_agent.linux.messages import netlink, routes
+from ipmp_agent.linux.shared import slices
 from ipmp_api.types import Existing, InterfaceMatch, Member, Mode, Switch
 from tests.lab import wait_for
 from tests.lab.kernel.running import GROUP, kernel_group, moves, place, where
@@ -278,6 +279,41 @@ def test_a_member_that_had_not_left_yet_is_told_of_when_it_is_wanted_again(lab: 
     kernel.configure(kernel_group("nic0", addresses=(V4,)))
     told = kernel.configure(kernel_group("nic0", "nic1", addresses=(V4,)))
     assert [e.interface for e in told if isinstance(e, InterfaceFound)] == ["nic1"]
+
+
+def test_what_is_heard_of_a_route_while_the_table_is_taken_in_slices_counts(
+    lab: Lab, kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = lab.host.namespace
+    nets = [f"198.19.{i // 250 + 16}.{i % 250}/32" for i in range(4 * slices.AT_ONCE)]
+    host.batch([f"address add {V4} dev nic0", *(f"route add {net} via 198.18.0.201 dev nic0" for net in nets)])
+    kernel.configure(kernel_group(addresses=(V4,)))
+    kernel.perform(SetOutbound(("nic0",), ("nic0",)))
+    kernel.run(lambda k: k.reconcile(GROUP))
+    last = routes.prefix_of(ip_network(nets[-1]))
+    host.ip("route", "add", "198.19.99.0/24", "via", "198.18.0.201", "dev", "nic0")  # or there is nothing to compare
+
+    group = kernel.kernel._groups[GROUP]
+    take = group._take_addresses
+
+    def delete() -> None:
+        host.ip("route", "del", nets[-1], "dev", "nic0")
+        kernel.kernel.drain()
+
+    def take_and_delete_in_the_first_pause(found: Any) -> Any:
+        monkeypatch.setattr(group, "_take_addresses", take)
+        asyncio.get_running_loop().call_soon(delete)
+        return take(found)
+
+    async def compare(facade: Kernel) -> tuple[int, bool]:
+        monkeypatch.setattr(slices, "SLICE", 0.0)
+        monkeypatch.setattr(group, "_take_addresses", take_and_delete_in_the_first_pause)
+        await facade.reconcile(GROUP)
+        main = group._features.twins._main
+        return len(main.foreign.to(last)), last in main.wanted
+
+    assert kernel.run(compare) == (0, False)
+    wait_for(lambda: host.run("ip", "route", "show", "table", "73", "exact", nets[-1]), "".__eq__)
 
 
 def putting_back(kernel: RunningKernel, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:

@@ -206,6 +206,10 @@ class ForeignRoutes:
 
     # -- what the kernel has ------------------------------------------------------------------------------------------
 
+    def begin_reading(self) -> None:
+        """What is heard from now on is newer than what is read."""
+        self._heard, self._left_since, self._moved_since = set(), set(), set()
+
     def read(self, found: Iterable[Route], changed: set[Prefix]) -> Generator[None, None, None]:
         """Take all foreign routes of the table as the truth; of destinations that are heard of meanwhile the news.
 
@@ -218,7 +222,6 @@ class ForeignRoutes:
             for route in some:
                 fresh.setdefault(route.destination, []).append(route)
             yield
-        self._heard, self._left_since, self._moved_since = set(), set(), set()
         disowned = set(self._disowned)
         changed |= self._forget_interfaces()
         gone = (self._by_members.keys() | self._elsewhere.keys()) - fresh.keys()

@@ -171,6 +171,7 @@ class TableTwins:
     def begin_taking(self) -> None:
         """What becomes of twins from now on is newer than what is taken."""
         self._touched, self._stale_since = set(), set()
+        self.foreign.begin_reading()
 
     def take(self, found: Mapping[Prefix, Sequence[Route]], occupied: set[Key]) -> Generator[None, None, None]:
         """Take what there is of ours as the truth; of destinations that were touched meanwhile what is believed.
