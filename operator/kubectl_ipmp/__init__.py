@@ -4,4 +4,4 @@ All of it goes through `kubectl`, which knows contexts, credential plugins and p
 something needs the right to get and list the two kinds.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -255,7 +255,7 @@ def section(title: str) -> str:
 
 def translated(text: str, package: Path) -> str:
     """What somebody with these interfaces and this package would type."""
-    names = {"eth1": "nic0", "eth2": "nic1", "./ipmp-agent_0.1.0_all.deb": f"/root/{package.name}"}
+    names = {"eth1": "nic0", "eth2": "nic1", f"./ipmp-agent_{version()}_all.deb": f"/root/{package.name}"}
     return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], text)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+import kubectl_ipmp
 from kubectl_ipmp import completion, single_file
 from tests.unit.plugin.world import World, healthy
 
@@ -100,7 +101,7 @@ def test_one_file_runs_without_any_package(built: dict[str, Path], tmp_path: Pat
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.rstrip().endswith("ok")
     done = subprocess.run([*python, "version", "--client"], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.split() == ["plugin:", "0.1.0"]
+    assert done.stdout.split() == ["plugin:", kubectl_ipmp.__version__]
 
 
 def test_two_builds_are_equal(built: dict[str, Path], tmp_path: Path) -> None:
@@ -113,11 +114,11 @@ def test_two_builds_are_equal(built: dict[str, Path], tmp_path: Path) -> None:
 def test_krew_manifest_is_about_the_archive(built: dict[str, Path]) -> None:
     manifest = yaml.safe_load(built["ipmp.yaml"].read_text(encoding="utf-8"))
     (platform,) = manifest["spec"]["platforms"]
-    archive = built["kubectl-ipmp-v0.1.0.tar.gz"]
+    archive = built[f"kubectl-ipmp-v{kubectl_ipmp.__version__}.tar.gz"]
     assert platform["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert platform["uri"].endswith(archive.name)
     with tarfile.open(archive) as opened:
         names = opened.getnames()
     assert platform["bin"] in names
     assert {"LICENSE", "LICENSE.PyYAML", "kubectl_complete-ipmp"} <= set(names)
-    assert (manifest["metadata"]["name"], manifest["spec"]["version"]) == ("ipmp", "v0.1.0")
+    assert (manifest["metadata"]["name"], manifest["spec"]["version"]) == ("ipmp", f"v{kubectl_ipmp.__version__}")
