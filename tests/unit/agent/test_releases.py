@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import ipmp_agent
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.disk import recording, state
 from ipmp_agent.simulate.replay import Replay
@@ -37,9 +38,10 @@ def lost(old: Any, new: Any, where: str = "") -> Iterator[str]:
 @pytest.mark.parametrize("path", STATES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_state_file_of_a_release_is_read_and_nothing_is_lost(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    boot = json.loads(text)["bootId"]
-    again = state.dump(state.parse(text, boot), boot)
-    assert list(lost(json.loads(text), json.loads(again))) == []
+    left = json.loads(text)
+    again = json.loads(state.dump(state.parse(text, left["bootId"]), left["bootId"]))
+    assert left.pop("agentVersion") != again["agentVersion"] == ipmp_agent.__version__
+    assert list(lost(left, again)) == []
 
 
 def test_release_remembered_members_moves_a_trial_and_a_refusal() -> None:
