@@ -135,13 +135,13 @@ image: venv ## The container image, as an archive in the cache
 	@$(BIN)/python -m tests.prerequisites cluster
 	@$(BIN)/python -m tests.cluster image
 
-ARCHITECTURES ?= amd64 arm64
+ARCHITECTURES ?=
 
 .PHONY: release
-release: venv ## dist/: images for ARCHITECTURES="amd64 arm64", chart, plain manifests, wheel, Debian package, SBOM
-	@$(BIN)/python -m tests.prerequisites cluster release
+release: venv ## dist/: image (or more: ARCHITECTURES="amd64 arm64"), chart, plain manifests, wheel, Debian package, SBOM
+	@$(BIN)/python -m tests.prerequisites cluster $(if $(ARCHITECTURES),release)
 	@$(BIN)/python -m tests.cluster build
-	@$(BIN)/python -m tests.cluster.release dist --architectures $(ARCHITECTURES)
+	@$(BIN)/python -m tests.cluster.release dist $(if $(ARCHITECTURES),--architectures $(ARCHITECTURES))
 
 .PHONY: release-check
 release-check: venv ## Two builds from nothing hold the same packages; four minutes
