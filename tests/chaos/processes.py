@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ipmp_agent.disk.directories import SOCKET_NAME
+from ipmp_agent.disk.writer import StateWriter
 from tests.chaos.kinds import NothingToDoError, kind
 from tests.chaos.wires import pause
 from tests.chaos.world import Lasting
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 DISK = 2 << 20
 """Bytes that fill the state's file system."""
+UNWRITTEN = 2 * StateWriter.RETRY_MAXIMUM
+"""Seconds until a disk that takes it again has the state."""
 NEW_FIELDS = ("adoption",)
 """Of data addresses, which the last release does not know: people roll their manifests back with the image."""
 CLOCKS = (0.0, 0.4, -3600.0, 3600.0, -366 * 86400.0, 366 * 86400.0)
@@ -145,6 +148,8 @@ def rubbish(world: World, side: Side, chance: random.Random) -> str:
 def change(world: World, side: Side, chance: random.Random) -> str:
     """People change the group: an address more or less, another detection time, a member out and in again"""
     choice = chance.choice(["address", "time", "member", "standby", "spreading"])
+    if choice == "member":
+        world.require(side, side.nics[0])  # what was on a member that is gone when it leaves stays where it is
 
     def apply(spec: dict[str, Any]) -> None:
         assigned = spec["dataAddresses"]["assigned"][0]["addresses"]
@@ -237,7 +242,7 @@ def fulldisk(world: World, side: Side, chance: random.Random) -> None:
     def mend() -> None:
         path.unlink(missing_ok=True)
         # Until it is written again, an agent that is killed leaves an old memory to the next.
-        wait_for(lambda: _unwritten(side), lambda unwritten: not unwritten, deadline=60, what="state file")
+        wait_for(lambda: _unwritten(side), lambda unwritten: not unwritten, deadline=UNWRITTEN, what="state file")
 
     world.last(f"disk {side.number}", Lasting(mend=mend))
 

@@ -70,6 +70,9 @@ class Agent:
         trials: whether a change is undone by which the host loses what it reached. Most scenes cut wires at once.
     """
 
+    FIRST_ANSWER = 30.0
+    """Seconds until it has applied its manifest and says so."""
+
     def __init__(
         self,
         lab: Lab,
@@ -148,7 +151,7 @@ class Agent:
                 env={**os.environ, "PYTHONDEVMODE": ""},
             )
         if wait:
-            wait_for(self._answers, deadline=30, what="the agent's first answer", interval=0.1)
+            wait_for(self._answers, deadline=self.FIRST_ANSWER, what="the agent's first answer", interval=0.1)
         return self
 
     def _answers(self) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ipmp_api.types import Address
 
 ANSWERS = 5.0
+PINS = ("198.18.0.1", "198.18.0.2", "fe80::51", "fe80::52")
 
 
 class Bucket:
@@ -78,6 +79,24 @@ def test_failure_beside_a_member_that_loses_now_and_then_is_put_off_for_four_pro
     interval = node.snapshot().detection_time / timers.PROBES_PER_DETECTION_TIME
     patience = node.snapshot().detection_time + (timers.RATE_LIMIT_LOSSES - timers.PROBE_FAILURES) * interval
     assert node.run(patience, lambda: not node.interface("nic0").usable)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("loss", [0.05, 0.2, 0.35])
+@pytest.mark.parametrize("members", [2, 3])
+def test_failure_beside_members_that_lose_much_is_found_in_fifteen_detection_times(
+    members: int, loss: float, seed: int
+) -> None:
+    """It takes 1 + 2 + 4 + 8 of them until the rate is not halved any more."""
+    node = VirtualNode(numbered_group(members, pins=PINS), seed=seed, link_local=True)
+    node.start()
+    node.run(3)
+    for key in list(node.network.nics)[1:]:
+        node.network.nics[key].loss = loss
+    node.run(seed)
+    in_force = node.snapshot().detection_time
+    node.silence("nic0")
+    assert node.run(15 * in_force, lambda: not node.interface("nic0").usable)
 
 
 def test_rate_comes_down_to_what_the_target_answers_and_stays_there() -> None:
