@@ -6,6 +6,7 @@ The node has no management network: kubelet, agent, `kubectl exec` and `logs` al
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ipmp_agent.process.namespace import Occupant
 from tests import invariants
 from tests.cluster.cluster import Cluster
-from tests.cluster.product import Applied, install_chart
+from tests.cluster.product import NAMESPACE, Applied, agent_pod, install_chart
+from tests.lab.agent import program
 from tests.lab.dump import KernelDump
 from tests.lab.ping import PingTrain
 from tests.lab.stream import Sender, TcpStream
@@ -241,6 +244,109 @@ def test_node_stays_in_the_cluster_while_its_nic_does_not(
     print(f"{fault}: from the API server's host: failure {away}; failback {back}")
     lines = [int(line) for line in followed.read_text().split()]
     assert lines == list(range(lines[0], lines[0] + len(lines))), "no line of the followed log is missing"
+
+
+@contextlib.contextmanager
+def standing_in(cluster: Cluster, log: Path) -> Iterator[int]:
+    """An agent of the host, which stands in for the pod's; yields its pid."""
+    node = cluster.nodes[NODE]
+    before = set(node.pids("ipmp-agent"))
+    begun = node.begin(program("ipmp-agent"), "run", "--stand-in", "--node-name", NODE, log=log)
+    try:
+        cluster.wait(lambda: "standing by" in log.read_text(), what="an agent that stands by")
+        (pid,) = set(node.pids("ipmp-agent")) - before
+        yield pid
+        assert begun.poll() is None, log.read_text()
+        os.kill(pid, signal.SIGTERM)
+    except BaseException as failure:
+        looks = [node.run("ip", *look.split(), check=False) for look in ("address", "rule", "route show table all")]
+        failure.add_note("\n".join((log.read_text(), *looks)))
+        raise
+    finally:
+        begun.kill()
+        begun.wait(30)
+
+
+@contextlib.contextmanager
+def no_more_pods(cluster: Cluster) -> Iterator[None]:
+    """A quota that the operator's pod uses up: what is deleted does not come back."""
+    place = ("--namespace", NAMESPACE)
+    cluster.kubectl("create", "quota", "full", *place, "--hard=pods=1")
+    try:
+        cluster.wait(
+            lambda: cluster.get("resourcequota", "full", *place).get("status", {}).get("used"),
+            what="a quota that counts",
+        )
+        yield
+    finally:
+        cluster.kubectl("delete", "quota", "full", *place)
+        looks = itertools.count()
+
+        def pod() -> dict[str, Any]:
+            # The controller waits longer and longer where pods are refused, and looks at once where something changes.
+            poke = f"ipmp.test/looks={next(looks)}"
+            cluster.kubectl("annotate", *place, "daemonset", "ipmp-agent", poke, "--overwrite")
+            return agent_pod(cluster, NODE)
+
+        cluster.wait(pod, what="a pod of the agents again")
+
+
+def agent_here(cluster: Cluster) -> int:
+    """The pid of the agent that has the node; 0: there is none."""
+
+    def look() -> int:
+        with Occupant() as other:
+            return other.pid
+
+    return cluster.network.nodes[NODE].namespace.call(look)
+
+
+def test_an_agent_of_the_host_stands_in_while_there_is_no_pod_and_no_packet_is_lost(
+    adopted: Applied, tmp_path: Path
+) -> None:
+    cluster, place, log = adopted.cluster, ("--namespace", NAMESPACE), tmp_path / "log"
+    address, control = cluster.network.plan(NODE).address, cluster.network.control.namespace
+    home, before = adopted.nic(NODE, "net0"), adopted.homes(NODE)
+    pod = agent_here(cluster)
+    assert pod
+    with standing_in(cluster, log) as pid:
+        assert agent_here(cluster) == pod, "the pod's agent keeps the node"
+        with contextlib.ExitStack() as full:
+            full.enter_context(no_more_pods(cluster))
+            with PingTrain(control, address) as pings:
+                pings.wait_answered()
+                cluster.kubectl("delete", "pod", *place, agent_pod(cluster, NODE)["metadata"]["name"], "--timeout=60s")
+                cluster.wait(lambda: agent_here(cluster), lambda seen: seen == pid, what="the agent of the host")
+                cluster.wait(lambda: "running with 2 interfaces" in log.read_text(), what="the group with it")
+                pings.wait_answered(20)
+                assert pings.stop().lost == 0
+            invariants.nothing_moved(before, adopted.homes(NODE), "the end of the pod")
+
+            home.unplug()
+            adopted.wait_moved(NODE, address, home)
+            wait_heartbeat(cluster)
+            home.plug()
+            cluster.wait(
+                lambda: adopted.kernel(NODE).holders(address),
+                lambda seen: seen == ["net0"],
+                what="failback",
+                deadline=90,
+            )
+
+            with PingTrain(control, address) as pings:
+                pings.wait_answered()
+                full.close()
+                cluster.wait(
+                    lambda: agent_here(cluster),
+                    lambda seen: seen not in (0, pid),
+                    what="the agent of a new pod",
+                    deadline=90,
+                )
+                cluster.wait(log.read_text, lambda text: text.count("standing by") == 2, what="standing by again")
+                adopted.wait_state(NODE, "ok")
+                pings.wait_answered(20)
+                assert pings.stop().lost == 0
+        invariants.nothing_moved(before, adopted.homes(NODE), "the begin of a pod")
 
 
 def test_killed_agent_and_restarted_kubelet_find_the_address_where_it_is(adopted: Applied, counting: str) -> None:
