@@ -68,8 +68,8 @@ COALESCENCE = 0.05
 PASS_SHARE = 2.0
 """Rest between two passes, in durations of a pass, whose cost grows with the cluster: at most a third of one core."""
 
-REST = 0.5
-"""Seconds between two passes at least: what changes again and again is looked at twice a second."""
+REST = 1.0
+"""Seconds between two passes at least: what changes again and again is looked at once a second."""
 
 RESYNC = 60.0
 """Seconds between lists of the groups, with a plan that takes nothing for done."""

@@ -7,8 +7,8 @@ argument (monotonic seconds).
 
 from __future__ import annotations
 
-QUIET = 2.0
-"""Seconds without a change after which the newest state is written."""
+QUIET = 1.5
+"""Seconds without a change that end a burst: the newest state is written, and the next change begins another burst."""
 
 FIRST = 0.5
 """Seconds from one write to the next while the status keeps changing; they double with each."""
@@ -21,12 +21,14 @@ class Pace:
     """One status. Whoever is about to write asks `wait`, and tells of it by `written`."""
 
     def __init__(self) -> None:
-        self._spacing = FIRST
+        self._spacing = 0.0
         self._written = float("-inf")
         self._changed = float("-inf")
 
     def changed(self, now: float) -> None:
         """Take note that there is something else to write than before."""
+        if now >= self._changed + QUIET:
+            self._spacing = 0.0
         self._changed = now
 
     def wait(self, now: float) -> float:
@@ -37,6 +39,5 @@ class Pace:
 
     def written(self, now: float) -> None:
         """Take note that it is being written."""
-        calm = now >= self._written + 2 * max(self._spacing, QUIET)
-        self._spacing = FIRST if calm else min(LAST, 2 * self._spacing)
+        self._spacing = min(LAST, max(FIRST, 2 * self._spacing))
         self._written = now
