@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
 
 V = TypeVar("V", bound="Hashable")
 
@@ -46,3 +47,34 @@ class Damper(Generic[V]):
     def due(self) -> float | None:
         """When to look again; None: nothing waits to pass."""
         return None if self._differs_since is None else max(self._differs_since + self._settle, self._not_before)
+
+
+class Dampers(Generic[V]):
+    """A damper for each of some names.
+
+    Args:
+        passed: the value of a new name that needs no telling.
+        settle: as a damper's.
+        spacing: as a damper's.
+    """
+
+    def __init__(self, passed: V, *, settle: float, spacing: float) -> None:
+        self._new = partial(Damper[V], passed, settle=settle, spacing=spacing)
+        self._dampers: dict[str, Damper[V]] = {}
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Have a damper for each of these, and forget all others."""
+        self._dampers = {name: self._dampers.get(name) or self._new() for name in names}
+
+    def take(self, name: str, value: V, now: float) -> bool:
+        """Take the value of now of a name that is kept; whether it passes."""
+        return self._dampers[name].take(value, now)
+
+    def passed(self) -> dict[str, V]:
+        """What passed last, by name."""
+        return {name: damper.passed for name, damper in self._dampers.items()}
+
+    @property
+    def due(self) -> float | None:
+        """When to look again; None: nothing waits to pass."""
+        return min((due for damper in self._dampers.values() if (due := damper.due) is not None), default=None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ipmp_operator.core.rollup import NodeReport, NodeState, judge
-from ipmp_service.damper import Damper
+from ipmp_service.damper import Dampers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,7 +50,8 @@ class NodeMarks:
     """Decides what each Node says. Nothing is said of a node about which nobody knows anything now."""
 
     def __init__(self) -> None:
-        self._dampers: dict[str, Damper[_Told | None]] = {}  # None has passed: nothing was decided yet
+        nothing_yet: _Told | None = None
+        self._dampers = Dampers(nothing_yet, settle=SETTLE, spacing=SPACING)
 
     def take(
         self, nodes: Mapping[str, Node], observed: Mapping[Holder, Observed], agents: frozenset[str], now: float
@@ -71,14 +72,12 @@ class NodeMarks:
             if seen.deleting_since is None:
                 groups.setdefault(holder.node, []).append(seen)
         concerned = [name for name, node in nodes.items() if name in groups or node.marked]
-        self._dampers = {
-            name: self._dampers.get(name) or Damper(None, settle=SETTLE, spacing=SPACING) for name in concerned
-        }
+        self._dampers.keep(concerned)
         for name in concerned:
             told = judge_node(groups.get(name, ()), ready=name in agents)
             if told is not None:
-                self._dampers[name].take(told, now)
-        decided = {name: damper.passed.health for name, damper in self._dampers.items() if damper.passed is not None}
+                self._dampers.take(name, told, now)
+        decided = {name: told.health for name, told in self._dampers.passed().items() if told is not None}
         failed = {name for name, health in decided.items() if health is not None and health.failed}
         if len(failed) * TAINTED_SHARE > len(groups):
             failed = {name for name in failed if nodes[name].tainted}
@@ -87,7 +86,7 @@ class NodeMarks:
     @property
     def due(self) -> float | None:
         """When to look again; None: nothing waits to be said."""
-        return min((due for damper in self._dampers.values() if (due := damper.due) is not None), default=None)
+        return self._dampers.due
 
 
 def judge_node(groups: Iterable[Observed], *, ready: bool) -> _Told | None:

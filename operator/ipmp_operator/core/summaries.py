@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ipmp_service.damper import Damper
+from ipmp_service.damper import Dampers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ class GroupSummaries:
     """Tells of each group how many of its nodes are degraded and how many have failed, when that lasts."""
 
     def __init__(self) -> None:
-        self._dampers: dict[str, Damper[tuple[int, int]]] = {}
+        self._dampers = Dampers((0, 0), settle=SETTLE, spacing=SPACING)
 
     def take(self, rollups: Mapping[str, Rollup], now: float) -> list[GroupSummary]:
         """Take the groups of now; returns what people are told.
@@ -45,19 +45,17 @@ class GroupSummaries:
             rollups: by group name.
             now: monotonic seconds.
         """
-        self._dampers = {
-            name: self._dampers.get(name) or Damper((0, 0), settle=SETTLE, spacing=SPACING) for name in rollups
-        }
+        self._dampers.keep(rollups)
         return [
             summarize(name, rollup)
             for name, rollup in rollups.items()
-            if self._dampers[name].take((rollup.nodes.degraded, rollup.nodes.failed), now)
+            if self._dampers.take(name, (rollup.nodes.degraded, rollup.nodes.failed), now)
         ]
 
     @property
     def due(self) -> float | None:
         """When to look again; None: nothing waits to be told."""
-        return min((due for damper in self._dampers.values() if (due := damper.due) is not None), default=None)
+        return self._dampers.due
 
 
 def summarize(name: str, rollup: Rollup) -> GroupSummary:

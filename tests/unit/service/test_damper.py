@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipmp_service.damper import Damper
+from ipmp_service.damper import Damper, Dampers
 
 
 def test_value_that_lasts_passes_once_and_its_end_too() -> None:
@@ -48,3 +48,19 @@ def test_storm_is_bounded_and_what_stands_at_its_end_is_known(steps: list[tuple[
         now = max(now, damper.due)
         damper.take(last, now)
     assert damper.passed == last
+
+
+def test_each_name_has_a_damper_of_its_own_until_it_is_named_no_more() -> None:
+    dampers = Dampers(0, settle=5, spacing=60)
+    assert dampers.due is None
+    dampers.keep(("a", "b"))
+    assert not dampers.take("a", 1, now=10)
+    assert not dampers.take("b", 1, now=12)
+    assert dampers.due == 15
+    assert dampers.take("a", 1, now=15)
+    assert dampers.passed() == {"a": 1, "b": 0}
+    assert dampers.due == 17
+    dampers.keep(("b", "c"))
+    assert dampers.take("b", 1, now=17), "what it knew is kept"
+    dampers.keep(("a", "b"))
+    assert dampers.passed() == {"a": 0, "b": 1}, "what comes back begins anew"
