@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
@@ -63,6 +63,13 @@ class WatchedAgent(Agent):
     def argv(self) -> list[str]:
         """The command line."""
         return [sys.executable, str(Path(__file__).with_name("watched_loop.py")), str(self.figures), *super().argv[1:]]
+
+    def start(self, *, wait: bool = True) -> Self:
+        """Start it; very much takes long on a busy machine."""
+        super().start(wait=False)
+        if wait:
+            wait_for(self._answers, deadline=PATIENCE, interval=0.1)
+        return self
 
     def told(self) -> dict[str, Any]:
         """What the watch saw since it was last asked."""
