@@ -193,6 +193,7 @@ class Group(RuleBasedStateMachine):
     def add(self, key: str) -> None:
         if any(member.key == key for member in self.group.members):
             self.node.add(key)
+            self.reconcile(key)
         else:
             self.node.network.nics[key].present = True
 
