@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from tests.cluster.product import (
     group_manifest,
     wait_group_ready,
 )
-from tests.lab.alerts.monitoring import BUSY, Monitoring, Target
+from tests.lab.alerts.monitoring import Monitoring, Target
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -178,24 +179,25 @@ def test_refused_group_pages_and_so_does_a_change_that_a_silent_agent_does_not_a
 ) -> None:
     cluster, monitoring, node = watched.cluster, watched.monitoring, watched.node
     later(cluster.kubectl, "delete", "ipmpgroup", "late", "--ignore-not-found")
+    before = time.time()
     cluster.apply(group_manifest("late", **on_node(node)))  # it wants the interfaces that the first one has
     monitoring.wait_firing("IPMPGroupNotAccepted", deadline=120)
-    (page,) = [page for page in monitoring.pages if page.alert not in BUSY]
+    (page,) = monitoring.since(before)
     assert page.labels == {"group": "late", "reason": "InterfaceConflict", "severity": "warning"}
     cluster.kubectl("delete", "ipmpgroup", "late")
     watched.quiet()
-    assert {page.alert for page in monitoring.pages} - BUSY == {"IPMPGroupNotAccepted"}
+    assert {page.alert for page in monitoring.since(before)} == {"IPMPGroupNotAccepted"}
 
-    paged = len(monitoring.pages)
+    before = time.time()
     later(cluster.nodes[node].signal, "ipmp-agent", signal.SIGCONT)
     cluster.nodes[node].signal("ipmp-agent", signal.SIGSTOP)
     change = {"spec": {"failureDetection": {"timeMilliseconds": 2000}}}
     cluster.kubectl("patch", "ipmpgroup", "data", "--type=merge", "--patch", json.dumps(change))
     expected = {"IPMPAgentDown", "IPMPConfigStale"}
     wait_for(monitoring.firing, lambda now: now >= expected, deadline=120, what=f"{expected}")
-    (page,) = [page for page in monitoring.pages[paged:] if page.alert == "IPMPConfigStale"]
+    (page,) = [page for page in monitoring.since(before) if page.alert == "IPMPConfigStale" and page.firing]
     assert page.annotations["summary"].endswith("nodes have not applied the last change of data")
     cluster.nodes[node].signal("ipmp-agent", signal.SIGCONT)
     watched.quiet()
     follows = {"IPMPGroupNotReady", "IPMPNodesUnknown"}
-    assert {page.alert for page in monitoring.pages[paged:]} - BUSY <= expected | follows
+    assert {page.alert for page in monitoring.since(before)} <= expected | follows

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import urllib.parse
 from dataclasses import dataclass
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -42,6 +43,7 @@ class Page:
     """One alert as a receiver gets it."""
 
     alert: str
+    began: float  # when it began to fire, seconds since the epoch
     firing: bool
     labels: dict[str, str]
     annotations: dict[str, str]
@@ -187,7 +189,8 @@ class Monitoring:
                 for alert in body["alerts"]:
                     labels = dict(alert["labels"])
                     name, firing = labels.pop("alertname"), alert["status"] == "firing"
-                    pages.append(Page(name, firing, labels, alert["annotations"]))
+                    began = datetime.fromisoformat(alert["startsAt"]).timestamp()
+                    pages.append(Page(name, began, firing, labels, alert["annotations"]))
                 self.send_response(200)
                 self.end_headers()
 
@@ -240,6 +243,13 @@ class Monitoring:
         url = f"http://{PROMETHEUS}/api/v1/query_exemplars"
         series = json.loads(self._namespace.run("python3", "-c", script, url, data))["data"]
         return [exemplar for one in series for exemplar in one["exemplars"]]
+
+    def since(self, moment: float) -> list[Page]:
+        """Pages of alerts that began to fire after a moment, in seconds since the epoch.
+
+        Those that a busy machine explains are left out; at the start a first scrape that is late is one, too.
+        """
+        return [page for page in self.pages if page.began > moment and page.alert not in BUSY | AFTERWARDS]
 
     def firing(self) -> set[str]:
         """Alerts that a person has been paged for and not released from."""
