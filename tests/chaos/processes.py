@@ -261,7 +261,11 @@ def readonlydisk(world: World, side: Side, chance: random.Random) -> None:
     try:
         _restart(side)
     finally:
-        subprocess.run(["mount", "-o", "remount,rw", where], check=False)
+        writable = ["mount", "-o", "remount,rw", where]
+        subprocess.run(writable, check=True)
+        # The agent has a copy of the mount, made while it was read-only.
+        pid = side.agent.running.pid
+        subprocess.run(["nsenter", f"--target={pid}", "--mount", *writable], check=side.agent.running.poll() is None)
 
 
 @kind(harmless=True)
