@@ -32,12 +32,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
-from benchmarks.peers import build
 from benchmarks.peers.build import BuildAgent
 from benchmarks.peers.keepalived import Pair
 from tests.lab import Lab, PingTrain, Sniffer, group_manifest, wait_for
 from tests.lab.carrier import Carrier
 from tests.lab.load import busy_machine
+from tests.sources import sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -273,9 +273,9 @@ def main() -> int:
     results: dict[str, list[Pull]] = {}
     if arguments.only != "keepalived":
         with ExitStack() as stack:
-            builds = {"ipmp": stack.enter_context(build.sources(None))}
+            builds = {"ipmp": stack.enter_context(sources(None))}
             if arguments.beside:
-                builds[arguments.beside] = stack.enter_context(build.sources(arguments.beside))
+                builds[arguments.beside] = stack.enter_context(sources(arguments.beside))
             for scene in arguments.scene or SCENES:
                 both = ours(arguments.pulls, generator, arguments.detection_time, scene, builds)
                 results |= {f"{name}, {scene}": pulls for name, pulls in both.items()}

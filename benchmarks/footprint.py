@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
-from benchmarks.peers import bfdd, build, pod
+from benchmarks.peers import bfdd, pod
 from tests.lab import Agent, Lab, group_manifest
 from tests.lab.scene import link_local
+from tests.sources import sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +124,7 @@ def pods(commit: str | None, starts: int) -> dict[str, list[Start]]:
     names = {"this tree": None} | ({commit: commit} if commit else {})
     found: dict[str, list[Start]] = {name: [] for name in names}
     with ExitStack() as stack:
-        roots = {name: stack.enter_context(build.sources(source)) for name, source in names.items()}
+        roots = {name: stack.enter_context(sources(source)) for name, source in names.items()}
         lab = stack.enter_context(Lab(MEMBERS, peers=TARGETS))
         targets = [lab.peer(i).ipv4 for i in range(TARGETS)]
         spec: dict[str, Any] = {"testAddresses": {"ipv4": {"pool": TEST_POOL}}, "milliseconds": DETECTION_TIME}

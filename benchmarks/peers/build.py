@@ -1,41 +1,21 @@
-"""Another build of the agent: the sources of any commit of this repository, run by this Python."""
+"""Another build of the agent: sources of this repository, run by this Python."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
-import tempfile
 import tomllib
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.lab import Agent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
     from typing import Any
 
     from tests.lab import Lab
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("crds", "common", "node-agent", "operator")
-
-
-@contextmanager
-def sources(commit: str | None) -> Iterator[Path]:
-    """The directory of a commit's sources, for as long; of the sources as they are for None."""
-    if commit is None:
-        yield ROOT
-        return
-    directory = Path(tempfile.mkdtemp(prefix="ipmp-bench-"))
-    try:
-        archive = subprocess.run(["git", "-C", ROOT, "archive", commit], stdout=subprocess.PIPE, check=True)
-        subprocess.run(["tar", "-x", "-C", directory], input=archive.stdout, check=True)
-        yield directory
-    finally:
-        shutil.rmtree(directory)
 
 
 def command(root: Path) -> list[str]:

@@ -12,11 +12,8 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +21,10 @@ from typing import TYPE_CHECKING
 from tests.cluster.build import build
 from tests.cluster.controlplane import API_SERVER
 from tests.scale.scenes import SCENES, SHARE
-from tests.scale.stage import ROOT, Stage
+from tests.scale.stage import Stage
+from tests.sources import sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.scale.meters import Bill
 
 GROUP_STATUS = "APPLY ipmpgroups/status"
@@ -82,21 +78,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--beside", metavar="COMMIT", help="then play the same with the operator of another commit")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     return parser.parse_args()
-
-
-@contextlib.contextmanager
-def sources(commit: str | None) -> Iterator[Path]:
-    """The directory of a commit's sources, for as long; of the sources as they are for None."""
-    if commit is None:
-        yield ROOT
-        return
-    directory = Path(tempfile.mkdtemp(prefix="ipmp-scale-"))
-    try:
-        archive = subprocess.run(["git", "-C", ROOT, "archive", commit], stdout=subprocess.PIPE, check=True)
-        subprocess.run(["tar", "-x", "-C", directory], input=archive.stdout, check=True)
-        yield directory
-    finally:
-        shutil.rmtree(directory)
 
 
 def show(bill: Bill) -> None:

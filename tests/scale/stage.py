@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.cluster.cluster import Cluster
@@ -14,13 +13,14 @@ from tests.cluster.operating import OperatorProcess, prepare
 from tests.lab.waiting import NotInTimeError
 from tests.scale.cast import Cast, addresses_of
 from tests.scale.meters import OPERATOR, Meters
+from tests.sources import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.scale.meters import Bill
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("crds", "common", "operator")
 CONTROLLERS = "garbage-collector-controller"
 """All others would do their own work on thousands of nodes; this one deletes what a group owned."""
