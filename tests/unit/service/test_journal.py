@@ -18,14 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    yield
-    root.handlers = before
-    root.setLevel(level)
-    logging.raiseExceptions = True
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 @pytest.fixture

@@ -9,25 +9,14 @@ import os
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from ipmp_service import logs
 from ipmp_service.logs import Log
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    yield
-    root.handlers = before
-    root.setLevel(level)
-    logging.raiseExceptions = True
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 def logged(style: str, *records: tuple[str, dict[str, Any]]) -> list[str]:
