@@ -92,10 +92,10 @@ class AddressOwners:
         """Put back what was swept away, and give up what its owner took."""
         for verdict in self._departures.judge(self._loop.time()):
             gone = [each for each in verdict.addresses if self._data.is_wanted(verdict.member, each)]
-            if verdict.swept or not self._works(verdict.member):
+            works = self._works(verdict.member)
+            if verdict.swept or not works:
                 for address in gone:
                     self._data.swept(address)
-                works = self._works(verdict.member)
                 (self._reconciler.changed if works else self._reconciler.soon)()
                 continue
             for address in gone:

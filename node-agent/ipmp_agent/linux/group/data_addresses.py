@@ -271,11 +271,13 @@ class GroupDataAddresses:
         if not self.adoption.may_live_on(heir):
             return
         left = {a: body for a, body in self._left.pop(key, {}).items() if a.ip not in self._configured}
+        requests: list[bytes] = []
         for address, body in left.items():
             self._foreign[address] = (key, body)
             self.placement[address] = heir
             self.held.add(address)
-            self._host.send(self._add(address, heir))
+            requests += self._add(address, heir)
+        self._host.send(requests)
         if left:
             self.heirs[key] = heir
             self.announce(heir, left)

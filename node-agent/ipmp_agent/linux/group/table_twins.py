@@ -163,11 +163,6 @@ class TableTwins:
         """Take the routes of others in the table."""
         yield from self.foreign.read(found, self.doubtful)
 
-    def forget(self) -> None:
-        """Believe nothing to be there, before all that is is taken."""
-        self.installed, self._laid, self._stale, self._stale_since = {}, {}, set(), set()
-        self.occupied = set()
-
     def begin_taking(self) -> None:
         """What becomes of twins from now on is newer than what is taken."""
         self._touched, self._stale_since = set(), set()
@@ -221,7 +216,8 @@ class TableTwins:
 
     def clear(self) -> None:
         """Want nothing, and believe nothing to be there."""
-        self.forget()
+        self.installed, self._laid, self._stale, self._stale_since = {}, {}, set(), set()
+        self.occupied = set()
         self.refusals = {}
         self.wanted, self._urgent = {}, {}
         self._sharing, self.sharing = {}, Counter()
