@@ -148,10 +148,9 @@ class Agent:
         with contextlib.ExitStack() as stack:
             if self._options.asks:
                 handover.obtain(self._options.runtime_directory, lambda: self._occupy(stack))
+                handover.mark(self._options.state_directory)
             else:
                 self._occupy(stack)
-            if self._options.asks:
-                handover.mark(self._options.state_directory)
             raise_descriptor_limit()
             sys.setswitchinterval(SWITCH_INTERVAL)
             asyncio.run(self._work())

@@ -88,7 +88,7 @@ class ControlSocket:
         self.path = directory / SOCKET_NAME
         self._plane = plane
         self._configurator = configurator
-        self._hand_over = hand_over  # has the agent end soon; None: it stands in for nobody
+        self._hand_over = hand_over
         self._clients: set[asyncio.Task[None]] = set()
         self._silent_until = 0.0
         self._loop = asyncio.new_event_loop()
