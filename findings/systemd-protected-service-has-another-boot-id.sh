@@ -3,10 +3,10 @@
 # boot id than everything else in the container: that of the container's host.
 #
 # Seen with: systemd 252 (Debian 12, 252.39-1~deb12u2) on Linux 6.18, in a root made by debootstrap.
-#   the container's boot id                       c05f9fca-22cd-4de7-9464-b6edb1bf5b24
-#   a service with ProtectHostname=yes            c05f9fca-22cd-4de7-9464-b6edb1bf5b24
-#   a service with ProtectKernelTunables=yes      33507367-c32a-4ce9-99ac-c8847e560cc5
-#   a service with ProtectControlGroups=yes       33507367-c32a-4ce9-99ac-c8847e560cc5
+#   the container's boot id                       A, random
+#   a service with ProtectHostname=yes            A, random
+#   a service with ProtectKernelTunables=yes      B, the host's
+#   a service with ProtectControlGroups=yes       B, the host's
 # Why: systemd-nspawn mounts a file over /proc/sys/kernel/random/boot_id, and systemd gives a service with one of these
 # options a /proc of its own, in which that mount is not.
 # What it means: a service that compares boot ids with a program outside of it (what it left in a file before a reboot,

@@ -96,8 +96,8 @@ class Machine:
 
     def copy(self, path: Path) -> str:
         """Put a file of this machine's on its disk; returns where it is there."""
-        shutil.copy(path, self.root / "root" / path.name)
-        return f"/root/{path.name}"
+        shutil.copy(path, self.root / "srv" / path.name)
+        return f"/srv/{path.name}"
 
     def install(self, package: Path) -> None:
         """Install a package while the machine is off."""
@@ -111,7 +111,7 @@ class Machine:
         """What is on its disk and in its /run, but for logs, caches and what the package manager keeps."""
         found = self.run("find", "/", "/run", "-xdev", "-not", "-name", "*-old").splitlines()
         passing = (
-            "/root/",
+            "/srv/",
             "/tmp/",
             "/var/cache/",
             "/var/log/",

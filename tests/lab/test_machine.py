@@ -37,7 +37,7 @@ After=network-online.target
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c "ip -oneline address show > /root/at-online"
+ExecStart=/bin/sh -c "ip -oneline address show > /srv/at-online"
 
 [Install]
 WantedBy=multi-user.target
@@ -100,7 +100,7 @@ def test_addresses_are_there_before_the_network_is_online_and_the_journal_knows_
         machine.install(package)
         machine.enable("online.service")
         machine.boot()
-        online = machine.place("/root/at-online")
+        online = machine.place("/srv/at-online")
         wait_for(online.exists, deadline=60, what="the network online")
         held = wait_for(online.read_text, deadline=60, what="its addresses").split()
         assert [address for address in DATA_ADDRESSES if address not in held] == []
@@ -169,7 +169,7 @@ def test_a_node_has_its_addresses_before_its_kubelet_and_keeps_them_while_agents
         machine.install(package)
         machine.enable("kubelet.service")
         machine.boot()
-        seen = machine.place("/root/at-online")
+        seen = machine.place("/srv/at-online")
         wait_for(lambda: seen.exists() and seen.read_text(), deadline=60, what="a kubelet")
         held = seen.read_text().split()
         assert [address for address in DATA_ADDRESSES if address not in held] == []
@@ -255,7 +255,7 @@ def section(title: str) -> str:
 
 def translated(text: str, package: Path) -> str:
     """What somebody with these interfaces and this package would type."""
-    names = {"eth1": "nic0", "eth2": "nic1", f"./ipmp-agent_{version()}_all.deb": f"/root/{package.name}"}
+    names = {"eth1": "nic0", "eth2": "nic1", f"./ipmp-agent_{version()}_all.deb": f"/srv/{package.name}"}
     return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], text)
 
 
