@@ -248,6 +248,12 @@ class VirtualNode:
             for event in self.appearance(key):
                 self.tell(event)
 
+    def put_back(self, key: str) -> None:
+        """The agent compares: an interface that came back gets again what it had, and what is nowhere else."""
+        for address in self.snapshot().addresses:
+            if address.interface == key:
+                self.kernel[address.address] = {key}
+
     def wear(self, key: str, other: str) -> None:
         """An interface is given the MAC address that another was made with; the same one: its own again."""
         nic = self.network.nics[key]

@@ -193,7 +193,7 @@ class Group(RuleBasedStateMachine):
     def add(self, key: str) -> None:
         if any(member.key == key for member in self.group.members):
             self.node.add(key)
-            self.reconcile(key)
+            self.node.put_back(key)
         else:
             self.node.network.nics[key].present = True
 
@@ -238,13 +238,7 @@ class Group(RuleBasedStateMachine):
             if member.key not in before and self.node.network.nics[member.key].present:
                 for event in self.node.appearance(member.key):
                     self.node.tell(event)
-                self.reconcile(member.key)
-
-    def reconcile(self, key: str) -> None:
-        """The agent puts back what a returning member had; while it was none, nobody told the core what it lost."""
-        for address in self.node.snapshot().addresses:
-            if address.interface == key:
-                self.node.kernel[address.address] = {key}
+                self.node.put_back(member.key)
 
     def policies(self, **fields: Any) -> Policies:
         return dataclasses.replace(self.group.policies, **fields)

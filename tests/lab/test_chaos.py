@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.chaos.history import Step
 from tests.chaos.run import Settings, play
 
@@ -34,11 +36,21 @@ unplug 0 3
 clock 1 19
 """
 """Drawn once, and written down, but for its end: another kind of faults would be another history of the same seed."""
+NIC_BACK_WITHOUT_A_LINK = """
+rest 0 1
+switchdies 1 618150
+hotunplug 0 456348
+admindown 0 587193
+"""
+"""Nobody works, and its addresses were put back in the kernel while the status said that they are nowhere."""
 PATIENCE = 60.0
 
 
-def test_invariants_hold_after_every_fault_of_a_short_history() -> None:
-    steps = [Step.read(line) for line in HISTORY.split("\n") if line]
-    outcome = play(Settings("two", patience=PATIENCE), steps, progress=print)
+@pytest.mark.parametrize(
+    ("shape", "history"), [("two", HISTORY), ("twins", NIC_BACK_WITHOUT_A_LINK)], ids=["drawn", "NIC back, no link"]
+)
+def test_invariants_hold_after_every_fault_of_a_short_history(shape: str, history: str) -> None:
+    steps = [Step.read(line) for line in history.split("\n") if line]
+    outcome = play(Settings(shape, patience=PATIENCE), steps, progress=print)
     assert not outcome.violated, f"{outcome.violated}\n{outcome.log}"
     assert outcome.done == steps

@@ -423,6 +423,7 @@ class Multipathing:
         else:
             moves = self._placement.place(active, now, self._why_left, waiting=waiting)
             self._order(moves, active, [i.key for i in self._members if i.functioning])
+        self._placement.keep_vacated()
         if (drilled := self._drills.watched) is not None:
             kept = not self._configuration.policies.failback  # what went stays where it is
             later = self._placement.retry_at < timers.NEVER  # what moved too often comes when its budget allows

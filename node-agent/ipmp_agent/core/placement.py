@@ -33,13 +33,25 @@ _MOVES_BEFORE_FAILBACK_WAITS = timers.MOVE_BUDGET - 1
 class Placement:
     """The binding of data addresses to members, in the order they were bound."""
 
-    __slots__ = ("_bound", "_held", "_homes", "_moved_at", "_relieved", "claims", "refused", "retry_at", "unable")
+    __slots__ = (
+        "_bound",
+        "_held",
+        "_homes",
+        "_moved_at",
+        "_relieved",
+        "_vacated",
+        "claims",
+        "refused",
+        "retry_at",
+        "unable",
+    )
 
     def __init__(self) -> None:
         self._bound: dict[InterfaceAddress, str | None] = {}
         self._held: dict[tuple[str, int], dict[InterfaceAddress, None]] = {}  # by member and family, in binding order
         self._homes: dict[InterfaceAddress, str] = {}  # of the adopted ones
         self._moved_at: dict[InterfaceAddress, deque[float]] = {}
+        self._vacated: dict[InterfaceAddress, str] = {}  # until it is settled where they go: who had them
         self._relieved: list[tuple[str, int]] = []  # members that lost an address of this family for good
         self.retry_at = timers.NEVER  # when what waits for the move budget may go on
         self.claims: list[str] = []  # members entitled to take a share from the others, in the order they came
@@ -138,9 +150,17 @@ class Placement:
         return holder
 
     def vacate(self, member: str) -> None:
-        """The member is gone with all it had."""
+        """The member is back without what it had: that may go to any, and is put back there if it goes to none."""
         for address in self.addresses(member):
             self.unbind(address)
+            self._vacated[address] = member
+
+    def keep_vacated(self) -> None:
+        """What was vacated and went to no other member is where it was again."""
+        for address, member in self._vacated.items():
+            if address in self._bound and self._bound[address] is None and address not in self.refused:
+                self._bind(address, member)
+        self._vacated.clear()
 
     def _bind(self, address: InterfaceAddress, member: str) -> None:
         self.unbind(address)

@@ -185,3 +185,26 @@ def test_after_a_restart_the_addresses_stay_where_they_are() -> None:
     assert len(node.failovers) == 1
     node.target(TARGET, up=True)
     assert node.run(3, lambda: node.active == ["nic1"])
+
+
+@pytest.mark.parametrize("plugged", ["into nothing", "into a switch that hangs"])
+def test_what_a_nic_had_that_comes_back_is_there_again_while_nobody_works(plugged: str) -> None:
+    """The agent puts back on it what is nowhere else: the core knows, and a later failover takes it from there."""
+    node = VirtualNode(numbered_group(2, addresses=2))
+    node.start()
+    node.run(3)
+    node.link("nic0", up=False)
+    assert node.held_by("nic1") == [1, 2]
+    node.silence("nic1")
+    node.remove("nic1")
+    assert [address.interface for address in node.snapshot().addresses] == [None, None]
+    node.network.nics["nic1"].cable = plugged != "into nothing"
+    node.add("nic1")
+    node.link("nic1", up=False)
+    assert [address.interface for address in node.snapshot().addresses] == ["nic1", "nic1"]
+    node.put_back("nic1")
+    node.run(60)
+    assert node.held_by("nic1") == [1, 2]
+    node.link("nic0", up=True)
+    assert node.run(3, lambda: node.interface("nic0").usable)
+    assert (node.held_by("nic0"), node.held_by("nic1")) == ([1, 2], [])
