@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
+
+from ipmp_api.frozen import frozen
 
 INVALID = "Invalid value"
 REQUIRED = "Required value"
@@ -15,7 +16,7 @@ TOO_LONG = "Too long"
 UNKNOWN = "Unknown field"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FieldError:
     """One wrong field. `field` is its path (`spec.interfaces[0].name`), `kind` the API server's class of fault."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipmp_api.errors import ManifestError
+from ipmp_api.frozen import frozen
 from ipmp_api.manifest import is_empty_list, load_manifest
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 STANDARD_INPUT = Path("-")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SourceDocument:
     """A document and the file it stands in."""
 

@@ -7,13 +7,14 @@ The same tree gives the CRDs (`crd.py`), the check of manifests in files (`valid
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ipmp_api.cel import quote
 from ipmp_api.errors import DUPLICATE, REQUIRED, TOO_LONG, TOO_MANY, UNKNOWN, UNSUPPORTED, FieldError
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """One check in both languages, with one message.
 
@@ -54,7 +55,7 @@ class Rule:
         return " + ".join(parts) if len(parts) > 1 else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Text:
     """A string; `choices` makes it an enum."""
 
@@ -67,7 +68,7 @@ class Text:
     timestamp: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Number:
     """An integer within bounds."""
 
@@ -78,14 +79,14 @@ class Number:
     rules: tuple[Rule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Flag:
     """A boolean; status only, for people choose between words."""
 
     description: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sequence:
     """A list; with `key` one of objects told apart by that property, with `unique` a set of scalars."""
 
@@ -98,7 +99,7 @@ class Sequence:
     rules: tuple[Rule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Struct:
     """An object with named properties; `filled` ones exist, with their defaults, when nobody writes them."""
 
@@ -109,7 +110,7 @@ class Struct:
     rules: tuple[Rule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dictionary:
     """An object of any names, with strings."""
 

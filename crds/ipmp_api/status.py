@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from ipmp_api.frozen import frozen
 
 _T = TypeVar("_T")
 
@@ -21,7 +23,7 @@ MESSAGE_MAX = 1024
 """Characters of a condition's message, and of an event's note."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Condition:
     """A Kubernetes condition; `status` is "True", "False" or "Unknown"."""
 
@@ -58,7 +60,7 @@ def set_condition(conditions: tuple[Condition, ...], new: Condition) -> tuple[Co
     return tuple(known.values())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TargetStatus:
     """One probe target of an interface."""
 
@@ -66,7 +68,7 @@ class TargetStatus:
     state: str  # active, unused, slow, dead
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceStatus:
     """One member, in the words of ipmpstat."""
 
@@ -84,7 +86,7 @@ class InterfaceStatus:
     targets: tuple[TargetStatus, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressStatus:
     """One data address; without an interface it is on none."""
 
@@ -95,7 +97,7 @@ class AddressStatus:
     origin: str | None = None  # Assigned, Pool, Adopted
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotAdoptedStatus:
     """One address that the host has on a member and that the group leaves alone."""
 
@@ -105,7 +107,7 @@ class NotAdoptedStatus:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failover:
     """One move of addresses; an interface is absent when the addresses came from, or went to, none."""
 
@@ -118,7 +120,7 @@ class Failover:
     first_loss: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeGroupStatus:
     """IPMPNodeGroup.status, written by the agent of that node."""
 
@@ -133,7 +135,7 @@ class NodeGroupStatus:
     agent_version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeCounts:
     """Nodes of a group by the state of their node group."""
 
@@ -144,7 +146,7 @@ class NodeCounts:
     unknown: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceCounts:
     """Members on all nodes."""
 
@@ -152,7 +154,7 @@ class InterfaceCounts:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressCounts:
     """Data addresses on all nodes; unavailable: wanted and on no interface, or not to be had."""
 
@@ -160,7 +162,7 @@ class AddressCounts:
     unavailable: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TroubledNode:
     """A node that wants a look."""
 
@@ -169,7 +171,7 @@ class TroubledNode:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupStatus:
     """IPMPGroup.status, written by the operator. Its size does not grow with the cluster."""
 

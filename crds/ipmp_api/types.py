@@ -6,9 +6,11 @@ group for one node. Both hold parsed, validated values only: nobody else reads r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+
+from ipmp_api.frozen import frozen
 
 API_GROUP = "ipmp.dev"
 API_VERSION = "v1alpha1"
@@ -109,7 +111,7 @@ class Origin(StrEnum):
     ADOPTED = "Adopted"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceMatch:
     """How a member is recognised: exactly one field is set."""
 
@@ -127,7 +129,7 @@ class InterfaceMatch:
         return self.name or self.pci_address or self.mac_address or ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressRange:
     """First and last address of a range, both included, of one family."""
 
@@ -140,7 +142,7 @@ class AddressRange:
         return int(self.last) - int(self.first) + 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pool:
     """Addresses the operator gives to nodes."""
 
@@ -151,7 +153,7 @@ class Pool:
     exclude: tuple[AddressRange, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Assignment:
     """Data addresses named by hand for one node."""
 
@@ -159,7 +161,7 @@ class Assignment:
     addresses: tuple[InterfaceAddress, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupInterface:
     """One entry of IPMPGroup.spec.interfaces."""
 
@@ -167,7 +169,7 @@ class GroupInterface:
     role: Role = Role.ACTIVE
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressSelection:
     """Which of the host's addresses are adopted: those that all of these let through."""
 
@@ -178,7 +180,7 @@ class AddressSelection:
     protocols: tuple[int, ...] = ()  # IFA_PROTO, 0 to 255; empty: any
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DataAddresses:
     """IPMPGroup.spec.dataAddresses."""
 
@@ -187,7 +189,7 @@ class DataAddresses:
     assigned: tuple[Assignment, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TestAddresses:
     """IPMPGroup.spec.testAddresses."""
 
@@ -196,7 +198,7 @@ class TestAddresses:
     ipv6: TestAddressIPv6 = TestAddressIPv6.LINK_LOCAL
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TargetSources:
     """IPMPGroup.spec.probes.targets: where probe targets come from."""
 
@@ -206,7 +208,7 @@ class TargetSources:
     addresses: tuple[Address, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FailureDetection:
     """IPMPGroup.spec.failureDetection."""
 
@@ -214,7 +216,7 @@ class FailureDetection:
     adaptive: Switch = Switch.ENABLED
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policies:
     """The choices that a group hands down to its node groups unchanged."""
 
@@ -234,7 +236,7 @@ class Policies:
     deletion_policy: DeletionPolicy = DeletionPolicy.RESTORE
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LabelRequirement:
     """One matchExpressions entry of a label selector."""
 
@@ -243,7 +245,7 @@ class LabelRequirement:
     values: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LabelSelector:
     """A Kubernetes label selector; the empty one selects every node."""
 
@@ -251,7 +253,7 @@ class LabelSelector:
     match_expressions: tuple[LabelRequirement, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Group:
     """IPMPGroup: what people write."""
 
@@ -266,7 +268,7 @@ class Group:
     creation_timestamp: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Member:
     """One interface of a compiled node group."""
 
@@ -280,7 +282,7 @@ class Member:
         return self.match.key
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DataAddress:
     """One data address and where it comes from."""
 
@@ -288,7 +290,7 @@ class DataAddress:
     origin: Origin = Origin.ASSIGNED
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeGroup:
     """IPMPNodeGroup.spec: what one agent obeys for one group."""
 

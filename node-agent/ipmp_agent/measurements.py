@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.reasons import Reason
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +48,7 @@ ERRORS = ("core", "kernel", "configure", "reconcile", "drain", "state", "recordi
 """Parts of the agent in which an error may be caught and survived."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Example:
     """One of the values that a bucket has counted, and what it was measured of."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.reasons import Reason
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +23,7 @@ HISTORY_ADDRESSES = 4096
 """Addresses that they may name together: of very large moves fewer are remembered, and the last one always is."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PastFailover:
     """Addresses went from one member to another."""
 
@@ -57,7 +58,7 @@ def remembered(history: Iterable[PastFailover]) -> tuple[PastFailover, ...]:
     return tuple(reversed(kept))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Occurrence:
     """A `Notify` with its group and its moment: a log line, an Event."""
 
@@ -69,7 +70,7 @@ class Occurrence:
     interface: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reporting:
     """How far the API server is told what the agent sees."""
 
@@ -77,7 +78,7 @@ class Reporting:
     connected: bool  # it answered the last request, and no watch has broken since
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupView:
     """One group with what surrounds its snapshot."""
 
@@ -108,7 +109,7 @@ class GroupView:
         return names
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Publication:
     """All groups at one moment."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ipmp_operator
+from ipmp_api.frozen import frozen
 from ipmp_operator.handlers import GroupWatch
 from ipmp_operator.kube.daemonset import TemplateError, load_template
 from ipmp_operator.kube.groups import groups_are_served
@@ -38,7 +38,7 @@ class OperatorStartError(Exception):
     """The operator cannot start as it was told to; the message says what to change."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OperatorOptions:
     """What the command line says. `lease_name` None means that nobody else runs."""
 

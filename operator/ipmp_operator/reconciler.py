@@ -12,12 +12,13 @@ import gc
 import logging
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ipmp_api.frozen import frozen
 from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND, WITHDRAW_FINALIZER
 from ipmp_operator.core.backlog import LAST_RECONNECT
 from ipmp_operator.core.node_marks import NodeMarks
@@ -78,43 +79,43 @@ STALLED = 300.0
 """Seconds without the end of any step after which the operator counts as dead."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pass:
     """Plan everything."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resync:
     """List the groups, then plan."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Agents:
     """Write the DaemonSet."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WriteNodeGroup:
     """Bring one IPMPNodeGroup to what the plan says."""
 
     holder: Holder
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MarkNode:
     """Bring what one Node says to what was decided."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WriteStatus:
     """Write the status of one IPMPGroup."""
 
     group: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Marking:
     """What the operator says on Nodes, for which it needs rights of its own."""
 
@@ -135,7 +136,7 @@ class AgentsRun(Enum):
     ELSEWHERE = "elsewhere"  # another operator has the DaemonSet
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sphere:
     """What an operator looks after: the groups with these labels, and the agents or not."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.commands.table import Column
 from ipmp_agent.core.words import TargetMode, TargetState
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ipmp_api.types import Address
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressRow:
     """One data address."""
 
@@ -49,7 +49,7 @@ class AddressRow:
         return [_name(self.group, key) for key in keys if key in active]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IgnoredRow:
     """One address of the host on a member that is left alone."""
 
@@ -68,7 +68,7 @@ class IgnoredRow:
         return [f"({self.address.reason})"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceRow:
     """One interface."""
 
@@ -76,7 +76,7 @@ class InterfaceRow:
     interface: InterfaceSnapshot
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TargetRow:
     """One family of one interface; no prober: probing is disabled."""
 
@@ -90,7 +90,7 @@ class TargetRow:
         return [target.address for target in targets if target.state is TargetState.ACTIVE]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PastRow:
     """Addresses that went from one interface to another."""
 
@@ -98,7 +98,7 @@ class PastRow:
     past: PastFailover
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProbeRow:
     """One probe, answered or lost."""
 
@@ -347,7 +347,7 @@ def probe_json(row: ProbeRow) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StatMode:
     """One of -a, -g, -H, -i and -t: its columns, rows, objects, and the addresses whose names it shows."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from ipmp_agent.core.events import Family, MacAddress, ProbeKind
@@ -21,7 +23,7 @@ class ProbeProtocol(Enum):
     TRANSITIVE = "transitive"  # link-layer frame between members, EtherType 0x88B5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendProbe:
     """Send one probe. A discovery probe has the all-hosts group as its target, a transitive one a member's MAC."""
 
@@ -33,7 +35,7 @@ class SendProbe:
     protocol: ProbeProtocol
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Move:
     """One address: from nowhere (first activation: check for a duplicate), or to nowhere (withdrawn)."""
 
@@ -43,14 +45,14 @@ class Move:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MoveAddresses:
     """Add on the destination, then delete on the source: all in one batch."""
 
     moves: tuple[Move, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SetOutbound:
     """The members that carry outbound traffic, by family; an empty family is left as it is in the kernel."""
 
@@ -58,7 +60,7 @@ class SetOutbound:
     ipv6: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SetNominee:
     """The member that receives multicast for those that cannot, by family; None: no active member."""
 
@@ -67,7 +69,7 @@ class SetNominee:
     receiving: tuple[str, ...] = ()  # the members that work: what is joined on them arrives by them
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Announce:
     """Tell the link where these addresses are now, on the schedule of timers.ANNOUNCE_AT."""
 
@@ -83,7 +85,7 @@ class Severity(Enum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Notify:
     """Something happened that people are told: a log line, an Event, a counter."""
 
@@ -93,7 +95,7 @@ class Notify:
     interface: str | None = None  # None: the group as a whole
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceVerdict:
     """A member was found to have failed, or to work again: what failures and repairs are counted by."""
 
@@ -105,7 +107,7 @@ class InterfaceVerdict:
     since: float | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProbeClosed:
     """A detection probe was answered or given up: one row of the live probe view."""
 

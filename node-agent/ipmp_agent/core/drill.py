@@ -8,7 +8,7 @@ knows of none, hears the member, and takes it back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from ipmp_agent.core import events, timers
@@ -16,6 +16,7 @@ from ipmp_agent.core.actions import MoveAddresses, Severity
 from ipmp_agent.core.offline import may_go_offline
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import DrillKind
+from ipmp_api.frozen import frozen
 from ipmp_api.types import Mode
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
             """Let people know."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DrillSnapshot:
     """What a drill has come to. Times are seconds after it began; None: not yet, or never."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING
+
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from ipmp_agent.core.reasons import Reason
@@ -37,7 +38,7 @@ class ProbeKind(Enum):
     RTT = "rtt"  # measures only, while the FDT is raised
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceFound:
     """A member is present, or a property of it changed; first event of every member that exists."""
 
@@ -54,14 +55,14 @@ class InterfaceFound:
     taken_down: bool = False  # somebody set it down: its cable says nothing
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceVanished:
     """A member is gone from this network namespace."""
 
     interface: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkChanged:
     """Carrier went or came."""
 
@@ -70,7 +71,7 @@ class LinkChanged:
     taken_down: bool = False  # somebody set it down: its cable says nothing
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinksLost:
     """The carriers of several members went in the same instant: none of them is to take over from another."""
 
@@ -78,7 +79,7 @@ class LinksLost:
     taken_down: tuple[str, ...] = ()  # those of them that somebody set down
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TestAddressChanged:
     """A member's test address is ready to probe from, or gone (None)."""
 
@@ -89,7 +90,7 @@ class TestAddressChanged:
     duplicate: bool = False  # somebody else answers for it
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProbeAnswered:
     """A reply to a probe of ours, already checked for source, identifier, payload and arriving interface."""
 
@@ -102,7 +103,7 @@ class ProbeAnswered:
     network_rtt: float  # seconds, send to kernel receive: free of our own scheduling
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TargetHeard:
     """A target whose ICMP probe was lost answered a question at the link layer: it lives, and so does the member."""
 
@@ -111,7 +112,7 @@ class TargetHeard:
     target: Address
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProbeNotSent:
     """The kernel refused to send (not: would block, which counts as sent)."""
 
@@ -121,14 +122,14 @@ class ProbeNotSent:
     error: int  # errno
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoutersChanged:
     """The on-link gateways of the main table that leave by a member, complete, in table order."""
 
     routers: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OfflineRequested:
     """Somebody wants a member out of use; refused below minimum redundancy unless forced."""
 
@@ -136,14 +137,14 @@ class OfflineRequested:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OnlineRequested:
     """Somebody gives a member back."""
 
     interface: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DrillRequested:
     """Somebody wants a member treated as failed for a time; refused without redundancy."""
 
@@ -152,7 +153,7 @@ class DrillRequested:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressFound:
     """A data address sits on this member already: at start, or put there by somebody."""
 
@@ -160,7 +161,7 @@ class AddressFound:
     interface: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressAdopted:
     """A static address that the host had on a member is taken into the group: it stays until its member fails."""
 
@@ -169,7 +170,7 @@ class AddressAdopted:
     interface: str | None  # where it is now; None: nowhere
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressReleased:
     """An adopted address is the host's alone again."""
 
@@ -177,7 +178,7 @@ class AddressReleased:
     given_up: bool = False  # its owner took it away; else it is where it was found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressRefused:
     """A data address cannot be had: another host owns it, DHCP manages it, the kernel refuses it."""
 
@@ -186,7 +187,7 @@ class AddressRefused:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressContested:
     """Another host says to have a data address that is in use here; it stays, and is defended."""
 
@@ -194,26 +195,26 @@ class AddressContested:
     mac: str | None  # of that host, lower case with colons; None: it says so no longer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressCleared:
     """What stood against a data address is over."""
 
     address: InterfaceAddress
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConfigurationChanged:
     """A new compiled configuration for the same group."""
 
     configuration: NodeGroup
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KernelRead:
     """The kernel has been read: what was not found is not there. Before the first, no address is activated."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedInterface:
     """What the state file remembers of one member."""
 
@@ -231,7 +232,7 @@ class SavedInterface:
     held_until: float | None = None  # because it came up too often; None: it is not held
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedMoves:
     """When one address was moved last, monotonic seconds, oldest first."""
 
@@ -239,7 +240,7 @@ class SavedMoves:
     at: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StateRestored:
     """The agent starts again and knows what it knew. First event of all, before any InterfaceFound.
 

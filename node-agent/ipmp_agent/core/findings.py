@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from ipmp_agent.core.reasons import Reason
     from ipmp_api.types import InterfaceAddress
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """Something that stands against a group, or that the group has to work against."""
 
@@ -19,7 +20,7 @@ class Finding:
     interface: str | None = None  # key of the member; None: the group, or the host as a whole
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotAdopted:
     """An address that the host has on a member and that the group leaves alone."""
 

@@ -7,6 +7,7 @@ The only object the daemon talks to. Every event is first applied to the members
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core import consistency, events, standby, timers
@@ -559,8 +560,7 @@ class Multipathing:
 
 
 def _refused(event: events.InterfaceFound, refusal: Reason | None) -> events.InterfaceFound:
-    fields = {name: getattr(event, name) for name in event.__slots__}
-    return events.InterfaceFound(**{**fields, "refusal": refusal})
+    return replace(event, refusal=refusal)
 
 
 _CLOSING = frozenset({ProbeClosed})

@@ -5,12 +5,12 @@ Immutable; times are monotonic seconds of the core's clock, and the agent turns 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.interface import group_state
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import ProbeWord, TargetMode
+from ipmp_api.frozen import frozen
 from ipmp_api.types import Origin, Role
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ipmp_api.types import Address, InterfaceAddress, NodeGroup
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TargetSnapshot:
     """One target as one prober sees it."""
 
@@ -36,7 +36,7 @@ class TargetSnapshot:
     crtt: float  # conservative round trip, seconds; 0: unknown
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProberSnapshot:
     """One family of one member, or its probes to the other members."""
 
@@ -55,7 +55,7 @@ class ProberSnapshot:
     discarded: int = 0  # nobody waited for the answer: the agent slept, the link went, the test address changed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceSnapshot:
     """One member."""
 
@@ -81,7 +81,7 @@ class InterfaceSnapshot:
     probers: tuple[ProberSnapshot, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressSnapshot:
     """One data address."""
 
@@ -92,7 +92,7 @@ class AddressSnapshot:
     origin: Origin = Origin.ASSIGNED
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupSnapshot:
     """One group."""
 

@@ -23,13 +23,13 @@ import logging
 import queue
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 import ipmp_agent
 from ipmp_agent.core import actions, events
 from ipmp_agent.core.actions import ProbeClosed, SendProbe
 from ipmp_agent.disk.codec import decode, encode
+from ipmp_api.frozen import frozen
 from ipmp_api.types import NodeGroup
 from ipmp_service.threads import kept
 
@@ -61,7 +61,7 @@ ROUTINE = frozenset({SendProbe, ProbeClosed})
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Started:
     """A core was made for this configuration with this seed."""
 
@@ -71,7 +71,7 @@ class Started:
     configuration: NodeGroup
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Handled:
     """The core was given an event."""
 
@@ -80,7 +80,7 @@ class Handled:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ticked:
     """The core was told the time."""
 
@@ -88,7 +88,7 @@ class Ticked:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decided:
     """What the core ordered at the entry before, without the routine: a replay must order the same."""
 
@@ -97,7 +97,7 @@ class Decided:
     actions: tuple[Action, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stopped:
     """The group is no more."""
 
@@ -105,7 +105,7 @@ class Stopped:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resumed:
     """The recording goes on from here: `core` is what `checkpoint.freeze` made of it in agent `version`."""
 

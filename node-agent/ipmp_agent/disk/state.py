@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ import ipmp_agent
 from ipmp_agent.core.events import SavedInterface, SavedMoves, StateRestored
 from ipmp_agent.disk.codec import decode, encode, salvage
 from ipmp_agent.publication import PastFailover  # noqa: TC001
+from ipmp_api.frozen import frozen
 from ipmp_api.types import NodeGroup  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _SHOWN = 5
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedGroup:
     """What is remembered of one group."""
 
@@ -60,7 +61,7 @@ class SavedGroup:
         return replace(self, kernel=None, interfaces=interfaces, moves=())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """A configuration of a group, and what it came after."""
 
@@ -68,7 +69,7 @@ class Change:
     before: NodeGroup | None = None  # None: nothing of the group was in the kernel
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedTrial:
     """Changes that have not proven themselves yet."""
 
@@ -79,7 +80,7 @@ class SavedTrial:
     stopped: bool = False  # the agent was asked to end: no proof against the changes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refusal:
     """Changes that were undone together."""
 
@@ -91,7 +92,7 @@ class Refusal:
     until: float | None = None  # monotonic seconds of this boot, then they are tried again
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedState:
     """What is remembered of all groups, by group name."""
 

@@ -11,7 +11,6 @@ import resource
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -29,6 +28,7 @@ from ipmp_agent.linux.kernel import Kernel
 from ipmp_agent.process import handover
 from ipmp_agent.process.control import ControlSocket
 from ipmp_agent.process.namespace import NamespaceLock
+from ipmp_api.frozen import frozen
 from ipmp_service.http import HealthServer
 from ipmp_service.threads import aside
 
@@ -91,7 +91,7 @@ class Source(Protocol):
         """Hand over no more."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AgentOptions:
     """What the command line says."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -10,6 +9,7 @@ import yaml
 from ipmp_agent.simulate import script
 from ipmp_api.compile import compile_for_file
 from ipmp_api.errors import ManifestError, ValidationError
+from ipmp_api.frozen import frozen
 from ipmp_api.manifest import Shallow, load_manifest
 from ipmp_api.parse import parse_group, parse_node_group
 from ipmp_api.types import GROUP_KIND, NODE_GROUP_KIND
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_NODE = "node"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Document:
     where: str
     text: str  # on the same lines as in its file

@@ -7,13 +7,13 @@ is there. Moves are arrows between lanes, verdicts numbered lines across them.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
 from ipmp_agent.core.words import InterfaceWord
 from ipmp_agent.simulate.picture import NOWHERE
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +41,7 @@ TOGETHER = 0.022
 """Marks closer than this share of what is shown at first are one mark."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Look:
     """How a bar looks: its colour, the hatching over it, and the colour of text in it."""
 

@@ -18,6 +18,7 @@ from ipmp_agent.simulate.timeline import (
     Probed,
     Told,
 )
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from ipmp_agent.core.actions import InterfaceVerdict
@@ -58,7 +59,7 @@ class Spans(list[Span[T]]):
         self.change(at, None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Standing:
     """State of an interface, whether it may carry addresses, and why."""
 
@@ -84,7 +85,7 @@ class Lane:
     addresses: dict[str, Spans[str]] = field(default_factory=dict)  # what each was here for: the interface's key
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DrawnMove:
     """An address went from one interface to another."""
 
@@ -94,7 +95,7 @@ class DrawnMove:
     destination: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Happened:
     """One line of the table. `mark` is what it has in the picture; empty: nothing."""
 
@@ -104,7 +105,7 @@ class Happened:
     mark: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DrawnVerdict:
     """An interface was found to have failed, or to work again."""
 

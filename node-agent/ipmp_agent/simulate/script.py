@@ -15,11 +15,11 @@ text and is read by the field it is in: to YAML 1.1 the key `on` is the boolean 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ipmp_api.addresses import parse_address
 from ipmp_api.errors import DUPLICATE, INVALID, REQUIRED, UNKNOWN, FieldError, ValidationError
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -36,7 +36,7 @@ LONGEST = 30 * 86400
 """Seconds; far more than anybody waits for, and a slip of the unit is caught."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlayedTarget:
     """A system on the link that answers probes."""
 
@@ -46,7 +46,7 @@ class PlayedTarget:
     discoverable: bool = False  # answers the all-hosts multicast
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cable:
     """The link of an interface comes or goes, and its driver says so."""
 
@@ -57,7 +57,7 @@ class Cable:
         return f"the cable of {self.interface} is {'plugged in' if self.up else 'pulled'}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Silent:
     """Frames of an interface vanish in both directions while its link stays up."""
 
@@ -68,7 +68,7 @@ class Silent:
         return f"frames of {self.interface} {'vanish, its link stays up' if self.on else 'pass again'}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TargetPower:
     """A target dies or comes back."""
 
@@ -79,7 +79,7 @@ class TargetPower:
         return f"target {self.target} {'answers again' if self.up else 'dies'}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Loss:
     """An interface loses this share of its frames, each direction on its own."""
 
@@ -90,7 +90,7 @@ class Loss:
         return f"{self.interface} loses {self.percent:g} % of its frames"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Latency:
     """The round trip to a target changes."""
 
@@ -101,7 +101,7 @@ class Latency:
         return f"target {self.target} answers after {self.milliseconds:g} ms"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeOffline:
     """Somebody asks for an interface to be taken out of use."""
 
@@ -111,7 +111,7 @@ class TakeOffline:
         return f"offline {self.interface} is asked for"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Online:
     """Somebody gives an interface back."""
 
@@ -121,7 +121,7 @@ class Online:
         return f"online {self.interface} is asked for"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Remove:
     """An interface vanishes from the node."""
 
@@ -131,7 +131,7 @@ class Remove:
         return f"{self.interface} is removed from the node"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Add:
     """An interface appears, under another index than before."""
 
@@ -141,7 +141,7 @@ class Add:
         return f"{self.interface} is added to the node"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Suspend:
     """The agent does not run for a time; whatever happens waits for it."""
 
@@ -156,7 +156,7 @@ TargetHappening = TargetPower | Latency
 Happening = InterfaceHappening | TargetHappening | TakeOffline | Online | Suspend
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fault:
     """Something that happens at a time."""
 
@@ -164,7 +164,7 @@ class Fault:
     what: Happening
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FaultScript:
     """One simulation: how long, on what network, with which faults, in the order in which they happen."""
 

@@ -6,12 +6,12 @@ Changes are found by comparing snapshots, so the timeline says what status and i
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core.actions import InterfaceVerdict, Notify, ProbeClosed
 from ipmp_agent.core.events import Family
 from ipmp_agent.disk.recording import ROUTINE
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ARROW = "->"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Injected:
     """The script did something."""
 
@@ -33,7 +33,7 @@ class Injected:
     what: Happening
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Passing:
     """The truth: frames pass an interface, or none does."""
 
@@ -42,7 +42,7 @@ class Passing:
     passes: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Told:
     """What the log says."""
 
@@ -51,7 +51,7 @@ class Told:
     notice: Notify
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Judged:
     """An interface failed or was repaired, as it is counted."""
 
@@ -60,7 +60,7 @@ class Judged:
     verdict: InterfaceVerdict
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceChange:
     """State, use or reason of an interface changed."""
 
@@ -71,7 +71,7 @@ class InterfaceChange:
     reason: Reason | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkChange:
     """What the driver says of a link changed, or the interface came or went."""
 
@@ -81,7 +81,7 @@ class LinkChange:
     present: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Probed:
     """A probe was answered or given up; told only where somebody wants to draw it."""
 
@@ -92,7 +92,7 @@ class Probed:
     rtt: float | None  # seconds; None: lost
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressChange:
     """A data address is somewhere else; None: nowhere."""
 
@@ -102,7 +102,7 @@ class AddressChange:
     before: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupChange:
     """State or failure detection time of the group changed."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ipmp_api.addresses import addresses_of, gaps
 from ipmp_api.compile import pool_interface
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ QUARANTINE = 300.0
 """Seconds for which an address that was given back goes to no other node."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Quarantine:
     """An address that was given back: only its last holder may have it before `until`."""
 
@@ -33,7 +34,7 @@ class Quarantine:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claim:
     """What one node group asks for, and what it has."""
 
@@ -46,7 +47,7 @@ class Claim:
     test_now: Mapping[str, Address] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Allocation:
     """What one node group gets."""
 
@@ -55,7 +56,7 @@ class Allocation:
     test: Mapping[str, IPv4Interface] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exhausted:
     """A pool that had too few addresses for a node."""
 
@@ -65,7 +66,7 @@ class Exhausted:
     reporters: tuple[str, ...] = ()  # nodes whose agents report addresses of it that could be given otherwise
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressConflict:
     """An address assigned by hand that another node group holds."""
 
@@ -74,7 +75,7 @@ class AddressConflict:
     owner: Holder
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Allocations:
     """The outcome for all node groups."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from ipmp_operator.core.model import NodeGroupReport
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceConflict:
     """A member that a younger group has to do without on one node."""
 
@@ -23,7 +24,7 @@ class InterfaceConflict:
     owner: str  # the older group
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Conflicts:
     """What every group has to do without."""
 

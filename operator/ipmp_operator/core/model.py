@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, NamedTuple
+
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +25,7 @@ class Holder(NamedTuple):
         return f"{self.group}.{self.node}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Node:
     """A cluster node: its name and labels, and where the operator marks nodes, what it said on this one.
 
@@ -41,7 +43,7 @@ class Node:
         return bool(self.conditions) or self.tainted
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InterfaceReport:
     """One member as its agent last reported it."""
 
@@ -50,7 +52,7 @@ class InterfaceReport:
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeGroupReport:
     """IPMPNodeGroup.status, as far as the plan and the group's status need it."""
 
@@ -64,7 +66,7 @@ class NodeGroupReport:
     programmed: bool = True  # False: its agent says that the kernel is not as the group wants it
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Observed:
     """One IPMPNodeGroup as last seen.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ipmp_api.frozen import frozen
 from ipmp_operator.core.rollup import NodeReport, NodeState, judge
 from ipmp_service.damper import Dampers
 
@@ -23,7 +23,7 @@ TAINTED_SHARE = 2
 """One node of so many may be tainted: where more have failed at once it is the network, and no node is better."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeHealth:
     """One node, over all its groups; each text says which group and why, and is empty where there is none."""
 
@@ -31,7 +31,7 @@ class NodeHealth:
     degraded: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Marks:
     """What a Node should say. `health` None: nothing, it has no group."""
 
@@ -39,7 +39,7 @@ class Marks:
     tainted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Told:
     """What a damper lets pass; `health` None: the node has no group."""
 

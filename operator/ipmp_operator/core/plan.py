@@ -8,13 +8,14 @@ server echoes it.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from ipmp_api.addresses import usable_count
 from ipmp_api.compile import assigned_addresses, compile_for_node, matches
+from ipmp_api.frozen import frozen
 from ipmp_api.parse import TEST_POOL_NAME
 from ipmp_api.types import Assignment
 from ipmp_operator.core.allocate import QUARANTINE, Claim, Quarantine, allocate
@@ -47,7 +48,7 @@ class Release(StrEnum):
     TIMEOUT = "WithdrawTimeout"  # nobody said so in time
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class View:
     """Everything the plan is made from.
 
@@ -63,7 +64,7 @@ class View:
     now: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Memory:
     """What one plan leaves to the next."""
 
@@ -72,7 +73,7 @@ class Memory:
     quarantined: Mapping[Address, Quarantine] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PoolUse:
     """How much of a pool is given to nodes, in addresses."""
 
@@ -80,7 +81,7 @@ class PoolUse:
     given: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Share:
     """What a plan says of one group, beside its node groups."""
 
@@ -89,7 +90,7 @@ class Share:
     findings: Findings
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """What has to be."""
 

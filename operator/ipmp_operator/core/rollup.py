@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ipmp_api.frozen import frozen
 from ipmp_api.status import TROUBLED_NODES_MAX, AddressCounts, InterfaceCounts, NodeCounts, TroubledNode
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _STATES = {"ok": NodeState.READY, "degraded": NodeState.DEGRADED, "failed": Node
 _WORST_FIRST = ["failed", "degraded", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeReport:
     """What is known of one selected node of a group."""
 
@@ -46,7 +47,7 @@ class NodeReport:
     unallocated: int = 0  # addresses that the group should have there and nobody could give
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Findings:
     """What only the operator can see of a group."""
 
@@ -56,7 +57,7 @@ class Findings:
     exhausted: tuple[Exhausted, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """One condition, without what it takes from the status it replaces."""
 
@@ -87,7 +88,7 @@ class _Applied:
             self.refused += state is not NodeState.FAILED and not status.programmed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rollup:
     """IPMPGroup.status, without its time stamps."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ipmp_api.frozen import frozen
 from ipmp_service.damper import Dampers
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ SHOWN = 3
 """Interfaces and nodes that a summary names."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupSummary:
     """What is said of a group."""
 

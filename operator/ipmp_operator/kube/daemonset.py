@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ class TemplateError(ValueError):
     """The DaemonSet template cannot be used; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Template:
     """A DaemonSet manifest, read from a file.
 
@@ -109,7 +110,7 @@ def load_template(path: Path, namespace: str, image: str | None) -> Template:
     return Template(manifest, namespace, tuple(one for term in own for one in term["matchExpressions"]))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DaemonSet:
     """What matters of the DaemonSet there is. Whatever anybody changes in its spec raises the generation."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from sys import intern
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipmp_api.addresses import parse_address
 from ipmp_api.errors import ValidationError
+from ipmp_api.frozen import frozen
 from ipmp_api.parse import node_group_spec, parse_group, parse_node_group
 from ipmp_api.status import Condition, GroupStatus, from_dict, set_condition, to_dict
 from ipmp_api.types import (
@@ -44,7 +45,7 @@ LABEL_MAX = 63
 """Characters of a label's value. Names of nodes have up to 253: a longer one goes without the label."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupObject:
     """One IPMPGroup as last seen; `group` is None where it cannot be read, and `invalid` says why."""
 

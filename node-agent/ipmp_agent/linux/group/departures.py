@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ipmp_api.frozen import frozen
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -47,7 +49,7 @@ class _Departure:
         return min(self.last + QUIET, self.began + LONGEST)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DepartureVerdict:
     """What became of addresses of the host that were deleted on a member."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.messages import netlink
 from ipmp_agent.linux.messages.links import IDENTIFIERS, IFLA_AF_SPEC, IFLA_INET_CONF
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Setting:
     """One setting of net.ipv4.conf that decides whether a member answers, sends or receives.
 

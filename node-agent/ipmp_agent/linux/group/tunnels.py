@@ -8,12 +8,13 @@ entry that it made for the remote: both are changed. Entries of others, neighbou
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.messages.tunnel_devices import VXLAN, pin
+from ipmp_api.frozen import frozen
 from ipmp_api.types import Tunnels
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Pinned:
     """What we did to a device."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux.messages import netlink
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from ipmp_api.types import InterfaceAddress
@@ -31,7 +31,7 @@ _FLAGS_IPV4 = netlink.u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE)
 _FLAGS_IPV6 = netlink.u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE | IFA_F_NODAD)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InstalledAddress:
     """One address on one interface, as the kernel has it; `body` restores it bit for bit."""
 

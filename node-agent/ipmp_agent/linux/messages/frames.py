@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
+
+from ipmp_api.frozen import frozen
 
 ETH_P_IPV6, ETH_P_ARP, ETH_P_TRANSITIVE = 0x86DD, 0x0806, 0x88B5
 BROADCAST = b"\xff" * 6
@@ -85,7 +86,7 @@ def gratuitous_arp_reply(source: bytes, address: IPv4Address) -> bytes:
     return arp(ARP_REPLY, BROADCAST, source, address.packed, source, address.packed)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ArpClaim:
     """Who says to have an address, in a question or an answer."""
 
@@ -154,7 +155,7 @@ def neighbor_advertisement(source: bytes, address: IPv6Address, *, router: bool)
     return ipv6_frame(multicast_mac(ALL_NODES_IPV6), source, address, ALL_NODES_IPV6, message)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Advertisement:
     """Who says to have an IPv6 address; `mac` is None if the advertisement does not say."""
 
@@ -227,7 +228,7 @@ TRANSITIVE_MAGIC = b"IPMP"
 _SHORTEST_FRAME = 60  # IEEE 802.3, without the frame check sequence
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Transitive:
     """A link-layer probe between two members of one host, or its answer."""
 

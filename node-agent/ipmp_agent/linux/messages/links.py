@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.messages import netlink
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +57,7 @@ _PORT_REFUSALS = {
 _INTERFACE_MESSAGE = struct.Struct("=BxHiII")  # family, device type, index, flags, change mask
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Link:
     """One interface, as one message of the kernel described it."""
 

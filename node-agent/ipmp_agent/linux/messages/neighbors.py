@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux.messages import netlink
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from ipmp_api.types import Address
@@ -26,7 +26,7 @@ _CACHE_INFO = struct.Struct("=III")  # hundredths of a second since confirmed, u
 _ETHERNET_BYTES = 6
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NeighborEntry:
     """One neighbour whose MAC address is known."""
 

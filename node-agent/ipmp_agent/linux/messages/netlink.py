@@ -11,8 +11,9 @@ import os
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +71,7 @@ HEADER_BYTES = _HEADER.size
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """What the kernel refused of a batch."""
 
@@ -82,7 +83,7 @@ class Failure:
         return f"{self.text} (errno {self.error})"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """One message received."""
 

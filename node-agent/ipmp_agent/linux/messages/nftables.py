@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux.messages import netlink
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     import socket
@@ -204,7 +204,7 @@ _INTERFACE_TOKENS += [b"fib\0", b"rpfilter\0"]
 # -- what is read -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chain:
     """A base chain."""
 
@@ -217,7 +217,7 @@ class Chain:
     devices: tuple[str, ...] = ()  # that it is hooked to, where not to all
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NftRule:
     """A rule; `packed` is its list of expressions as the kernel tells it."""
 
@@ -231,7 +231,7 @@ class NftRule:
             yield _string(found.get(_EXPRESSION_NAME, b"")), netlink.attributes(found.get(_EXPRESSION_DATA, b""), 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NftTable:
     """All that decides what a table does, as the kernel tells it: the same for as long as nobody changes it."""
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux.messages import netlink
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +58,7 @@ Prefix = bytes
 """A destination: the packed network address, and one byte of prefix length. A host may have very many of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leg:
     """One way out: an interface, and a packed gateway address or none."""
 
@@ -94,7 +95,7 @@ class Route:
         return version_of(self.destination)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ParticularRoute:
     """A unicast route for some packets only."""
 
@@ -130,7 +131,7 @@ def is_of_the_link(prefix: Prefix) -> bool:
     return (prefix[0] == 0xFE and prefix[1] & 0xC0 == 0x80) or prefix[0] == 0xFF
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Nexthop:
     """One nexthop object: a leg, or a group of others."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux.messages import netlink
 from ipmp_agent.linux.messages.routes import RT_TABLE_MAIN
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ _NO_SELECTOR = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PolicyRule:
     """One rule; the selector is kept as the kernel told it, whatever it asks for."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux.messages import links, netlink
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ _NEIGHBOUR_MESSAGE = struct.Struct("=BxxxiHBx")  # family, interface index, stat
 _TOKENS = tuple(kind.encode() for kind in (VXLAN, "gre", "erspan", "ipip", "sit", "vti", "ip6tnl", "xfrm"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tunnel:
     """One tunnel device."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ipmp_agent.linux.messages import links, netlink
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ _TOKENS = (b"vlan", b"vtap", b"macsec")
 _LINK_HEADER_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Device:
     """One device."""
 

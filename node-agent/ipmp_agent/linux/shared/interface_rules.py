@@ -10,12 +10,12 @@ import asyncio
 import logging
 import math
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.messages import nftables
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -43,7 +43,7 @@ _DESTINATION = {"bitwise": nftables.BITWISE_DREG, "byteorder": nftables.BITWISE_
 """Attribute that says where an expression stores what it loads, where that is not the first one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limited:
     """What differs in nothing but the interfaces: rules of a chain, or the devices that a chain is hooked to."""
 
@@ -178,7 +178,7 @@ class InterfaceRules:
         return [Finding(Reason.FIREWALL_PINNED, message)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Names:
     names: Collection[str]
     indexes: Collection[int]

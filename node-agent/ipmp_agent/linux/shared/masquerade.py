@@ -8,13 +8,14 @@ the interface that it leaves by, the source, and the IP version; all others (mar
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.messages import nftables
+from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -36,7 +37,7 @@ VERSIONS = {nftables.INET: frozenset({4, 6}), nftables.IPV4: frozenset({4}), nft
 _LOADED = {nftables.META_OIFNAME: "interface", nftables.META_PROTOCOL_FAMILY: "version"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Masquerade:
     """A rule that masquerades: where it is, and what it is limited to."""
 
