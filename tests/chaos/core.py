@@ -213,9 +213,8 @@ class Group(RuleBasedStateMachine):
             after = self.node.snapshot()
             assert [i.usable for i in after.interfaces] == [i.usable for i in snapshot.interfaces]
             assert self.node.active == [i.interface for i in snapshot.interfaces if i.active]
-            if self.node.active:
-                assert after.nominee_ipv4 == snapshot.nominee_ipv4
-                assert after.outbound_ipv4 == snapshot.outbound_ipv4
+            assert after.nominee_ipv4 == snapshot.nominee_ipv4
+            assert after.outbound_ipv4 == snapshot.outbound_ipv4
             assert after.detection_time == snapshot.detection_time
             assert {a: set(h) for a, h in self.node.kernel.items() if h} == {a: h for a, h in before.items() if h}
 

@@ -250,6 +250,8 @@ class StateRestored:
     interfaces: tuple[SavedInterface, ...]
     detection_time: float | None = None  # in force, seconds; None: the configured one
     moves: tuple[SavedMoves, ...] = ()
+    nominee: str | None = None  # the member that stands for the group
+    carriers: tuple[str, ...] = ()  # members that carry outbound traffic, in the order of activation
 
 
 Event = (

@@ -145,7 +145,13 @@ class Multipathing:
             if interface.present or Reason.OFFLINE in interface.offline_reasons
         )
         time = self._detection.time
-        return events.StateRestored(interfaces, time.value if time.raised else None, self._placement.moved)
+        return events.StateRestored(
+            interfaces,
+            time.value if time.raised else None,
+            self._placement.moved,
+            self._outbound.nominee,
+            self._outbound.in_use,
+        )
 
     # --- what detection and maintenance ask of their group ---
 
@@ -223,6 +229,7 @@ class Multipathing:
         self._activations = max((saved.active_since or 0 for saved in event.interfaces), default=0)
         self._detection.time.restore(event.detection_time, now)
         self._placement.restore(event.moves, now)
+        self._outbound.restore(event.nominee, event.carriers)
 
     def _on_kernel_read(self, event: events.KernelRead, now: float) -> None:
         del event

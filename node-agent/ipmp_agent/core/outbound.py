@@ -24,11 +24,17 @@ NOTHING = OutboundOrders((), (), urgent=False)
 class Outbound:
     """What was ordered last."""
 
-    __slots__ = ("carriers", "nomination")
+    __slots__ = ("_in_use", "carriers", "nomination")
 
     def __init__(self) -> None:
         self.carriers: SetOutbound | None = None
         self.nomination = SetNominee(None, None)
+        self._in_use: tuple[str, ...] = ()  # until anything is ordered those of an earlier run
+
+    def restore(self, nominee: str | None, carriers: tuple[str, ...]) -> None:
+        """Go on with those of an earlier run; all is ordered anew, for nobody but the core remembers them."""
+        self.nomination = SetNominee(nominee, nominee)
+        self._in_use = carriers
 
     @property
     def nominee(self) -> str | None:
@@ -38,7 +44,7 @@ class Outbound:
     @property
     def in_use(self) -> tuple[str, ...]:
         """The members that carry, in the order of activation."""
-        return self.carriers.ipv4 if self.carriers else ()
+        return self._in_use
 
     def changes(self, active: Sequence[str], working: Sequence[str], *, spreading: bool) -> OutboundOrders:
         """The orders that follow from who may carry, in the order of activation, and who works.
@@ -46,11 +52,13 @@ class Outbound:
         The nominee stays while it may carry and is not moved back. A group in which nobody may keeps its routes.
         """
         names = tuple(active) if spreading else tuple(active[:1])
+        if not names and self.carriers is None:
+            names = self._in_use
         carriers = SetOutbound(names, names)
-        changed = bool(active) and carriers != self.carriers
+        changed = bool(names) and carriers != self.carriers
         urgent = changed and self.carriers is not None and set(self.carriers.ipv4).isdisjoint(names)
         if changed:
-            self.carriers = carriers
+            self.carriers, self._in_use = carriers, names
         nominee = self.nominee if self.nominee in active else next(iter(active), None)
         nomination = SetNominee(nominee, nominee, tuple(working))
         nominated = nomination != self.nomination

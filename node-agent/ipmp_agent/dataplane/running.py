@@ -283,4 +283,6 @@ class RunningGroup:
             self.history,
             saved.detection_time,
             saved.moves,
+            saved.nominee,
+            saved.carriers,
         )

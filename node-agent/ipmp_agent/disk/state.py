@@ -50,10 +50,12 @@ class SavedGroup:
     history: tuple[PastFailover, ...] = ()
     detection_time: float | None = None  # raised to this, seconds
     moves: tuple[SavedMoves, ...] = ()
+    nominee: str | None = None
+    carriers: tuple[str, ...] = ()
 
     def restored(self) -> StateRestored:
         """What the core is told of it first."""
-        return StateRestored(self.interfaces, self.detection_time, self.moves)
+        return StateRestored(self.interfaces, self.detection_time, self.moves, self.nominee, self.carriers)
 
     def of_another_boot(self) -> SavedGroup:
         """What is still true of it: not what the kernel had; the clock and the links began anew."""

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ipmp_agent.core import events, timers
-from ipmp_agent.core.actions import SetNominee
+from ipmp_agent.core.actions import SetNominee, SetOutbound
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord
 from ipmp_api.types import ProbeMethod, Role, Switch
@@ -259,6 +259,37 @@ def test_who_was_activated_first_still_stands_for_the_group(spreading: Switch) -
         assert {a.ipv4 for a in actions if isinstance(a, SetNominee)} == {"nic1"}
 
 
+@pytest.mark.parametrize("spreading", list(Switch))
+def test_members_in_another_order_still_have_the_same_one_stand_for_them(spreading: Switch) -> None:
+    """Whoever stands for the group stays, though all failed and another one is the first of those that are back."""
+    group = numbered_group(outbound_spreading=spreading)
+    node = VirtualNode(group)
+    start(node)
+    node.all_targets(up=False)
+    assert node.run(3, lambda: node.failed)
+    again = dataclasses.replace(group, members=group.members[::-1])
+    node.configure(again)
+    node.configure(dataclasses.replace(again, policies=numbered_group(pins=()).policies))
+    assert node.active == ["nic1", "nic0"]
+    before = node.snapshot()
+    assert before.nominee_ipv4 == "nic0"
+    for _ in range(2):
+        node.restart()
+        assert (node.snapshot().nominee_ipv4, node.snapshot().outbound_ipv4) == ("nic0", before.outbound_ipv4)
+
+
+def test_who_carries_for_a_group_of_which_nothing_works_is_ordered_again() -> None:
+    """What waits for a link to have lasted is the way out meanwhile, for the next agent, too."""
+    node = VirtualNode(numbered_group(outbound_spreading=Switch.DISABLED))
+    start(node)
+    node.all_targets(up=False)
+    node.lose_links("nic0", "nic1")
+    node.run(1)
+    before = node.snapshot()
+    actions = node.restart()
+    assert [a.ipv4 for a in actions if isinstance(a, SetOutbound)] == [before.outbound_ipv4] == [("nic0",)]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_targets_that_became_slow_are_given_their_time_from_the_start(seed: int) -> None:
     node = VirtualNode(numbered_group(2), seed=seed)
@@ -389,7 +420,7 @@ def seen(node: VirtualNode) -> tuple[object, ...]:
     """Members, who sends, and how many addresses each has; not which: that the newest is lent first is forgotten."""
     snapshot = node.snapshot()
     members = [(i.interface, i.state, i.active, i.inactive, i.failed, i.flags) for i in snapshot.interfaces]
-    leaving = (snapshot.nominee_ipv4, snapshot.outbound_ipv4) if node.active else None
+    leaving = (snapshot.nominee_ipv4, snapshot.outbound_ipv4)
     return members, leaving, [len(node.held_by(i.interface)) for i in snapshot.interfaces]
 
 
