@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def has(commit: str) -> bool:
+    """Whether this clone of the repository holds a commit."""
+    return subprocess.run(["git", "-C", ROOT, "cat-file", "-e", f"{commit}^{{commit}}"], check=False).returncode == 0
+
+
 @contextmanager
 def sources(commit: str | None) -> Iterator[Path]:
     """The directory of a commit's sources, for as long; of the sources as they are for None."""

@@ -238,7 +238,7 @@ def _state(data: bytes) -> None:
 
 
 def _states() -> list[bytes]:
-    return [path.read_bytes() for path in sorted(RELEASES.glob("*/*.json"))]
+    return [path.read_bytes() for path in sorted(RELEASES.glob("*/state*.json"))]
 
 
 def _long_state(parts: int) -> bytes:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipmp_agent
 from ipmp_agent.core.events import SavedInterface, SavedMoves, StateRestored
+from ipmp_agent.disk import rollback
 from ipmp_agent.disk.codec import decode, encode, salvage
 from ipmp_agent.publication import PastFailover  # noqa: TC001
 from ipmp_api.frozen import frozen
@@ -121,6 +122,7 @@ def dump(state: SavedState, boot: str | None, instead_of: str | None = None) -> 
     document = {"version": VERSION, "agentVersion": ipmp_agent.__version__, "bootId": boot, **encode(state)}
     if instead_of is not None:
         document["insteadOf"] = instead_of
+    rollback.for_older(document)
     return json.dumps(document, separators=(",", ":")) + "\n"
 
 
@@ -140,6 +142,7 @@ def parse(text: str, boot: str | None, lost: Callable[[str], object] | None = No
         raise ValueError("not a state file: no groups")  # noqa: TRY004 - all wrong input is a ValueError
     if document.get("version") != VERSION:
         raise ValueError(f"version {document.get('version')!r}, and this agent reads version {VERSION}")
+    rollback.exact(document)
     state = decode(SavedState, document) if lost is None else salvage(SavedState, document, lost)
     written = document.get("bootId")  # agents before it was kept did not write one
     if None not in (written, boot) and written != boot:

@@ -1,8 +1,15 @@
-"""An agent takes over from any release before it: state files and recordings are read, and nothing in them is lost."""
+"""An agent takes over from any release before it, and that one from it: what either leaves behind is read by the other.
+
+State files and recordings of releases are read, and nothing in them is lost; a state file of this agent holds no word
+that a release before it does not know.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +19,18 @@ import pytest
 
 import ipmp_agent
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.disk import recording, state
+from ipmp_agent.disk import codec, recording, state
+from ipmp_agent.disk.state import SavedState
 from ipmp_agent.simulate.replay import Replay
+from tests.sources import has, sources
+from tests.unit.agent.releases.words import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 RELEASES = Path(__file__).with_name("releases")
-STATES = sorted(RELEASES.glob("*/*.json"))
+STATES = sorted(RELEASES.glob("*/state*.json"))
+WORDS = sorted(RELEASES.glob("*/words.json"))
 RECORDINGS = sorted(RELEASES.glob("*/*.jsonl"))
 
 
@@ -89,6 +100,61 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
     for key in path:
         value = value[key]
     return value
+
+
+def with_reasons(reasons: Sequence[Reason]) -> SavedState:
+    """A state that says each of these why a member failed, and why an address was moved."""
+    known = state.parse((RELEASES / "d1861ef/state.json").read_text(encoding="utf-8"), None)
+    group, (member, *_) = known.groups["lab"], known.groups["lab"].interfaces
+    members = tuple(replace(member, failed=True, reason=reason) for reason in reasons)
+    moves = tuple(replace(group.history[0], reason=reason) for reason in reasons)
+    return replace(known, groups={"lab": replace(group, interfaces=members, history=moves)})
+
+
+@pytest.mark.parametrize("path", WORDS, ids=lambda path: path.parent.name)
+def test_state_file_holds_no_word_that_a_release_before_does_not_know(path: Path) -> None:
+    """That one forgets all it knew for one such word, and takes what the agent has set for the host's own."""
+    known: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+    reasons = {".groups.interfaces.reason": "interfaces", ".groups.history.reason": "history"}
+    for place, ours in words(codec, SavedState).items():
+        if place not in reasons and place in known:
+            assert set(ours) <= set(known[place]), place
+    lab = json.loads(state.dump(with_reasons(list(Reason)), None))["groups"]["lab"]
+    for place, part in reasons.items():
+        written = [entry["reason"] for entry in lab[part]]
+        assert {word for word in written if word is not None} <= set(known[place])
+        kept = [each for each, word in zip(Reason, written, strict=True) if each == word]
+        assert kept == [each for each in Reason if each.value in known[place]]
+
+
+def test_words_that_a_release_before_does_not_know_are_read_as_they_were() -> None:
+    saved = with_reasons(list(Reason))
+    text = state.dump(saved, None)
+    assert state.parse(text, None) == saved
+
+
+READS = """
+import sys
+from ipmp_agent import state
+found = state.parse(sys.stdin.read(), None)
+print(len(found.groups["lab"].interfaces), len(found.groups["lab"].history), len(found.groups["lab"].moves))
+"""
+
+
+@pytest.mark.parametrize("path", WORDS, ids=lambda path: path.parent.name)
+def test_release_before_reads_what_this_agent_remembers(path: Path) -> None:
+    """By its own code. A clone without its history has that code not, and the words of the release alone."""
+    if not has(path.parent.name):
+        return
+    saved = with_reasons(list(Reason))
+    group = replace(saved.groups["lab"], nominee="nic0", carriers=("nic0", "nic1"))
+    text = state.dump(replace(saved, groups={"lab": group}), None)
+    with sources(path.parent.name) as directory:
+        modules = os.pathsep.join(str(directory / part) for part in ("node-agent", "crds", "common"))
+        argv, environment = [sys.executable, "-c", READS], os.environ | {"PYTHONPATH": modules}
+        done = subprocess.run(argv, env=environment, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(len(Reason)), str(len(Reason)), str(len(group.moves))]
 
 
 JUNK: tuple[object, ...] = ("a word of tomorrow", 10**400, float("nan"), {"new": [None]}, [[]], True)
