@@ -23,9 +23,6 @@ NO_GROUPS = "there are no IPMP groups: apply one (examples/two-nics.yaml), and l
 POLL = 1.0
 """Seconds between two looks of a wait."""
 
-WAITS = ("ready", "ok", "degraded", "failed")
-"""What can be waited for."""
-
 
 def run(options: argparse.Namespace, kubectl: Kubectl, display: Display) -> int:
     """Show the groups; returns the exit status."""
