@@ -34,7 +34,7 @@ from ipmp_api.types import (
 from tests.node_groups import node_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from ipmp_agent.core.actions import Action
@@ -151,8 +151,10 @@ class VirtualNode:
 
     # --- life of the agent
 
-    def start(self, saved: events.StateRestored | None = None) -> list[Action]:
-        """The agent starts: it remembers, and reads its kernel."""
+    def start(
+        self, saved: events.StateRestored | None = None, placed: Mapping[InterfaceAddress, str | None] | None = None
+    ) -> list[Action]:
+        """The agent starts: it remembers, also where addresses were, and reads its kernel."""
         actions = []
         if saved is not None:
             actions += self.handle(saved)
@@ -162,19 +164,25 @@ class VirtualNode:
             actions += self.handle(event)
         for address, holders in self.kernel.items():
             for holder in sorted(holders):
-                actions += self.handle(events.AddressFound(address, holder))
+                actions += self.handle(events.AddressFound(address, holder, (placed or {}).get(address)))
         if self.routers:
             actions += self.handle(events.RoutersChanged(self.routers))
         actions += self.handle(events.KernelRead())
         return actions
 
-    def restart(self) -> list[Action]:
-        """The agent dies and starts again with what it saved; the kernel keeps what it has."""
-        saved = self.core.saved()
+    def memory(self) -> tuple[events.StateRestored, dict[InterfaceAddress, str | None]]:
+        """What the agent writes, of itself and of where it has addresses."""
+        return self.core.saved(), {each.address: each.interface for each in self.snapshot().addresses}
+
+    def restart(
+        self, memory: tuple[events.StateRestored, Mapping[InterfaceAddress, str | None]] | None = None
+    ) -> list[Action]:
+        """The agent dies and starts again with what it saved, now or then; the kernel keeps what it has."""
+        saved, placed = memory if memory is not None else self.memory()
         self.seed += 1
         self.core = Multipathing(self.configuration, seed=self.seed)
         self._inbox.clear()
-        return self.start(saved)
+        return self.start(saved, placed)
 
     def appearance(self, key: str) -> list[events.Event]:
         """What the agent is told of an interface that is there."""

@@ -159,6 +159,7 @@ class AddressFound:
 
     address: InterfaceAddress
     interface: str
+    before: str | None = None  # where the agent before this one had it, as far as it could write that
 
 
 @frozen
@@ -168,6 +169,7 @@ class AddressAdopted:
     address: InterfaceAddress
     home: str  # the member it was found on first
     interface: str | None  # where it is now; None: nowhere
+    before: str | None = None  # as of AddressFound
 
 
 @frozen

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ipmp_agent.core import consistency, events, standby, timers
+from ipmp_agent.core import consistency, events, hindsight, standby, timers
 from ipmp_agent.core.actions import Announce, MoveAddresses, Notify, ProbeClosed, SendProbe, Severity
 from ipmp_agent.core.detection import Detection
 from ipmp_agent.core.drill import Drills
@@ -49,6 +50,7 @@ class Multipathing:
         self._saved: dict[str, events.SavedInterface] = {}
         self._findings: list[Finding] = []
         self._look_at = 0.0  # when to look for findings again, with the next tick
+        self._moved_since: list[tuple[str, str]] = []  # from and to whom, since the memory that was restored
         self._read = False  # the kernel has been read once
         self._state: GroupState | None = None  # as last told; None: nothing yet
         self._recovery = Recovery()
@@ -239,6 +241,9 @@ class Multipathing:
                 self._interfaces[key].offline_reasons.add(Reason.OFFLINE)
         self._saved.clear()
         if first_time:
+            fail = partial(self._detection.restore_failed, reason=Reason.RESTORED, now=now)
+            hindsight.heed(self._moved_since, self._interfaces, self._placement.addresses, fail, now)
+            self._moved_since.clear()
             self._detection.all_found(now)
             self._offline.part_duplicates(now)
             self._recovery.begin(now, self._detection.time.value)
@@ -367,6 +372,7 @@ class Multipathing:
 
     def _on_address_found(self, event: events.AddressFound, now: float) -> None:
         del now
+        self._note_before(event)
         # A former member may have it still, if no member has it.
         if event.interface in self._interfaces or self._placement.holder(event.address) is None:
             self._placement.found(event.address, event.interface)
@@ -376,9 +382,16 @@ class Multipathing:
         home = self._interfaces.get(event.home)
         if home is None or self._configuration.policies.existing is not Existing.ADOPT:
             return
+        self._note_before(event)
         self._placement.adopt(event.address, event.home, event.interface)
         if self._configuration.policies.mode is Mode.MANAGE:
             self.tell(Reason.ADDRESS_ADOPTED, f"{event.address} was found on {home.name} and moves when it fails", home)
+
+    def _note_before(self, event: events.AddressFound | events.AddressAdopted) -> None:
+        if self._read or event.before is None or event.interface is None or event.before == event.interface:
+            return
+        if self._configuration.policies.mode is Mode.MANAGE:  # others move what is only observed
+            self._moved_since.append((event.before, event.interface))
 
     def _on_address_released(self, event: events.AddressReleased, now: float) -> None:
         del now

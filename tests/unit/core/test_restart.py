@@ -333,6 +333,47 @@ def test_share_that_waits_for_the_budget_is_taken_by_the_next_agent() -> None:
     assert len(node.held_by(empty)) == 1
 
 
+# --- an agent that is killed before it has written what it just did
+
+
+KILLED: list[tuple[str, Callable[[VirtualNode], object], list[str]]] = [
+    ("nothing", lambda node: node.silence("nic0"), ["nic1", "nic2"]),
+    ("nothing", lambda node: node.link("nic0", up=False), ["nic1", "nic2"]),
+    ("nic0 silent", lambda node: node.silence("nic0", on=False), ["nic0", "nic1"]),
+    ("nic0 unplugged", lambda node: node.link("nic0", up=True), ["nic0", "nic1"]),
+    ("nic0 silent", lambda node: node.silence("nic1"), ["nic2"]),
+]
+"""What was before, what happens, and who is in use then, where nic2 is a standby."""
+
+
+@pytest.mark.parametrize("standby", [0, 1])
+@pytest.mark.parametrize(("before", "happens", "active"), KILLED)
+def test_what_was_done_and_not_written_is_not_undone(
+    before: str, happens: Callable[[VirtualNode], object], active: list[str], standby: int
+) -> None:
+    """Killed at the very moment of a move, an agent knows what it did by where the addresses are."""
+    node = VirtualNode(numbered_group(3 - standby, standby, addresses=4))
+    start(node)
+    if before == "nic0 silent":
+        node.silence("nic0")
+    elif before == "nic0 unplugged":
+        node.link("nic0", up=False)
+    node.run(5)
+    memory, moves = node.memory(), len(node.moves)
+    happens(node)
+    node.run(20, lambda: len(node.moves) > moves)
+    assert len(node.moves) > moves
+    moves, holders = len(node.moves), {address: set(holding) for address, holding in node.kernel.items()}
+    used = active if standby else node.active
+    node.restart(memory)
+    assert len(node.moves) == moves
+    assert node.active == used
+    node.run(60)
+    assert len(node.moves) == moves
+    assert {address: set(holding) for address, holding in node.kernel.items()} == holders
+    assert node.active == used
+
+
 # --- random histories
 
 

@@ -209,9 +209,9 @@ class GroupDataAddresses:
         if not each.owned and address not in self._remembered:
             self._foreign.setdefault(address, (key, each.body))
         if address in self._adopted:
-            self._sink(AddressAdopted(address, self._foreign[address][0], key))
+            self._sink(AddressAdopted(address, self._foreign[address][0], key, self._remembered.get(address)))
         else:
-            self._sink(AddressFound(address, key))
+            self._sink(AddressFound(address, key, self._remembered.get(address)))
 
     def heard(self, kind: int, each: InstalledAddress, member: HostMember) -> bool:
         """Somebody, perhaps we, changed an address of a member; returns whether it may differ from what is wanted.
