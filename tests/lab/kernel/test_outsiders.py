@@ -157,6 +157,35 @@ def test_outsider_that_becomes_a_member_during_a_comparison_goes_back_to_what_it
     assert settings(lab.host, "nic2") == ["0", "0"]
 
 
+@pytest.mark.parametrize("back", [True, False], ids=["and is one again", "for good"])
+def test_member_that_becomes_an_outsider_during_a_comparison_goes_back_to_what_it_was(
+    lab: Lab, kernel: RunningKernel, back: bool
+) -> None:
+    """Its name is that of no member after those that left were put back, and before outsiders are looked for."""
+    kernel.configure(kernel_group(*with_tests(*TESTS)))
+    wait_for(lambda: settings(lab.host, "nic0"), lambda now: now == ["1", "2"], what="a member")
+    host, members, nic = kernel.kernel._host, kernel.kernel._members, lab.host.nic("nic0")
+    refresh = host.addresses.refresh
+
+    async def late() -> None:
+        if members.owner(nic.index) is not None and nic.name == "nic0":
+            nic.rename("enp0s0")
+            await asyncio.to_thread(wait_for, lambda: members.owner(nic.index) is None)
+        await refresh()
+
+    kernel.call(lambda _: setattr(host.addresses, "refresh", late))
+    kernel.run(lambda facade: facade.reconcile(GROUP))
+    kernel.call(lambda _: setattr(host.addresses, "refresh", refresh))
+    kernel.run(lambda facade: facade.reconcile(GROUP))
+    assert settings(lab.host, "enp0s0") == ["1", "2"], "guarded"
+    if back:
+        nic.rename("nic0")
+        wait_for(lambda: members.owner(nic.index), bool, what="a member again")
+        kernel.run(lambda facade: facade.reconcile(GROUP))
+    kernel.run(lambda facade: facade.withdraw(GROUP))
+    assert settings(lab.host, nic.name) == ["0", "0"]
+
+
 def test_device_below_members_answers_for_itself_only(lab: Lab, kernel: RunningKernel) -> None:
     for number in (0, 1):
         lab.host.namespace.batch(

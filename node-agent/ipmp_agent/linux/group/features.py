@@ -81,6 +81,7 @@ class Features:
         self.neighbourhood = Neighbourhood(group, host, self.data, listeners.tell, is_observing)
         self.tests = GroupTestAddresses(group, host, members, listeners.sink)
         self.settings = InterfaceSettings(host.counters, host.guarded.take)
+        host.guarded.of_members[group] = self.settings.before
         self.surroundings = GroupSurroundings(group, members, self.data, self.tests)
         self.multicast = Multicast()
         self.fitness = Fitness(group, host, members, self.data, self.settings)

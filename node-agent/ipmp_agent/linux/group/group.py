@@ -366,6 +366,7 @@ class GroupInKernel:
             await self._host.trickle(features.twins.settle(), expected=TRANSIENT)
 
     async def _close(self) -> None:
+        self._host.guarded.of_members.pop(self.name, None)
         self._features.routers.close()
         self._owners.close()
         await self._memory.close()

@@ -201,6 +201,10 @@ class InterfaceSettings:
         """The members whose settings are noted, as all are before anything of them is changed."""
         return self._before.keys()
 
+    def before(self, index: int) -> Mapping[str, int]:
+        """What an interface had before it was a member; empty: it was none, or has it again."""
+        return next((values for noted, values in self._before.values() if noted == index), {})
+
     def follow(self, members: Mapping[str, int]) -> None:
         """Keep what was noted of an interface with the member that it is now.
 

@@ -99,10 +99,14 @@ class Guarded:
         self._before: dict[int, dict[str, int]] = {}  # by interface index
         self._holders: dict[int, set[str]] = {}
         self._taken: set[int] = set()  # interfaces that are members now, and what they had is kept with these
+        self.of_members: dict[str, Callable[[int], Mapping[str, int]]] = {}
+        """By group: what an interface, that is a member or was one and is to be put back, had before it was one."""
 
     def hold(self, group: str, index: int, values: Mapping[str, int]) -> None:
         """Note that a group guards an interface that has these values; what was noted first stays."""
         self._taken.discard(index)
+        noted = [found for before in self.of_members.values() if (found := before(index))]
+        values = noted[0] if noted else values
         self._before.setdefault(index, {name: values.get(name, 0) for name in GUARD})
         self._holders.setdefault(index, set()).add(group)
 
