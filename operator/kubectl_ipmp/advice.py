@@ -83,6 +83,7 @@ ADVICE = {
     "VirtualAddress": "leave the daemon's addresses out of the group: spec.dataAddresses.adoption",
     "OutsiderOnLink": "take the interface off the members' link, or make it a member",
     "RoutesNotFollowed": "the message names routes that do not follow the addresses: lay them otherwise (docs/host.md)",
+    "ManyRoutes": "lay fewer routes by members, or raise the agents' memory limit (docs/operations.md)",
     "InterfaceGroupTaken": "nothing must be done; a firewall cannot use the interface group of the members",
     "MultipathHashPolicy": "set net.ipv4.fib_multipath_hash_policy and its IPv6 sibling to 1 to spread flows",
     "Masqueraded": "keep the pods' traffic out of masquerading where podEgress gives the source (docs/cni.md)",

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipmp_agent.core import reasons
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.views import status
 from kubectl_ipmp.advice import ADVICE, advice
 from kubectl_ipmp.display import Display, ago, parse_time
 from tests.unit.plugin.world import World, condition, group, healthy, interface, node_group
@@ -123,6 +125,11 @@ def test_explain_of_silence_sends_to_the_agent(capsys: pytest.CaptureFixture[str
     world.named("front.n1")["status"] = {"observedGeneration": -1}
     assert world.run("explain", "front", "n1") == 0
     assert "No agent has reported yet" in capsys.readouterr().out
+
+
+def test_every_reason_of_a_condition_that_wants_somebody_has_advice() -> None:
+    told = reasons.OBSTACLES | reasons.ADVICE | {*status.INCONSISTENT, *status.UNPROBED, *status.KERNEL}
+    assert sorted(reason for reason in told if reason.value not in ADVICE) == []
 
 
 def test_reasons_whose_message_names_no_remedy_have_advice() -> None:
