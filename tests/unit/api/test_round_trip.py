@@ -1,7 +1,9 @@
 """NodeGroup -> IPMPNodeGroup -> NodeGroup, for any node group."""
 
 import json
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from dataclasses import fields
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_network
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,9 @@ from ipmp_api.manifest import load_manifest
 from ipmp_api.parse import parse_node_group
 from ipmp_api.types import (
     Address,
+    AddressSelection,
     AdministrativeState,
+    AdoptWhen,
     DataAddress,
     DeletionPolicy,
     Existing,
@@ -45,27 +49,42 @@ MATCH = (
 IPV4_INTERFACE = st.builds(lambda a, n: IPv4Interface(f"{a}/{n}"), IPV4, st.integers(1, 32))
 INTERFACE_ADDRESS = IPV4_INTERFACE | st.builds(lambda a, n: IPv6Interface(f"{a}/{n}"), IPV6, st.integers(1, 128))
 MEMBER = st.builds(Member, MATCH, st.sampled_from(Role), st.none() | IPV4_INTERFACE)
-POLICIES = st.builds(
-    Policies,
-    mode=st.sampled_from(Mode),
-    test_ipv6=st.sampled_from(TestAddressIPv6),
-    probe_method=st.sampled_from(ProbeMethod),
-    targets=st.builds(
+NETWORKS = st.lists(
+    st.builds(lambda a, n: ip_network((int(a), n), strict=False), IPV4, st.integers(8, 32))
+    | st.builds(lambda a, n: ip_network((int(a), n), strict=False), IPV6, st.integers(16, 128)),
+    unique=True,
+    max_size=3,
+).map(tuple)
+ADOPTION = st.builds(
+    AddressSelection,
+    when=st.sampled_from(AdoptWhen),
+    prefixes=NETWORKS,
+    exclude=NETWORKS,
+    labels=st.lists(NAME, unique=True, max_size=2).map(tuple),
+    protocols=st.lists(st.integers(0, 255), unique=True, max_size=2).map(tuple),
+)
+POLICY: dict[str, st.SearchStrategy[Any]] = {
+    "mode": st.sampled_from(Mode),
+    "test_ipv6": st.sampled_from(TestAddressIPv6),
+    "probe_method": st.sampled_from(ProbeMethod),
+    "targets": st.builds(
         TargetSources,
         st.sampled_from(Switch),
         st.sampled_from(Switch),
         st.sampled_from(Switch),
         st.lists(ADDRESS, unique=True, max_size=4).map(tuple),
     ),
-    failure_detection=st.builds(FailureDetection, st.integers(100, 3_600_000), st.sampled_from(Switch)),
-    failback=st.sampled_from(Switch),
-    outbound_spreading=st.sampled_from(Switch),
-    tunnels=st.sampled_from(Tunnels),
-    administrative_state=st.sampled_from(AdministrativeState),
-    announcement_refresh_seconds=st.none() | st.integers(10, 86_400),
-    existing=st.sampled_from(Existing),
-    deletion_policy=st.sampled_from(DeletionPolicy),
-)
+    "failure_detection": st.builds(FailureDetection, st.integers(100, 3_600_000), st.sampled_from(Switch)),
+    "failback": st.sampled_from(Switch),
+    "outbound_spreading": st.sampled_from(Switch),
+    "tunnels": st.sampled_from(Tunnels),
+    "administrative_state": st.sampled_from(AdministrativeState),
+    "announcement_refresh_seconds": st.none() | st.integers(10, 86_400),
+    "existing": st.sampled_from(Existing),
+    "adoption": ADOPTION,
+    "pod_egress": NETWORKS,
+    "deletion_policy": st.sampled_from(DeletionPolicy),
+}
 NODE_GROUPS = st.builds(
     NodeGroup,
     group_name=LABEL,
@@ -78,9 +97,14 @@ NODE_GROUPS = st.builds(
     ).map(tuple),
     peers=st.lists(ADDRESS, unique=True, max_size=3).map(tuple),
     peer_nodes=st.lists(LABEL, unique=True, max_size=3).map(tuple),
-    policies=POLICIES,
+    policies=st.builds(Policies, **POLICY),
     offline=st.lists(NAME, unique=True, max_size=2).map(tuple),
 )
+
+
+def test_every_policy_is_tried() -> None:
+    """One that is not would be lost on its way to a node, and no test would fail."""
+    assert {field.name for field in fields(Policies)} == POLICY.keys()
 
 
 @settings(max_examples=100)
