@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import ipmp_agent
 from ipmp_agent.core.reasons import Reason
 from ipmp_agent.core.words import InterfaceWord, LinkWord, ProbeWord
-from ipmp_agent.measurements import Example, Histogram, Measurements
+from ipmp_agent.measurements import Example, GroupMeasurements, Histogram, Measurements
 from ipmp_agent.publication import Reporting
 from ipmp_agent.views.metrics import COUNTED_BY_INTERFACE, KERNEL_COUNTERS, AgentCollector
 from tests.unit.views.pictures import address, failed, interface, prober, publication, standby, view
@@ -209,6 +209,13 @@ def test_every_counter_of_the_kernels_side_is_explained() -> None:
     counted |= set(re.findall(r'^ {12}"([a-z_]+)": ', facade, re.MULTILINE))
     assert {"probes_sent", "netlink_overruns"} <= counted
     assert counted <= KERNEL_COUNTERS.keys() | COUNTED_BY_INTERFACE
+
+
+def test_everything_that_is_counted_is_shown() -> None:
+    shown = (Path(ipmp_agent.__file__).parent / "views/metrics.py").read_text(encoding="utf-8")
+    for counted, by in ((Measurements, "self._measurements"), (GroupMeasurements, "group")):
+        missing = [each.name for each in fields(counted) if f"{by}.{each.name}" not in shown]
+        assert missing == [], counted.__name__
 
 
 NAIVE_SERIES = 209
