@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
+import sys
 import tomllib
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ipmp_agent.core.events import LinkChanged
+from tests.unit.agent.building import Rig, unprobed_group
 from tests.unit.docs.pages import ROOT
+from tests.unit.operator.build import World, api_group, nodes, pool, pools
+from tests.virtual_node import VirtualNode, numbered_group
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from types import FrameType
 
 PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 PACKAGES = tuple(sorted({path.parent for path in ROOT.glob("*/*ipmp*/__init__.py")}))
@@ -154,6 +163,89 @@ STEPS = [
 def test_every_step_is_a_function_of_its_file(step: list[str]) -> None:
     function, file = names(step[0])[0], step[1].strip("`")
     assert function in defined(resolve(file))
+
+
+LONG = 60.0
+"""Seconds after which a walk has ended somewhere else."""
+
+
+@contextmanager
+def called() -> Iterator[list[str]]:
+    """The functions that are called in this thread meanwhile, in order."""
+    calls: list[str] = []
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call":
+            calls.append(frame.f_code.co_qualname)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(before)
+
+
+def walk(title: str, *places: str) -> list[str]:
+    """The functions of a walk that are in these files and folders, in the order of the page."""
+    steps = [(names(row[0])[0], row[1].strip("`")) for row in rows(title)]
+    return [function for function, file in steps if file.startswith(places)]
+
+
+def not_reached(steps: list[str], calls: list[str]) -> list[str]:
+    """What of these steps was not called after the one before it."""
+    later = iter(calls)
+    return [step for step in steps if step not in later]
+
+
+def test_a_pulled_cable_goes_the_way_of_the_page_in_one_thread() -> None:
+    async def scenario() -> list[str]:
+        rig = Rig()
+        await rig.apply(unprobed_group(standby=["nic1"], interfaces=("nic0", "nic1")))
+        with called() as calls:
+            rig.plane.hear(lambda: rig.plane.sink("lab", LinkChanged("nic0", up=False)))
+        return calls
+
+    steps = walk("A pulled cable", "dataplane/", "core/")
+    assert len(steps) > 10
+    assert not_reached(steps, asyncio.run(asyncio.wait_for(scenario(), LONG))) == []
+
+
+def test_a_reply_goes_the_way_of_the_page() -> None:
+    node = VirtualNode(numbered_group())
+    node.start()
+    node.run(10)
+    node.silence("nic0")
+    with called() as calls:
+        assert node.run(10, until=lambda: node.held_by("nic0") == [])
+    steps = walk("A probe's reply", "core/")
+    assert len(steps) > 5
+    assert not_reached(steps, calls) == []
+
+
+def test_a_group_goes_the_way_of_the_page() -> None:
+    title = "An IPMPGroup, from apply to the kernel and back"
+    world = World([api_group(dataAddresses=pools(pool()))])
+    world.add_nodes(nodes(2))
+    with called() as calls:
+        world.step()
+    steps = walk(title, "core/allocate", "crds/ipmp_api/compile", "core/rollup")
+    assert len(steps) == 3
+    assert not_reached(["plan", *steps], calls) == []
+
+    async def scenario() -> list[str]:
+        rig = Rig(trials=True)
+        with called() as calls:
+            rig.configurator.want([unprobed_group(targets=["198.18.0.1"])])
+            at_work = asyncio.ensure_future(rig.configurator.run())
+            await rig.configurator.applied.wait()
+        at_work.cancel()
+        await asyncio.gather(at_work, return_exceptions=True)
+        return calls
+
+    steps = walk(title, "dataplane/")
+    assert len(steps) > 3
+    assert not_reached(steps, asyncio.run(asyncio.wait_for(scenario(), LONG))) == []
 
 
 def test_every_method_that_is_mentioned_exists() -> None:
