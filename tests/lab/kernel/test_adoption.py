@@ -203,6 +203,32 @@ def test_an_adopted_address_that_is_taken_away_is_put_back_with_its_routes(host:
     assert kernel.call(lambda k: k.counters["foreign_changes"]) >= 1
 
 
+def test_route_laid_anew_with_an_address_that_is_elsewhere_is_given_back(host: Lab, kernel: RunningKernel) -> None:
+    """Who configures an interface anew finds its address taken off again, and the kernel takes its routes along.
+
+    That is not told, and another address may be there before anybody looks.
+    """
+    kernel.configure(adopting())
+    move_all(host, kernel, "nic0", "nic1")
+    facade_host = kernel.kernel._host
+    send, guest = facade_host.send, ip_interface("198.18.128.7/20")
+
+    def send_and_be_late(requests: Sequence[bytes], **options: Any) -> Any:
+        failures = send(requests, **options)
+        if where(host, V4) == ["nic1"] and not where(host, guest):
+            host.host.namespace.ip("address", "add", str(guest), "dev", "nic0")
+        return failures
+
+    default = "default via 198.18.0.203 dev nic0 metric 300 proto static"
+    kernel.call(lambda _: setattr(facade_host, "send", send_and_be_late))
+    # Both before anybody takes the address off again: the loop waits for it.
+    kernel.call(lambda _: host.host.namespace.batch([f"address add {V4} dev nic0", f"route add {default}"]))
+    wait_for(lambda: (where(host, V4), where(host, guest)), lambda seen: seen == (["nic1"], ["nic0"]))
+    kernel.run(lambda k: k.reconcile(GROUP))
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert "via 198.18.0.203 dev nic0" in host.host.namespace.run("ip", "route", "show", "default")
+
+
 def test_retain_leaves_the_last_state(host: Lab, kernel: RunningKernel) -> None:
     kernel.configure(adopting(deletion_policy=DeletionPolicy.RETAIN))
     move_all(host, kernel, "nic0", "nic1")

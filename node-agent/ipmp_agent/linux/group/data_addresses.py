@@ -69,6 +69,7 @@ class GroupDataAddresses:
         self._lengths: dict[InterfaceAddress, InterfaceAddress] = {}  # found with another prefix length than configured
         self._remembered: dict[InterfaceAddress, str] = {}  # where an earlier run had its own
         self.doubted: frozenset[Address] = frozenset()  # adopted ones that are gone, and it is not known yet why
+        self._taken_off: list[tuple[str, Address]] = []  # by the last comparison, off members where they are not to be
         self._swept: set[Address] = set()  # adopted ones that are gone against their owner's will, and are put back
         self._retries: dict[InterfaceAddress, asyncio.TimerHandle] = {}
         self._kernel_refused: set[InterfaceAddress] = set()  # of those that are to be tried again
@@ -539,6 +540,7 @@ class GroupDataAddresses:
     def differences(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[bytes]:
         """Requests that turn what is on the members (by key) into what is wanted. Other foreign addresses stay."""
         requests: list[bytes] = []
+        self._taken_off = []
         for unheld in [a for a in self.placement if a not in self.held and a not in self._host.checks]:
             self._check(unheld)  # its check was ended, or could not begin
         present = {(key, each.address.ip) for key, found in installed.items() for each in found}
@@ -556,9 +558,15 @@ class GroupDataAddresses:
                     if not (each.owned or each.borrowed):
                         self._foreign.setdefault(address, (key, each.body))
                     requests.append(addresses.delete(index, each.address))
+                    self._taken_off.append((key, each.address.ip))
             elif each.owned or (each.borrowed and each.address.ip in returned):
                 requests.append(addresses.delete(index, each.address))
         return [request for back in returned.values() for request in back] + requests
+
+    def taken_off(self) -> tuple[set[str], set[Address]]:
+        """The members and addresses of which the requests of `differences` rid each other; asked once they are sent."""
+        taken, self._taken_off = self._taken_off, []
+        return {key for key, _ in taken}, {address for _, address in taken}
 
     def _returns(self, present: set[tuple[str, Address]]) -> dict[Address, list[bytes]]:
         """Requests that bring home what is no data address any more, by address; what is home is the host's again."""

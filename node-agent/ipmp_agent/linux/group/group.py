@@ -215,6 +215,10 @@ class GroupInKernel:
         with part("requests"):
             if self._reading.orders == orders:
                 self._host.send(requests, expected=TRANSIENT)
+                taken_off, addresses = features.data.taken_off()
+                if taken_off:  # and routes with it, which is not told
+                    features.twins.endanger(taken_off, addresses)
+                    self.reconciler.soon()
         with part(ROUTES):
             if routed:
                 sent += await self._compare_routes(found)
