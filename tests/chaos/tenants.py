@@ -32,8 +32,13 @@ def vip(world: World, side: Side, chance: random.Random) -> str:
     words = (f"{VIP}/32", "dev", nic.name)
     side.host.namespace.run("ip", "address", "add", *words, *chance.choice([(), ("proto", "18")]), check=False)
     pause(chance.uniform(0, 0.4))
-    _forget(side, VIP)
+    _forget(side)
     return nic.name
+
+
+def _forget(side: Side) -> None:
+    side.guests.add(VIP)
+    side.forget(VIP)
 
 
 @kind()
@@ -41,20 +46,8 @@ def vipstays(world: World, side: Side, chance: random.Random) -> str:
     """A VIP comes to a NIC and stays for a while"""
     nic = world.present_nic(side, chance)
     side.host.namespace.run("ip", "address", "add", f"{VIP}/32", "dev", nic.name, check=False)
-    world.last("vip", Lasting(mend=lambda: _forget(side, VIP)))
+    world.last("vip", Lasting(mend=lambda: _forget(side)))
     return nic.name
-
-
-def _forget(side: Side, address: str) -> None:
-    """Take an address away wherever it is: the agent may have moved it, and may do so now."""
-
-    def gone() -> bool:
-        holders = side.host.holders(address)
-        for holder in holders:
-            side.host.namespace.run("ip", "address", "del", f"{address}/32", "dev", holder, check=False)
-        return not holders
-
-    wait_for(gone, what=f"{address} to be gone", deadline=30, interval=0.05)
 
 
 @kind(harmless=True)

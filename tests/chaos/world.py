@@ -102,6 +102,11 @@ class Side:
     read: int = 0
     settled: list[Moved] | None = None
     """What it had moved at the last rest, if nothing but harmless faults came since."""
+    guests: set[str] = field(default_factory=set)
+    """Addresses that their owner took away, and takes away once more when all is well.
+
+    One that goes from a NIC without a link is put back: see docs/design/0014-whose-address.md.
+    """
 
     @property
     def moves(self) -> list[Moved]:
@@ -113,6 +118,17 @@ class Side:
     def nics(self) -> list[Nic]:
         """Its NICs."""
         return list(self.host.nics.values())
+
+    def forget(self, address: str) -> None:
+        """Take an address away wherever it is: the agent may have moved it, and may do so now."""
+
+        def gone() -> bool:
+            holders = self.host.holders(address)
+            for holder in holders:
+                self.host.namespace.run("ip", "address", "del", f"{address}/32", "dev", holder, check=False)
+            return not holders
+
+        wait_for(gone, what=f"{address} to be gone", deadline=30, interval=0.05)
 
     def changed(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Give the agent a manifest that differs from the usual one by `change`, which gets the spec."""
@@ -340,6 +356,11 @@ class World:
         for side in self.sides:
             self._await(side, self._unwell, WELL)
             self._log(side)
+        for side in self.sides:
+            for guest in side.guests:
+                side.forget(guest)
+            side.guests.clear()
+            self._await(side, self._unwell, WELL)
         for side in self.sides:
             side.settled = side.moves
 
