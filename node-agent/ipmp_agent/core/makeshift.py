@@ -40,7 +40,7 @@ class Makeshift:
         for interface in interfaces:
             if interface.state not in BROKEN or not interface.link.usable:
                 continue
-            ready_at = interface.link.ups[-1] + timers.MAKESHIFT_LINK * detection_time if interface.link.ups else now
+            ready_at = interface.link.ups[-1] + timers.PROVING * detection_time if interface.link.ups else now
             if ready_at > now:
                 self.retry_at = min(self.retry_at, ready_at)
                 self.waiting.append(interface.key)

@@ -246,7 +246,7 @@ class Multipathing:
             self._moved_since.clear()
             self._detection.all_found(now)
             self._offline.part_duplicates(now)
-            self._recovery.begin(now, self._detection.time.value)
+            self._recovery.begin(now, timers.PROVING * self._detection.time.value)
         self._detection.review_all(now)
         self._note_use(standby.settle(self._members))
 

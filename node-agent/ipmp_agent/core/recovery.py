@@ -1,7 +1,8 @@
 """A group that has failed comes back one member after the other: the first must not empty the others.
 
 When targets come back, every member proves itself anew, each a little later than the one before. For one detection
-time after the first, members that failed only together with their group keep their addresses.
+time after the first, members that failed only together with their group keep their addresses. An agent that starts
+has everybody begin with nothing: then it is the time that ten answers take.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class Recovery:
         """Whether the group is coming back."""
         return self.until < timers.NEVER
 
-    def begin(self, now: float, detection_time: float) -> None:
-        """The first member works again."""
-        self.until = now + detection_time
+    def begin(self, now: float, grace: float) -> None:
+        """The first member works again, and the others have so many seconds."""
+        self.until = now + grace
 
     def waiting(self, interfaces: Iterable[Interface], now: float) -> set[str]:
         """Members that failed with their group only and may still prove themselves. None left: it is over."""

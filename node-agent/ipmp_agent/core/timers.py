@@ -64,9 +64,12 @@ LINK_UPS_PERMITTED = 2
 LINK_UP_WINDOW = 60.0
 """A third link-up within the window does not repair until the window has passed. in.mpathd LINK_UP_PERMIN."""
 
-MAKESHIFT_LINK = 2
-"""While no member works, a link that came up is used without an answer after this many failure detection times: ten
-answers, which repair a member, take one and a half."""
+PROVING = 2
+"""Failure detection times that a member has to be repaired, beginning with nothing: ten answers take one and a half.
+
+A link that came up while no member works is used after them without an answer; members that had failed with their group
+when the agent started keep their addresses for them.
+"""
 
 DETECTION_TIME_RAISE = 2
 """New interval = 2 x CRTT of the target that is too slow. in.mpathd NEXT_FDT_MULTIPLE."""

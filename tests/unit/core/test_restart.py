@@ -374,6 +374,26 @@ def test_what_was_done_and_not_written_is_not_undone(
     assert node.active == used
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("written", ["with the first member", "with all of them"])
+def test_group_that_is_just_back_keeps_its_addresses_where_they_are(written: str, seed: int) -> None:
+    """The others have proven themselves, or are about to, and start again with it."""
+    node = VirtualNode(numbered_group(3, addresses=6), seed=seed)
+    start(node)
+    node.all_targets(up=False)
+    assert node.run(3, lambda: node.failed)
+    node.run(1)
+    node.all_targets(up=True)
+    assert node.run(3, lambda: not node.failed)
+    memory = node.memory()
+    if written == "with all of them":
+        assert node.run(1, lambda: len(node.active) == 3)
+    node.restart(memory)
+    node.run(60)
+    assert node.failovers == []
+    assert len(node.active) == 3
+
+
 # --- random histories
 
 
