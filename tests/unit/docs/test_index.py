@@ -74,6 +74,13 @@ def test_every_alert_has_an_entry_by_symptom() -> None:
     assert alerts - {link.removeprefix("runbooks/").removesuffix(".md") for link in links(TROUBLESHOOTING)} == set()
 
 
+def test_every_reason_of_host_suitable_is_explained_in_one_table() -> None:
+    """The runbook of IPMPHostUnsuitable sends people there."""
+    table = (DOCS / "operations.md").read_text(encoding="utf-8").partition("| reason in `HostSuitable` |")[2]
+    first = "".join(line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()[1:])
+    assert {f"`{reason}`" for reason in OBSTACLES | ADVICE} == set(re.findall(r"`\w+`", first))
+
+
 def test_every_reason_of_a_trouble_has_an_entry_by_symptom() -> None:
     text = TROUBLESHOOTING.read_text(encoding="utf-8")
     said = set(re.findall(r"`([A-Z][A-Za-z]+)`", text))

@@ -174,6 +174,6 @@ class Pinned:
         what = f" (it holds {', '.join(held)})" if held else ""
         message = (
             f"a daemon of VRRP uses {', '.join(speaking or held)}{what}: it sees the cable of that NIC and no silent"
-            " failure, and its addresses go by it, not by the group. Leave them out of dataAddresses.existing."
+            " failure, and its addresses go by it, not by the group. Name them in dataAddresses.adoption.exclude."
         )
         return [Finding(Reason.VIRTUAL_ADDRESS, message)]
