@@ -209,6 +209,28 @@ def test_observe_reports_and_changes_nothing(lab: Lab) -> None:
         invariants.as_it_was_found(before, agent.dump())
 
 
+def test_observe_says_where_others_put_addresses(lab: Lab) -> None:
+    """By hand or by another program: to a member, to another one, away, and back with a NIC that was gone."""
+    with Agent(lab, usual_group(lab, mode="Observe")) as agent:
+        nic = lab.host.nic("nic0")
+
+        def say(where: str | None, *changes: str) -> None:
+            lab.host.namespace.batch([f"address {change}" for change in changes])
+            agent.wait_for(lambda s: [group_view(s).addresses[a] for a in (V4, V6)] == [where] * 2, what=f"on {where}")
+
+        say(None)
+        say("nic0", f"add {V4}/24 dev nic0", f"add {V6}/64 dev nic0 nodad")
+        say("nic1", f"add {V4}/24 dev nic1", f"del {V4}/24 dev nic0", f"del {V6}/64 dev nic0", f"add {V6}/64 dev nic1")
+        say("nic0", f"del {V4}/24 dev nic1", f"add {V4}/24 dev nic0", f"del {V6}/64 dev nic1", f"add {V6}/64 dev nic0")
+        nic.remove()
+        say(None)
+        nic.insert()
+        agent.wait_for(lambda s: group_view(s).usable == {"nic0", "nic1"}, what="the NIC back")
+        say(None)
+        say("nic0", f"add {V4}/24 dev nic0", f"add {V6}/64 dev nic0 nodad")
+        say(None, f"del {V4}/24 dev nic0", f"del {V6}/64 dev nic0")
+
+
 def test_group_that_observed_manages_from_when_it_is_told_to(lab: Lab) -> None:
     with Agent(lab, usual_group(lab, mode="Observe")) as agent:
         lab.host.nic("nic0").unplug()

@@ -158,7 +158,7 @@ class AddressFound:
     """A data address sits on this member already: at start, or put there by somebody."""
 
     address: InterfaceAddress
-    interface: str
+    interface: str | None  # None: on none any more, of a group that only observes
     before: str | None = None  # where the agent before this one had it, as far as it could write that
 
 

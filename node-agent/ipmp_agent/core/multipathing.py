@@ -374,7 +374,7 @@ class Multipathing:
         del now
         self._note_before(event)
         # A former member may have it still, if no member has it.
-        if event.interface in self._interfaces or self._placement.holder(event.address) is None:
+        if event.interface in (None, *self._interfaces) or self._placement.holder(event.address) is None:
             self._placement.found(event.address, event.interface)
 
     def _on_address_adopted(self, event: events.AddressAdopted, now: float) -> None:
@@ -444,7 +444,7 @@ class Multipathing:
         else:
             moves = self._placement.place(active, now, self._why_left, waiting=waiting)
             self._order(moves, active, [i.key for i in self._members if i.functioning])
-        self._placement.keep_vacated()
+        self._placement.keep_vacated()  # in mode Observe until others say otherwise
         if (drilled := self._drills.watched) is not None:
             kept = not self._configuration.policies.failback  # what went stays where it is
             later = self._placement.retry_at < timers.NEVER  # what moved too often comes when its budget allows

@@ -127,11 +127,13 @@ class Placement:
             self.unbind(address)
             self._forget(address)
 
-    def found(self, address: InterfaceAddress, member: str) -> bool:
-        """An address is on this member, says the kernel; True when it is a data address of ours."""
+    def found(self, address: InterfaceAddress, member: str | None) -> bool:
+        """An address is on this member, or on none, says the kernel; True when it is a data address of ours."""
         if address not in self._bound:
             return False
-        if self._bound[address] != member:
+        if member is None:
+            self.unbind(address)
+        elif self._bound[address] != member:
             self._bind(address, member)
         return True
 

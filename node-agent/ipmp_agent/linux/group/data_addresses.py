@@ -146,6 +146,25 @@ class GroupDataAddresses:
         self._adopted.add(address)
         self._configured[address.ip] = address
 
+    def follow(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
+        """Let go what is not where it was, on the members that are there (by key): a group that observes moves nothing.
+
+        What is elsewhere is found there.
+        """
+        present = {(key, each.address.ip) for key, found in installed.items() for each in found}
+        for address, key in list(self.placement.items()):
+            if key not in installed or (key, address.ip) in present:
+                continue
+            if address in self._adopted:
+                self._let_go(address)
+                self._foreign.pop(address, None)
+                self._sink(AddressReleased(address))
+                continue
+            if address in self.held:  # if not, its check begins again when the group manages
+                self.held.remove(address)
+                del self.placement[address]
+            self._sink(AddressFound(address, None))
+
     def find(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
         """Tell which data addresses are on the members (by key) without an order of ours."""
         # Of two members that have an address, the one remembered is right: a move was cut short.

@@ -267,6 +267,8 @@ class GroupInKernel:
         with self._parts.part(ADDRESSES) as taken:
             if found.installed is not None:
                 self._features.tests.read(found.installed)
+                if self.observing:
+                    self._features.data.follow(found.installed)
                 self._features.data.find(found.installed)
         return found.installed if taken.done else None
 
@@ -488,7 +490,9 @@ class GroupInKernel:
             self._owners.returned(each.address.ip)
             if each.address.ip.is_link_local:  # with it IPv6 works on an interface
                 self._retry_refused_soon()
-        elif not self.observing:
+        elif self.observing:
+            self.reconciler.heard()
+        else:
             self._owners.departed(member.key, each.address, stood, ours=missing)
         if taken and kind == netlink.RTM_DELADDR:
             # It is put back, and the routes that went with it.
