@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from benchmarks.peers.build import command
 from ipmp_agent.process import files
@@ -23,6 +22,7 @@ from tests.lab import Agent
 from tests.lab.agent import NODE_NAME
 from tests.lab.waiting import wait_for
 from tests.node_groups import node_group_manifest
+from tests.service_account import in_pod
 from tests.unit.agent.api_server import FakeApiServer
 
 if TYPE_CHECKING:
@@ -30,12 +30,10 @@ if TYPE_CHECKING:
 
     from tests.lab import Lab
 
-IN_POD = """
-account=/run/secrets/kubernetes.io/serviceaccount
-mount -t tmpfs pod /run && mkdir -p $account && cp "$1/ca.crt" "$1/token" $account && cd / && shift
+BEGIN = """
 date +%s.%N >"$1" && shift && exec "$@"
 """
-"""A mount namespace's own /run (/var/run is the same), and the moment at which the agent begins."""
+"""Notes the moment at which the agent begins."""
 
 
 @contextmanager
@@ -79,15 +77,13 @@ class PodAgent(Agent):
         options = super().argv[2:]
         at = options.index("--file")
         del options[at : at + 2]
-        server = urlsplit(self._url)
         return [
-            *("unshare", "--mount", "--propagation", "private", "sh", "-ec", IN_POD, "sh"),
+            *in_pod(self._account, self._url),
+            *("sh", "-ec", BEGIN, "sh", str(self._began)),
             # An image has its bytecode; these have it from their second start.
-            *(str(self._account), str(self._began), "env", "--unset", "PYTHONDONTWRITEBYTECODE"),
+            *("env", "--unset", "PYTHONDONTWRITEBYTECODE"),
             f"PYTHONPYCACHEPREFIX={self._bytecode}",
             *self._environment(),
-            f"KUBERNETES_SERVICE_HOST={server.hostname}",
-            f"KUBERNETES_SERVICE_PORT={server.port}",
             *command(self._root),
             "run",
             *options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ from tests.cluster.cluster import condition
 from tests.cluster.product import CHART, NAMESPACE, RELEASE
 from tests.lab.namespaces import NETNS_DIRECTORY
 from tests.lab.waiting import wait_for
+from tests.service_account import in_pod
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,6 +53,7 @@ class OperatorProcess:
 
     Args:
         environment: what it has beside ours, such as the sources of another commit in PYTHONPATH.
+        pod: whether it finds its account as in a pod, instead of a kubeconfig.
     """
 
     cluster: Cluster
@@ -58,17 +61,20 @@ class OperatorProcess:
     flags: tuple[str, ...] = ()
     port: int = 9100
     environment: Mapping[str, str] = field(default_factory=dict)
+    pod: bool = False
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> OperatorProcess:
         """Start it; it need not lead yet."""
         control = self.cluster.control
         command = ["nsenter", f"--net={NETNS_DIRECTORY / control.namespace.name}", "--"]
+        if self.pod:
+            command += self._in_pod()
         command += [str(Path(sys.executable).with_name("ipmp-operator")), "run"]
         command += ["--namespace", NAMESPACE, "--daemonset-template", str(self.cluster.directory / "daemonset.yaml")]
         command += ["--metrics-address", f"127.0.0.1:{self.port}", *self.flags]
-        access = {"KUBECONFIG": str(self._kubeconfig()), "POD_NAME": self.name}
-        environment = {**os.environ, **access, **self.environment}
+        access = {} if self.pod else {"KUBECONFIG": str(self._kubeconfig())}
+        environment = {**os.environ, **access, "POD_NAME": self.name, **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         return self
@@ -122,14 +128,28 @@ class OperatorProcess:
 
         return self.cluster.control.namespace.call(fetch).decode()
 
+    def _in_pod(self) -> list[str]:
+        server = self._configuration()["clusters"][0]["cluster"]
+        account = self.cluster.directory / f"{self.name}.account"
+        account.mkdir(mode=0o700, exist_ok=True)
+        (account / "token").write_text(self._token(), encoding="ascii")
+        (account / "ca.crt").write_bytes(base64.b64decode(server["certificate-authority-data"]))
+        return in_pod(account, server["server"])
+
     def _kubeconfig(self) -> Path:
         path = self.cluster.directory / f"{self.name}.kubeconfig"
-        token = self.cluster.kubectl("--namespace", NAMESPACE, "create", "token", ACCOUNT).strip()
-        whole: dict[str, Any] = json.loads(self.cluster.kubectl("config", "view", "--raw", "-o", "json"))
+        token, whole = self._token(), self._configuration()
         whole["users"] = [{"name": user["name"], "user": {"token": token}} for user in whole["users"]]
         path.write_text(yaml.safe_dump(whole), encoding="utf-8")
         path.chmod(0o600)
         return path
+
+    def _token(self) -> str:
+        return self.cluster.kubectl("--namespace", NAMESPACE, "create", "token", ACCOUNT).strip()
+
+    def _configuration(self) -> dict[str, Any]:
+        whole: dict[str, Any] = json.loads(self.cluster.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
+        return whole
 
 
 @contextlib.contextmanager
