@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from ipmp_api.addresses import parse_address
 from ipmp_api.errors import ValidationError
 from ipmp_api.frozen import frozen
-from ipmp_api.parse import node_group_spec, parse_group, parse_node_group
+from ipmp_api.parse import NodeGroupReader, node_group_spec, parse_group
 from ipmp_api.status import Condition, GroupStatus, from_dict, set_condition, to_dict
 from ipmp_api.types import (
     API_GROUP,
@@ -29,7 +28,7 @@ from ipmp_operator.core.model import Holder, InterfaceReport, Node, NodeGroupRep
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from ipmp_api.types import Address, Group, NodeGroup, Policies
+    from ipmp_api.types import Address, Group, NodeGroup
     from ipmp_operator.core.rollup import Rollup
     from ipmp_service.api_server import Object
 
@@ -136,7 +135,7 @@ def read_node_group(
 
 def _read_spec(obj: Object) -> NodeGroup | None:
     try:
-        spec = parse_node_group(obj, strict=False)
+        spec = _specs.read(obj)
     except ValidationError:
         return None
     return replace(
@@ -144,15 +143,11 @@ def _read_spec(obj: Object) -> NodeGroup | None:
         group_name=intern(spec.group_name),
         node_name=intern(spec.node_name),
         peer_nodes=tuple(map(intern, spec.peer_nodes)),
-        policies=_shared(spec.policies),
         offline=(),
     )
 
 
-@lru_cache(maxsize=256)
-def _shared(policies: Policies) -> Policies:
-    """One value for all node groups of a group: there are thousands."""
-    return policies
+_specs = NodeGroupReader()
 
 
 # The schema lets nothing else in. An object that came in before it, or without it, must not stop the reading of others,
