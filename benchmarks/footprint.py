@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import sys
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
+from benchmarks import machine
 from benchmarks.peers import bfdd, pod
 from tests.lab import Agent, Lab, group_manifest
 from tests.lab.scene import link_local
@@ -197,8 +197,7 @@ def main() -> int:
         parser.error(f"needs root, and: {', '.join(missing) or 'nothing more'}")
     seconds = 5.0 if arguments.short else arguments.seconds
     print(
-        f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores,"
-        f" load {os.getloadavg()[0]:.2f}; {seconds:g} s each",
+        f"{machine.described()}; {seconds:g} s each",
         flush=True,
     )
     if arguments.pod:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
 import sys
 import time
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
+from benchmarks import machine
 from tests.lab import Agent, Lab, PingTrain, group_manifest, wait_for
 from tests.lab.status import group_view
 
@@ -97,10 +96,7 @@ def main() -> int:
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="routes (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to this file")
     arguments = parser.parse_args()
-    print(
-        f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores,"
-        f" load {os.getloadavg()[0]:.2f}"
-    )
+    print(machine.described())
     costs = [measure(count) for count in (SHORT if arguments.short else arguments.counts)]
     print(f"\n{'routes':>8} {'MiB':>8} {'at most':>8} {'laid, s':>8} {'cut off, ms':>12} {'ratio':>7}")
     for cost in costs:

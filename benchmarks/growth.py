@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
-from benchmarks import turns
+from benchmarks import machine, turns
 from ipmp_agent.core.actions import Announce, Move, MoveAddresses, SetOutbound
 from ipmp_agent.core.events import AddressAdopted, Family, InterfaceFound, KernelRead, LinkChanged, TestAddressChanged
 from ipmp_agent.core.multipathing import Multipathing
@@ -235,8 +234,7 @@ def main() -> int:
     if os.geteuid() != 0:
         parser.error("needs root: it makes network namespaces")
     print(
-        f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores,"
-        f" load {os.getloadavg()[0]:.2f}; best of {REPEATS}",
+        f"{machine.described()}; best of {REPEATS}",
         flush=True,
     )
     some = 2 if arguments.short else None

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
+from benchmarks import machine
 from ipmp_agent.linux.messages import addresses
 from ipmp_agent.linux.messages.netlink import Channel
 from tests.lab import Lab
@@ -134,8 +134,7 @@ def main() -> int:
         parser.error("needs root: it makes network namespaces")
     counts, repeats = (COUNTS_SHORT, REPEATS_SHORT) if arguments.short else (COUNTS, REPEATS)
     print(
-        f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores,"
-        f" load {os.getloadavg()[0]:.2f}; best of {2 * repeats}, of 2 from {LARGE} addresses",
+        f"{machine.described()}; best of {2 * repeats}, of 2 from {LARGE} addresses",
         flush=True,
     )
     with Lab(NICS, peers=0) as lab:

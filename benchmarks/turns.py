@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import signal
 import sys
 import time
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
+from benchmarks import machine
 from tests.lab import Agent, Lab, group_manifest, wait_for
 from tests.lab.status import group_view
 
@@ -200,11 +199,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="small sizes: does it work, not how well")
     arguments = parser.parse_args()
-    print(
-        f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores,"
-        f" load {os.getloadavg()[0]:.2f}",
-        flush=True,
-    )
+    print(machine.described(), flush=True)
     print(table(curves(short=arguments.short)))
     return 0
 

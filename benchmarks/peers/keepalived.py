@@ -6,28 +6,11 @@ import contextlib
 from typing import TYPE_CHECKING, Self
 
 from benchmarks.peers.process import Peer
+from tests.lab import keepalived
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
     from tests.lab import Host, Lab
-
-CONFIGURATION = """
-global_defs {{
-  router_id {name}
-}}
-vrrp_instance VI {{
-  state BACKUP
-  nopreempt
-  interface {interface}
-  virtual_router_id 51
-  version 3
-  priority {priority}
-  advert_int {advert}
-  virtual_ipaddress {{
-    {address}
-  }}
-}}
-"""
 
 
 class Router(Peer):
@@ -35,25 +18,16 @@ class Router(Peer):
 
     def __init__(self, host: Host, priority: int, address: str, advert: float) -> None:
         super().__init__(host, "keepalived")
-        configuration = self.directory / "keepalived.conf"
-        text = CONFIGURATION.format(
-            name=host.name, interface=host.only.name, priority=priority, advert=f"{advert:g}", address=address
-        )
-        configuration.write_text(text, encoding="utf-8")
         self.start(
-            [
-                *("keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp"),
-                *("--use-file", str(configuration)),
-                *("--pid", str(self.directory / "pid")),
-                *("--vrrp_pid", str(self.directory / "vrrp_pid")),
-            ]
+            keepalived.prepare(
+                self.directory, host.name, host.only.name, priority, address, advert=advert, preempt=False
+            )
         )
 
     @property
     def states(self) -> list[str]:
         """The states it entered so far, oldest first: BACKUP, MASTER, FAULT."""
-        words = [line.split() for line in self.log.splitlines()]
-        return [line[line.index("STATE") - 1] for line in words if "STATE" in line and "Entering" in line]
+        return keepalived.states(self.log)
 
     @property
     def state(self) -> str:

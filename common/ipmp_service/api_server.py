@@ -260,7 +260,7 @@ class ApiServer:
 
     def get(self, path: str) -> Object:
         """Read one object, or what the server says of itself."""
-        answer = self._json("GET", path)
+        answer = _object(self._request("GET", path))
         if not isinstance(answer.get("kind"), str) or answer["kind"] == "Status":
             raise ApiError(0, "AnswerBroken", f"no object came for {path}")
         return answer
@@ -286,7 +286,7 @@ class ApiServer:
         for _ in range(PAGES):
             query["limit"] = str(size)
             try:
-                page = self._json("GET", path, query, accept=METADATA_LIST if metadata_only else JSON)
+                page = _object(self._request("GET", path, query, accept=METADATA_LIST if metadata_only else JSON))
             except ApiError as error:
                 if not error.late or size == LEAST_PAGE:
                     raise
@@ -321,31 +321,33 @@ class ApiServer:
 
     def create(self, path: str, body: Object) -> Object:
         """Create an object in the collection."""
-        return self._json("POST", path, self._writing, body=body)
+        return _object(self._request("POST", path, self._writing, body=body))
 
     def replace(self, path: str, body: Object) -> Object:
         """Replace an object; its resource version must be the current one."""
-        return self._json("PUT", path, self._writing, body=body)
+        return _object(self._request("PUT", path, self._writing, body=body))
 
     def apply(self, path: str, body: Object) -> Object:
         """Server-side apply the complete intent, taking over the fields from whoever has them."""
-        return self._json("PATCH", path, {**self._writing, "force": "true"}, body=body, content_type=APPLY_PATCH)
+        return _object(
+            self._request("PATCH", path, {**self._writing, "force": "true"}, body=body, content_type=APPLY_PATCH)
+        )
 
     def merge(self, path: str, body: Object) -> Object:
         """Merge-patch an object."""
-        return self._json("PATCH", path, self._writing, body=body, content_type=MERGE_PATCH)
+        return _object(self._request("PATCH", path, self._writing, body=body, content_type=MERGE_PATCH))
 
     def replace_status(self, path: str, uid: str, status: Object) -> Object:
         """Replace the status of exactly this object, and of no later one of its name."""
         # Server-side apply does not care for the uid in a status.
         test = {"op": "test", "path": "/metadata/uid", "value": uid}
         patch: list[Object] = [test, {"op": "add", "path": "/status", "value": status}]
-        return self._json("PATCH", f"{path}/status", self._writing, body=patch, content_type=JSON_PATCH)
+        return _object(self._request("PATCH", f"{path}/status", self._writing, body=patch, content_type=JSON_PATCH))
 
     def delete(self, path: str, uid: str) -> None:
         """Ask for the deletion of exactly this object, not of a later one of the same name."""
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
-        self._json("DELETE", path, body=options | {"propagationPolicy": "Background"})
+        _object(self._request("DELETE", path, body=options | {"propagationPolicy": "Background"}))
 
     def answers(self) -> bool:
         """Whether the server can be reached by a connection of now; what it answers is its own matter.
@@ -369,26 +371,6 @@ class ApiServer:
         finally:
             fresh.clear()
         return True
-
-    def _json(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        *,
-        body: Body = None,
-        accept: str = JSON,
-        content_type: str = JSON,
-    ) -> Object:
-        response = self._request(method, path, query, body=body, accept=accept, content_type=content_type)
-        try:
-            answer = json.loads(_whole(response))
-        except (HTTPError, OSError, ValueError, RecursionError) as error:
-            reason = LATE if isinstance(error, LATE_ERRORS) else "AnswerBroken"
-            raise ApiError(0, reason, f"broken answer: {error}") from error
-        if not isinstance(answer, dict):
-            raise ApiError(0, "AnswerBroken", "broken answer: no object")
-        return answer
 
     def _request(
         self,
@@ -423,6 +405,18 @@ class ApiServer:
             self.connected = False
             raise ApiError(0, LATE if isinstance(error, LATE_ERRORS) else "Unreachable", str(error)) from error
         raise _refusal(response.status, text, response.headers.get("Retry-After"))
+
+
+def _object(response: urllib3.BaseHTTPResponse) -> Object:
+    """The object that an answer holds. Raises ApiError: it holds none, or breaks off."""
+    try:
+        answer = json.loads(_whole(response))
+    except (HTTPError, OSError, ValueError, RecursionError) as error:
+        reason = LATE if isinstance(error, LATE_ERRORS) else "AnswerBroken"
+        raise ApiError(0, reason, f"broken answer: {error}") from error
+    if not isinstance(answer, dict):
+        raise ApiError(0, "AnswerBroken", "broken answer: no object")
+    return answer
 
 
 def _whole(response: urllib3.BaseHTTPResponse) -> bytes:

@@ -7,7 +7,6 @@ member, and no agent may grow.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import random
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.chaos.cluster import GROUP, NODES, Broken, check
-from tests.chaos.soak import FALSE, WARM
+from tests.chaos.soak import FALSE, WARM, read_options
 from tests.chaos.wires import pause
 from tests.chaos.world import Size, size
 from tests.cluster.build import build
@@ -38,13 +37,7 @@ FAILURES = "ipmp_interface_failures_total"
 
 def main() -> int:
     """Run, and say what came of it; 1 when a member was condemned or a process grew."""
-    parser = argparse.ArgumentParser(
-        "python -m tests.chaos.cluster_soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=60.0, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    options = read_options("tests.chaos.cluster_soak", __doc__)
     for tag in stale_clusters():
         remove_cluster(tag)
     build()

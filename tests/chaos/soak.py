@@ -26,15 +26,21 @@ WARM = 300.0
 """Seconds until memory is compared with: caches are full by then."""
 
 
-def main() -> int:
-    """Run, and say what came of it; 1 when a member was condemned or an agent grew."""
+def read_options(program: str, words: str | None) -> argparse.Namespace:
+    """The options of a soak; from now on SIGTERM ends it as an exception does."""
     parser = argparse.ArgumentParser(
-        "python -m tests.chaos.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        f"python -m {program}", description=words, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    return options
+
+
+def main() -> int:
+    """Run, and say what came of it; 1 when a member was condemned or an agent grew."""
+    options = read_options("tests.chaos.soak", __doc__)
     chance, did = random.Random(options.seed), Counter[str]()
     with World("two", milliseconds=1000) as world:
         ends = tuple((nic.switch.name, nic.port, LOSS) for side in world.sides for nic in side.nics)

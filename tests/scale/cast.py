@@ -133,7 +133,7 @@ class Cast:
         for path in (f"{NODES_PATH}/{name}", f"{PODS_PATH}/agent-{name}"):
             uid = self.api.get(path)["metadata"]["uid"]
             options = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
-            self.api._json("DELETE", path, body=options | {"preconditions": {"uid": uid}})
+            self.api._request("DELETE", path, body=options | {"preconditions": {"uid": uid}}).drain_conn()
 
     def _each(self, work: Callable[[str], None], names: list[str], what: str) -> None:
         """Do it for all of them, several at a time, and say how far it is."""
