@@ -16,7 +16,7 @@ from ipmp_agent.linux.messages import frames
 from ipmp_agent.linux.shared import wire
 from ipmp_api.types import Mode
 from tests.lab import Sniffer, wait_for
-from tests.lab.kernel.bare import Wire, known_mac
+from tests.lab.kernel.bare import Wire, known_mac, tagged
 from tests.lab.kernel.running import GROUP, RunningKernel, kernel_group, moves, place
 
 if TYPE_CHECKING:
@@ -75,6 +75,15 @@ def test_an_ordinary_question_in_the_name_of_a_data_address_is_a_claim_too(lab: 
         raw, target = frames.mac_bytes(STRANGER), IPv4Address(lab.peer(1).ipv4)
         other.send(frames.arp_question(raw, IPv4Address("198.18.0.10"), target))
     placed.await_event(AddressContested)
+
+
+def test_who_has_the_same_address_in_another_vlan_has_another_address(lab: Lab, placed: RunningKernel) -> None:
+    """A trunk port brings the ARP of all VLANs. One without a device here comes to packet sockets without its tag."""
+    with Wire(lab.peer(0).only) as other:
+        for reply in (False, True):
+            other.send(tagged(claim(V4, "02:00:00:00:66:02", reply=reply), vlan=100))
+        other.send(tagged(claim(V4), vlan=0))
+    assert placed.await_event(AddressContested) == AddressContested(V4, STRANGER)
 
 
 def test_an_address_is_defended_once_in_the_interval_whoever_claims_it_how_often(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ipmp_agent.core.reasons import Reason
+from ipmp_agent.linux.messages import frames
 from ipmp_api.types import InterfaceMatch, Member, Mode
 from tests.lab import Lab, wait_for
+from tests.lab.kernel.bare import tagged
 from tests.lab.kernel.running import GROUP, kernel_group, with_tests
 
 if TYPE_CHECKING:
@@ -98,10 +102,10 @@ def test_address_with_a_peer_is_answered_on_an_outsider_too(lab: Lab, kernel: Ru
     wait_for(lambda: reconciled(lab, kernel), lambda now: now == ["1", "2"])
 
 
-def reconciled(lab: Lab, kernel: RunningKernel) -> list[str]:
+def reconciled(lab: Lab, kernel: RunningKernel, name: str = "spare") -> list[str]:
     """The settings of the outsider after a comparison."""
     kernel.run(lambda facade: facade.reconcile(GROUP))
-    return settings(lab.host)
+    return settings(lab.host, name)
 
 
 def test_observing_tells_and_changes_nothing(lab: Lab, kernel: RunningKernel) -> None:
@@ -123,6 +127,24 @@ def test_interface_on_another_link_is_left_alone(lab: Lab, kernel: RunningKernel
         kernel.run(lambda facade: facade.reconcile(GROUP))
     assert not told(kernel)
     assert settings(lab.host) == ["0", "0"]
+
+
+def test_interface_that_hears_another_vlan_of_a_member_is_left_alone(lab: Lab, kernel: RunningKernel) -> None:
+    """A NIC has one MAC address in all its VLANs, and a trunk port brings the frames of all of them."""
+    far = lab.peer(0).namespace
+    lab.host.nic("spare").silence()
+    lab.host.namespace.batch([f"link add trunk type veth peer name far netns {far.name}", "link set trunk up"])
+    far.ip("link", "set", "far", "up")
+    kernel.configure(kernel_group(*with_tests(*TESTS)))
+    question = frames.arp_probe(frames.mac_bytes(lab.host.nic("nic0").mac), IPv4Address(DATA))
+    with far.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as beyond:
+        beyond.bind(("far", 0))
+        beyond.send(tagged(question, vlan=100))
+        for _ in range(3):
+            assert reconciled(lab, kernel, "trunk") == ["0", "0"]
+        assert not told(kernel)
+        beyond.send(question)
+    wait_for(lambda: told(kernel), lambda words: words.startswith("trunk is on the link"), deadline=20)
 
 
 def test_outsider_that_becomes_a_member_goes_back_to_what_it_was(lab: Lab, kernel: RunningKernel) -> None:

@@ -27,7 +27,7 @@ RETURN = 0x06
 ACCEPT, REJECT = 0x40000, 0
 
 PACKET_TYPE = 0xFFFFF000 + 4  # SKF_AD_OFF + SKF_AD_PKTTYPE
-PACKET_HOST = 0
+PACKET_HOST, PACKET_OTHERHOST = 0, 3
 INTERFACE_INDEX = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX
 _FAR = 48  # as many of each that a jump, of 255 at most, goes over all of them
 NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF
@@ -70,15 +70,19 @@ def advertisement() -> list[Instruction]:
 
 
 def arp(watched: Iterable[IPv4Address] = ()) -> list[Instruction]:
-    """ARP replies sent to this very interface, and any ARP in the name of a watched address.
+    """ARP replies sent to this very interface, and any ARP of this link in the name of a watched address.
 
     The packet socket sees the frame from its Ethernet header. Which addresses are watched costs a frame ten steps.
+    A frame of a VLAN that has no device here comes without its tag, as one that is meant for another host: the address
+    in it is one of that VLAN.
     """
     return [
-        (LOAD_HALF, 0, 0, 20),
-        (JUMP_EQUAL, 0, 3, frames.ARP_REPLY),
         (LOAD_BYTE, 0, 0, PACKET_TYPE),
-        (JUMP_EQUAL, 0, 1, PACKET_HOST),
+        (JUMP_EQUAL, 0, 1, PACKET_OTHERHOST),
+        (RETURN, 0, 0, REJECT),
+        (JUMP_EQUAL, 0, 3, PACKET_HOST),
+        (LOAD_HALF, 0, 0, 20),
+        (JUMP_EQUAL, 0, 1, frames.ARP_REPLY),
         (RETURN, 0, 0, ACCEPT),
         (LOAD_WORD, 0, 0, 28),
         *_one_of(sorted(int(address) for address in watched)),
@@ -106,10 +110,14 @@ def transitive() -> list[Instruction]:
 
 
 def sent_by(macs: Sequence[bytes], elsewhere_than: Sequence[int]) -> list[Instruction]:
-    """Frames from these MAC addresses, on any interface but those of these indexes; 48 of each at most."""
+    """Frames of this link from these MAC addresses, on any interface but those of these indexes; 48 of each at most.
+
+    A NIC sends by the same MAC address in each of its VLANs: what comes of one that has no device here does not count.
+    """
     macs, indexes = macs[:_FAR], elsewhere_than[:_FAR]
     reject = 1 + len(indexes) + 4 * len(macs)
-    program: list[Instruction] = [(LOAD_WORD, 0, 0, INTERFACE_INDEX)]
+    program: list[Instruction] = [(LOAD_BYTE, 0, 0, PACKET_TYPE), (JUMP_EQUAL, reject, 0, PACKET_OTHERHOST)]
+    program += [(LOAD_WORD, 0, 0, INTERFACE_INDEX)]
     program += [(JUMP_EQUAL, reject - position - 2, 0, index) for position, index in enumerate(indexes)]
     for position, mac in enumerate(macs):
         high, low = int.from_bytes(mac[:2]), int.from_bytes(mac[2:])
