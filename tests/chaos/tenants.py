@@ -168,6 +168,13 @@ def frr(world: World, side: Side, chance: random.Random) -> None:
     world.last("routing", Lasting(mend=daemon.__exit__))
 
 
+class _PatientNetworkd(Networkd):
+    """Has an interface that it gives up at its start configured anew, as a person would."""
+
+    def configured(self) -> None:
+        self.configured_at_last(self._bus._host.nic("nic0").name)
+
+
 @kind()
 def networkd(world: World, side: Side, chance: random.Random) -> str:
     """systemd-networkd starts and configures a NIC anew, perhaps without the drop-in that has it leave ours alone"""
@@ -180,7 +187,7 @@ def networkd(world: World, side: Side, chance: random.Random) -> str:
     text += "".join(f"[Address]\nAddress={address}\nBroadcast=no\n" for address in nic.addresses)
     text += "".join(f"[Route]\nGateway={words[2]}\nMetric={words[-1]}\n" for words in gateways)
     files = {"10-nic.network": text} | ({"10-nic.network.d/50-ipmp.conf": DROP_IN} if keeping else {})
-    with Networkd(side.host, files) as daemon:
+    with _PatientNetworkd(side.host, files) as daemon:
         for _ in range(times):
             pause(chance.uniform(0, 0.5))
             daemon.reconfigure(nic.name)

@@ -2,7 +2,8 @@
 
 Such a release sets a whole state file aside for one word that it does not know, and takes the agent's settings for the
 host's own. Where it reads one of a closed set of words, a word that came later is written as one that it knows, and
-ours beside it under a key that it ignores.
+ours beside it under a key that it ignores. It knows nothing of interfaces that are guarded and no members: they are
+written as former members, too, whose settings it puts back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 EXACT = "exact_reason"
 """The key of the word as it is, where another one stands in its place."""
+
+_GUARDED = "guarded"
+"""The key of what is written of an interface that is no member; true."""
 
 NEWER = frozenset(
     {
@@ -59,6 +63,13 @@ def for_older(document: dict[str, Any]) -> None:
     for part, entry in _entries(document):
         if entry.get("reason") in NEWER:
             entry[EXACT], entry["reason"] = entry["reason"], _INSTEAD[part]
+    for kernel in _kernels(document):
+        settings = kernel.get("settings", {})
+        for each in kernel.get("outsiders", ()):
+            if (name := each["name"]) not in settings:
+                values = each["others"] | each["values"]
+                settings[name] = {"index": each["index"], "values": values, _GUARDED: True}
+                kernel["members"].append({"name": name})
 
 
 def exact(document: dict[str, Any]) -> None:
@@ -70,13 +81,27 @@ def exact(document: dict[str, Any]) -> None:
     for _, entry in _entries(document):
         if EXACT in entry:
             entry["reason"] = entry[EXACT]
+    for kernel in _kernels(document):
+        members, settings = kernel.get("members"), kernel.get("settings")
+        if isinstance(members, list) and isinstance(settings, dict):
+            guarded = [key for key, each in settings.items() if isinstance(each, dict) and each.get(_GUARDED) is True]
+            kernel["settings"] = {key: each for key, each in settings.items() if key not in guarded}
+            kernel["members"] = [each for each in members if each not in [{"name": key} for key in guarded]]
+
+
+def _groups(document: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = document.get("groups")
+    return [each for each in groups.values() if isinstance(each, dict)] if isinstance(groups, dict) else []
+
+
+def _kernels(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [kernel for group in _groups(document) if isinstance(kernel := group.get("kernel"), dict)]
 
 
 def _entries(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    groups = document.get("groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
+    for group in _groups(document):
         for part in _INSTEAD:
-            entries = group.get(part) if isinstance(group, dict) else None
+            entries = group.get(part)
             for entry in entries if isinstance(entries, list) else ():
                 if isinstance(entry, dict):
                     yield part, entry

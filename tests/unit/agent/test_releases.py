@@ -127,8 +127,15 @@ def test_state_file_holds_no_word_that_a_release_before_does_not_know(path: Path
         assert kept == [each for each in Reason if each.value in known[place]]
 
 
+def guarding(saved: SavedState) -> SavedState:
+    """The same, with an interface that is no member and is guarded."""
+    spare = {"index": 9, "name": "spare", "values": {"arp_ignore": 0, "arp_announce": 0}, "others": {"rp_filter": 1}}
+    group = saved.groups["lab"]
+    return replace(saved, groups={"lab": replace(group, kernel={**(group.kernel or {}), "outsiders": [spare]})})
+
+
 def test_words_that_a_release_before_does_not_know_are_read_as_they_were() -> None:
-    saved = with_reasons(list(Reason))
+    saved = guarding(with_reasons(list(Reason)))
     text = state.dump(saved, None)
     assert state.parse(text, None) == saved
 
@@ -137,7 +144,8 @@ READS = """
 import sys
 from ipmp_agent import state
 found = state.parse(sys.stdin.read(), None)
-print(len(found.groups["lab"].interfaces), len(found.groups["lab"].history), len(found.groups["lab"].moves))
+group = found.groups["lab"]
+print(len(group.interfaces), len(group.history), len(group.moves), group.kernel["settings"]["spare"]["values"])
 """
 
 
@@ -146,7 +154,7 @@ def test_release_before_reads_what_this_agent_remembers(path: Path) -> None:
     """By its own code. A clone without its history has that code not, and the words of the release alone."""
     if not has(path.parent.name):
         return
-    saved = with_reasons(list(Reason))
+    saved = guarding(with_reasons(list(Reason)))
     group = replace(saved.groups["lab"], nominee="nic0", carriers=("nic0", "nic1"))
     text = state.dump(replace(saved, groups={"lab": group}), None)
     with sources(path.parent.name) as directory:
@@ -154,7 +162,8 @@ def test_release_before_reads_what_this_agent_remembers(path: Path) -> None:
         argv, environment = [sys.executable, "-c", READS], os.environ | {"PYTHONPATH": modules}
         done = subprocess.run(argv, env=environment, input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(len(Reason)), str(len(Reason)), str(len(group.moves))]
+    spare = {"rp_filter": 1, "arp_ignore": 0, "arp_announce": 0}
+    assert done.stdout == f"{len(Reason)} {len(Reason)} {len(group.moves)} {spare}\n"
 
 
 JUNK: tuple[object, ...] = ("a word of tomorrow", 10**400, float("nan"), {"new": [None]}, [[]], True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RELEASE = Path(__file__).parents[1] / "agent/releases/d1861ef/state.json"
 KERNEL = json.loads(RELEASE.read_text(encoding="utf-8"))["groups"]["lab"]["kernel"]
 TUNNEL = {"index": 7, "name": "vx1", "member": "nic0", "origin": 2, "link": 3}
-OUTSIDER = {"index": 9, "name": "eth9", "values": {"arp_ignore": 0, "arp_announce": 1}}
+OUTSIDER = {"index": 9, "name": "eth9", "values": {"arp_ignore": 0, "arp_announce": 1}, "others": {"rp_filter": 0}}
 WHOLE: dict[str, Any] = {
     **KERNEL,
     "addresses": KERNEL["addresses"] | {"looked_at": ["nic0", "nic1"]},

@@ -172,5 +172,8 @@ def _tunnel(entry: Any) -> dict[str, Any]:
 
 
 def _outsider(entry: Any) -> dict[str, Any]:
-    values = {_text(name): _number(value, 32) for name, value in entry["values"].items()}
-    return {"index": _number(entry["index"]), "name": _text(entry["name"]), "values": values}
+    values, others = (
+        {_text(name): _number(value, 32) for name, value in found.items()}
+        for found in (entry["values"], entry.get("others", {}))
+    )
+    return {"index": _number(entry["index"]), "name": _text(entry["name"]), "values": values, "others": others}

@@ -41,18 +41,23 @@ class GroupOutsiders:
         self._members = members
         self._around = around
         self._held: dict[int, str] = {}  # name by interface index: those that this group guards
+        self._others: dict[int, dict[str, int]] = {}  # by interface index: what they have of the other settings
         self._found: dict[int, str] = {}  # the same: those that are on the link
         self._asked: tuple[float, set[int]] = (-math.inf, set())  # when, and which interfaces were to hear it
 
     def memory(self) -> list[dict[str, Any]]:
         """What a restarted agent must know to put them back: JSON."""
         held = self._held.items()
-        return [{"index": i, "name": name, "values": self._host.guarded.before(i)} for i, name in held]
+        return [
+            {"index": i, "name": name, "values": self._host.guarded.before(i), "others": self._others.get(i, {})}
+            for i, name in held
+        ]
 
     def remember(self, memory: Iterable[Mapping[str, Any]]) -> None:
         """Take over what an earlier run remembered."""
         for each in memory:
             self._held[each["index"]] = each["name"]
+            self._others[each["index"]] = each["others"]
             self._host.guarded.hold(self._group, each["index"], each["values"])
 
     def look(self) -> bool:
@@ -65,6 +70,7 @@ class GroupOutsiders:
         for index in [i for i in self._held if self._members.owner(i) is not None and self._host.guarded.is_taken(i)]:
             # A member now, with which what it had before is kept.
             self._held.pop(index)
+            self._others.pop(index, None)
             self._host.guarded.release(self._group, index)
         known = self._heard() | self._in_prefix() | self._below()
         self._found = {index: link.name for index, link in candidates.items() if index in known}
@@ -115,6 +121,7 @@ class GroupOutsiders:
             link = self._host.link(index)
             if index not in left_alone and index not in self._held and link is not None and link.name == name:
                 self._held[index] = name
+                self._others[index] = {n: v for n, v in link.settings if n in settings.WANTED and n not in GUARD}
                 self._host.guarded.hold(self._group, index, dict(link.settings))
 
     def differences(self) -> list[bytes]:
@@ -139,6 +146,7 @@ class GroupOutsiders:
             if back:
                 requests.append(settings.change(index, back))
             del self._held[index]
+            self._others.pop(index, None)
         return requests
 
     def _present(self) -> list[Link]:
