@@ -50,7 +50,7 @@ class DrillSnapshot:
     proven: float | None = None  # a probe was answered that one who took over sent after the move
     ended: float | None = None  # it is treated as it is again
     repaired: float | None = None  # it was found to work
-    returned: float | None = None  # it is used again: as before, in reserve (failback), or for what may move later
+    returned: float | None = None  # it is used again: with its share (maybe none), in reserve, or for what moves later
     aborted: str = ""  # why it ended before its time
     over: bool = False
 
@@ -142,7 +142,7 @@ class Drill:
             actions: what is ordered now.
             interface: the member.
             now: monotonic seconds.
-            carries: whether it holds data addresses, or gets none back now.
+            carries: whether it holds its share of the data addresses, or gets none back now.
         """
         if not self.active:
             self._observe_return(interface, now, carries=carries)

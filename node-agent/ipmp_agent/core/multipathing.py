@@ -448,7 +448,8 @@ class Multipathing:
         if (drilled := self._drills.watched) is not None:
             kept = not self._configuration.policies.failback  # what went stays where it is
             later = self._placement.retry_at < timers.NEVER  # what moved too often comes when its budget allows
-            carries = kept or later or bool(self._placement.addresses(drilled))
+            shared = drilled in active and not waiting  # it has its share: none, where others have no more than that
+            carries = kept or later or shared or bool(self._placement.addresses(drilled))
             self._drills.observe(self._actions, now, carries=carries)
         if now >= self._look_at or any(each not in self._findings for each in refused):
             self._look_at = min(now + self._detection.time.value, *(i.test_addresses_due for i in self._members))

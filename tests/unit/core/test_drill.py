@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,33 @@ def test_drills_do_not_count_as_flapping() -> None:
         )
         assert node.interface("nic0").state is InterfaceWord.OK
     assert node.told(Reason.LINK_FLAPPING) == []
+
+
+@BOTH
+def test_a_member_that_nobody_has_an_address_left_for_is_used_again(kind: DrillKind) -> None:
+    node = settled(3)
+    assert [len(node.held_by(key)) for key in ("nic0", "nic1", "nic2")] == [1, 1, 0]
+    drill(node, kind=kind)
+    node.run(30)
+    assert [len(node.held_by(key)) for key in ("nic0", "nic1", "nic2")] == [0, 1, 1]
+    assert result(node).faults == ()
+    assert result(node).over
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_drill_right_after_others_were_offline_passes(seed: int) -> None:
+    pick = random.Random(seed)
+    active, standby = pick.choice([(2, 0), (2, 1), (3, 0), (3, 1)])
+    node = settled(active, standby)
+    for _ in range(pick.randint(1, 4)):
+        key = f"nic{pick.randrange(active)}"
+        node.offline(key)
+        node.run(pick.choice([0, 0.5, 2, 5, 20]))
+        node.online(key)
+        node.run(pick.choice([0.2, 1, 3, 10]))
+    drill(node, f"nic{pick.randrange(active)}", pick.choice(KINDS))
+    node.run(timers.DRILL_RETURN + 10)
+    assert result(node).faults == ()
 
 
 @pytest.mark.parametrize("standby", [0, 1])
