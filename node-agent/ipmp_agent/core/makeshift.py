@@ -25,7 +25,7 @@ class Makeshift:
 
     def __init__(self) -> None:
         self.retry_at = timers.NEVER  # when a link that came up lately will have been up for long enough
-        self.waiting: list[str] = []  # keys of members with such a link: they keep what they have meanwhile
+        self.waiting: list[str] = []  # keys of the other members with a link: they keep what they have
 
     def carriers(self, interfaces: Iterable[Interface], now: float, detection_time: float) -> list[str]:
         """Keys of the failed members that have a link, in the order of the configuration.
@@ -47,4 +47,5 @@ class Makeshift:
             else:
                 linked.append(interface)
         chosen = [interface for interface in linked if interface.cause is not Reason.PROBES_LOST] or linked
+        self.waiting += [interface.key for interface in linked if interface not in chosen]
         return [interface.key for interface in chosen]

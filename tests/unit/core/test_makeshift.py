@@ -102,6 +102,25 @@ def test_member_that_probes_condemned_is_the_last_choice() -> None:
     assert node.held_by("nic1") == [1, 2, 3]
 
 
+def test_member_that_probes_condemned_keeps_what_it_has_while_another_one_comes_back() -> None:
+    node = VirtualNode(numbered_group(2, addresses=1))
+    node.start()
+    node.run(3)
+    (holder,) = (key for key in ("nic0", "nic1") if node.held_by(key))
+    other = "nic1" if holder == "nic0" else "nic0"
+    node.silence(other)
+    node.run(2)
+    node.all_targets(up=False)
+    assert node.run(2, lambda: node.failed)
+    assert node.interface(other).reason is Reason.PROBES_LOST
+    node.offline(holder, force=True)
+    assert node.held_by(other) == [1]
+    node.online(holder)
+    node.run(30)
+    assert node.held_by(other) == [1]
+    assert len(node.failovers) == 1
+
+
 def test_addresses_leave_an_offline_and_a_vanished_member_as_well() -> None:
     node = unanswered(3, addresses=3)
     node.offline("nic0", force=True)
