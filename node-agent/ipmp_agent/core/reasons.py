@@ -81,6 +81,7 @@ class Reason(StrEnum):
     SETTINGS_OVERRIDDEN = "SettingsOverridden"
     TUNNEL_PINNED = "TunnelPinned"
     DEVICE_PINNED = "DevicePinned"
+    MEMBERS_DIFFER = "MembersDiffer"
     PROGRAM_PINNED = "ProgramPinned"
     FIREWALL_PINNED = "FirewallPinned"
     REVERSE_PATH_FILTERED = "ReversePathFiltered"
@@ -109,6 +110,7 @@ OBSTACLES = frozenset(
     {
         Reason.TUNNEL_PINNED,
         Reason.DEVICE_PINNED,
+        Reason.MEMBERS_DIFFER,
         Reason.PROGRAM_PINNED,
         Reason.FIREWALL_PINNED,
         Reason.REVERSE_PATH_FILTERED,

@@ -32,6 +32,7 @@ NEWER = frozenset(
         Reason.TENTATIVE_ADDRESS,
         Reason.OTHER_SCOPE,
         Reason.DEVICE_PINNED,
+        Reason.MEMBERS_DIFFER,
         Reason.PROGRAM_PINNED,
         Reason.FIREWALL_PINNED,
         Reason.REVERSE_PATH_FILTERED,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.group import settings
+from ipmp_agent.linux.group import alike, settings
 from ipmp_agent.linux.group.multicast import speakers_of_vrrp
 from ipmp_agent.linux.messages import addresses, netlink, traffic_control
 from ipmp_agent.linux.messages.links import IFF_LOOPBACK, IFF_NOARP
@@ -113,7 +113,7 @@ class Pinned:
     def _settings(self) -> list[Finding]:
         """What members have otherwise than they need, and the group does not set."""
         links = [link for index in self._around.by_key().values() if (link := self._host.link(index)) is not None]
-        found = settings.left_to_others(links)
+        found = [*settings.left_to_others(links), *alike.differences(links)]
         if any(prefix.version == 6 for prefix in self._around.prefixes()):
             mute = {key for key in self._around.by_key() if not self._around.has_link_local(key)}
             found += settings.without_link_local(link for link in links if self._around.key_of(link.index) in mute)
