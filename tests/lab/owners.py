@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +71,8 @@ OURS = (V4, OTHER_V4, V6, OTHER_V6)
 TIMES = 4
 LONG_OUTAGE = 8.0
 """Seconds after which NetworkManager has given a device without a carrier up: it takes 6."""
+OUTAGE = 10.0
+"""Seconds in which any daemon that takes something for it has done so."""
 FIGHT = 5.0
 AT_MOST = 10 * timers.REPAIR_FOREIGN
 
@@ -126,6 +129,35 @@ def survived(scene: Scene) -> None:
     assert all(report.error is None for report in reports.values()), reports
     print({address: str(report) for address, report in reports.items()})
     scene.settle()
+
+
+def a_restart_takes_nothing(scene: Scene, manager: NetworkManager, *, times: int) -> None:
+    """Start a NetworkManager anew, and have it load its files again: no address is away for a moment."""
+    whole(scene, ITS_OWN)
+    with told(scene.lab.host.namespace) as lines:
+        for _ in range(times):
+            manager.stop()
+            manager.start()
+            manager.configured()
+        manager.nmcli("general", "reload")
+        manager.nmcli("connection", "reload")
+        whole(scene, ITS_OWN)
+    assert not taken(lines, *OURS, ITS_OWN)
+    survived(scene)
+
+
+def an_outage_takes_nothing(scene: Scene) -> None:
+    """Pull the cable of nic0 for longer than a daemon bears it: no address is deleted meanwhile."""
+    host = scene.lab.host
+    whole(scene, ITS_OWN)
+    host.nic("nic0").unplug()
+    wait_for(lambda: host.holders(ITS_OWN), lambda holders: holders == ["nic1"])
+    with told(host.namespace) as lines:
+        time.sleep(OUTAGE)
+    assert not [line for line in lines if "Deleted" in line]
+    host.nic("nic0").plug()
+    whole(scene, ITS_OWN)
+    survived(scene)
 
 
 def taken(lines: list[str], *addresses: str) -> dict[str, list[float]]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab import wait_for
 from tests.lab.networkd import Networkd
 from tests.lab.owners import (
     AT_MOST,
@@ -19,6 +17,8 @@ from tests.lab.owners import (
     NETWORK,
     OURS,
     UNMANAGED,
+    a_restart_takes_nothing,
+    an_outage_takes_nothing,
     networkmanager,
     survived,
     taken,
@@ -101,15 +101,7 @@ def test_networkd_with_the_drop_in_takes_nothing(lab: Lab, suite: str) -> None:
 @pytest.mark.parametrize("drop_in", ["", DROP_IN], ids=["plain", "drop-in"])
 def test_networkd_takes_nothing_of_ours_during_an_outage(lab: Lab, suite: str, drop_in: str) -> None:
     with networkd(lab, suite, keeping=bool(drop_in)), Scene(lab=lab) as scene:
-        whole(scene, ITS_OWN)
-        lab.host.nic("nic0").unplug()
-        wait_for(lambda: lab.host.holders(ITS_OWN), lambda holders: holders == ["nic1"])
-        with told(lab.host.namespace) as lines:
-            time.sleep(10)
-        assert not [line for line in lines if "Deleted" in line]
-        lab.host.nic("nic0").plug()
-        whole(scene, ITS_OWN)
-        survived(scene)
+        an_outage_takes_nothing(scene)
 
 
 def manager_of(lab: Lab, suite: str, drop_in: str) -> NetworkManager:
@@ -119,16 +111,7 @@ def manager_of(lab: Lab, suite: str, drop_in: str) -> NetworkManager:
 @pytest.mark.parametrize("drop_in", ["", MANAGED, UNMANAGED])
 def test_networkmanager_that_is_restarted_takes_nothing(lab: Lab, suite: str, drop_in: str) -> None:
     with manager_of(lab, suite, drop_in) as manager, Scene(lab=lab) as scene:
-        whole(scene, ITS_OWN)
-        with told(lab.host.namespace) as lines:
-            manager.stop()
-            manager.start()
-            manager.configured()
-            manager.nmcli("general", "reload")
-            manager.nmcli("connection", "reload")
-            whole(scene, ITS_OWN)
-        assert not taken(lines, *OURS, ITS_OWN)
-        survived(scene)
+        a_restart_takes_nothing(scene, manager, times=1)
 
 
 def test_what_networkmanager_takes_when_it_applies_a_profile_anew_is_back_at_once(lab: Lab, suite: str) -> None:
@@ -159,12 +142,4 @@ def test_what_networkmanager_takes_by_its_orders_is_back(lab: Lab, suite: str) -
 @pytest.mark.parametrize("drop_in", [MANAGED, UNMANAGED])
 def test_networkmanager_with_a_drop_in_takes_nothing_during_an_outage(lab: Lab, suite: str, drop_in: str) -> None:
     with manager_of(lab, suite, drop_in), Scene(lab=lab) as scene:
-        whole(scene, ITS_OWN)
-        lab.host.nic("nic0").unplug()
-        wait_for(lambda: lab.host.holders(ITS_OWN), lambda holders: holders == ["nic1"])
-        with told(lab.host.namespace) as lines:
-            time.sleep(10)
-        assert not [line for line in lines if "Deleted" in line]
-        lab.host.nic("nic0").plug()
-        whole(scene, ITS_OWN)
-        survived(scene)
+        an_outage_takes_nothing(scene)

@@ -24,6 +24,7 @@ from tests.lab.owners import (
     OURS,
     TIMES,
     UNMANAGED,
+    a_restart_takes_nothing,
     fights,
     networkmanager,
     survived,
@@ -168,17 +169,7 @@ def test_fight_with_networkmanager_is_not_fought_at_full_speed(lab: Lab) -> None
 @pytest.mark.parametrize("drop_in", ["", MANAGED, UNMANAGED])
 def test_networkmanager_that_is_restarted_takes_nothing(lab: Lab, drop_in: str) -> None:
     with networkmanager(lab, drop_in) as manager, Scene(lab=lab) as scene:
-        whole(scene, ITS_OWN)
-        with told(lab.host.namespace) as lines:
-            for _ in range(TIMES):
-                manager.stop()
-                manager.start()
-                manager.configured()
-            manager.nmcli("general", "reload")
-            manager.nmcli("connection", "reload")
-            whole(scene, ITS_OWN)
-        assert not taken(lines, *OURS, ITS_OWN)
-        survived(scene)
+        a_restart_takes_nothing(scene, manager, times=TIMES)
 
 
 def test_networkmanager_without_a_drop_in_empties_a_device_whose_cable_is_pulled(lab: Lab) -> None:
