@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ipmp_agent.core.reasons import ADVICE, OBSTACLES, Reason
+from ipmp_agent.measurements import ERRORS
 from ipmp_operator.core import rollup
 from tests.unit.docs.pages import ROOT
 
@@ -79,6 +80,11 @@ def test_every_reason_of_host_suitable_is_explained_in_one_table() -> None:
     table = (DOCS / "operations.md").read_text(encoding="utf-8").partition("| reason in `HostSuitable` |")[2]
     first = "".join(line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()[1:])
     assert {f"`{reason}`" for reason in OBSTACLES | ADVICE} == set(re.findall(r"`\w+`", first))
+
+
+def test_every_part_in_which_an_agent_catches_errors_is_in_its_runbook() -> None:
+    text = (DOCS / "runbooks/IPMPAgentErrors.md").read_text(encoding="utf-8")
+    assert [part for part in ERRORS if f"`{part}`" not in text] == []
 
 
 def test_every_reason_of_a_trouble_has_an_entry_by_symptom() -> None:
