@@ -82,6 +82,7 @@ class Reason(StrEnum):
     TUNNEL_PINNED = "TunnelPinned"
     DEVICE_PINNED = "DevicePinned"
     MEMBERS_DIFFER = "MembersDiffer"
+    FULL_FRAMES_LOST = "FullFramesLost"
     PROGRAM_PINNED = "ProgramPinned"
     FIREWALL_PINNED = "FirewallPinned"
     REVERSE_PATH_FILTERED = "ReversePathFiltered"
@@ -111,6 +112,7 @@ OBSTACLES = frozenset(
         Reason.TUNNEL_PINNED,
         Reason.DEVICE_PINNED,
         Reason.MEMBERS_DIFFER,
+        Reason.FULL_FRAMES_LOST,
         Reason.PROGRAM_PINNED,
         Reason.FIREWALL_PINNED,
         Reason.REVERSE_PATH_FILTERED,

@@ -33,6 +33,7 @@ NEWER = frozenset(
         Reason.OTHER_SCOPE,
         Reason.DEVICE_PINNED,
         Reason.MEMBERS_DIFFER,
+        Reason.FULL_FRAMES_LOST,
         Reason.PROGRAM_PINNED,
         Reason.FIREWALL_PINNED,
         Reason.REVERSE_PATH_FILTERED,

@@ -8,6 +8,7 @@ from ipmp_agent.linux.group import settings
 from ipmp_agent.linux.group.administrative_state import GroupAdministrativeState
 from ipmp_agent.linux.group.data_addresses import GroupDataAddresses
 from ipmp_agent.linux.group.fitness import Fitness
+from ipmp_agent.linux.group.full_frames import FullFrames
 from ipmp_agent.linux.group.membership import Membership
 from ipmp_agent.linux.group.multicast import Multicast
 from ipmp_agent.linux.group.neighbourhood import Neighbourhood
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 FITNESS, SETTINGS = "fitness of members", "settings"
 DATA_ADDRESSES, TEST_ADDRESSES = "data addresses", "test addresses"
 TUNNELS, OUTSIDERS = "tunnels", "other interfaces on the link"
+FULL_FRAMES = "frames of full size"
 """Parts of a comparison, as people are told them."""
 
 
@@ -87,6 +89,7 @@ class Features:
         self.fitness = Fitness(group, host, members, self.data, self.settings)
         self.outsiders = GroupOutsiders(group, host, members, self.surroundings)
         self.pinned = Pinned(host, members, self.surroundings)
+        self.full_frames = FullFrames(group, host, self.surroundings)
         self.tunnels = GroupTunnels(host.tunnels, self.surroundings, self.data)
         self.pod_egress = PodEgress(group, host.nftables, self.surroundings, reconciler)
         self.routers = Routers(group, host, self.surroundings, listeners.ways_changed)
@@ -103,6 +106,7 @@ class Features:
         self.pod_egress.configure(configuration.policies.pod_egress)
         self.administrative.configure(configuration)
         self.refresh.configure(configuration)
+        self.full_frames.configure(configuration)
         self.tunnels.configure(configuration)
         return self.tests.configure(configuration)
 
@@ -163,6 +167,7 @@ class Features:
         yield TUNNELS, self.tunnels.findings
         yield "masquerading", self._masquerading
         yield "what hangs on members", self.pinned.findings
+        yield FULL_FRAMES, self.full_frames.findings
         yield OUTSIDERS, lambda: self.outsiders.findings(observing=observing)
         yield "neighbours", self.neighbourhood.findings
         if not observing:

@@ -16,6 +16,7 @@ from ipmp_agent.linux.group.address_owners import AddressOwners
 from ipmp_agent.linux.group.features import (
     DATA_ADDRESSES,
     FITNESS,
+    FULL_FRAMES,
     OUTSIDERS,
     SETTINGS,
     TEST_ADDRESSES,
@@ -319,6 +320,8 @@ class GroupInKernel:
             await self._host.masquerades.refresh()
         with self._parts.part("what hangs on members"):
             await self._features.pinned.refresh()
+        with self._parts.part(FULL_FRAMES):
+            self._features.full_frames.look()
 
     async def _look_outside(self) -> None:
         """Look for interfaces on the members' link that are no members, and keep what they have before it changes."""
@@ -387,6 +390,7 @@ class GroupInKernel:
         self._features.neighbourhood.close()
         self._features.data.close()
         self._features.multicast.close()
+        self._features.full_frames.close()
 
     async def _dismiss(self) -> None:
         """Let former members go, once the core has emptied them and nothing leaves by them."""

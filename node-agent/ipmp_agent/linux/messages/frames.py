@@ -226,6 +226,7 @@ def igmp_general_query() -> bytes:
 _TRANSITIVE = struct.Struct("!4sBBHQ")  # magic, question or answer, kind, sequence, random bits
 TRANSITIVE_MAGIC = b"IPMP"
 _SHORTEST_FRAME = 60  # IEEE 802.3, without the frame check sequence
+FULL_FRAME = 255  # the kind of a question whether frames of full size pass, beside the kinds of the probers
 
 
 @frozen
@@ -239,11 +240,17 @@ class Transitive:
     bits: int
 
 
-def transitive(destination: bytes, probe: Transitive) -> bytes:
-    """Pack a probe into a frame of the EtherType for local experiments (IEEE 802)."""
+def transitive(destination: bytes, probe: Transitive, size: int = 0) -> bytes:
+    """Pack a probe into a frame of the EtherType for local experiments (IEEE 802).
+
+    Args:
+        destination: MAC address.
+        probe: what it says.
+        size: bytes behind the Ethernet header at least, at most the MTU.
+    """
     head = _ETHERNET.pack(destination, probe.source, ETH_P_TRANSITIVE)
     body = _TRANSITIVE.pack(TRANSITIVE_MAGIC, probe.question, probe.kind, probe.sequence, probe.bits)
-    return (head + body).ljust(_SHORTEST_FRAME, b"\0")
+    return (head + body).ljust(max(_SHORTEST_FRAME, _ETHERNET.size + size), b"\0")
 
 
 def read_transitive(frame: bytes) -> Transitive | None:

@@ -99,7 +99,10 @@ class Port:
 
     def _probed(self, probe: Transitive) -> None:
         """Answer another member of this host; strangers get no answer."""
-        if not probe.question:
+        if not probe.question and probe.kind == frames.FULL_FRAME:
+            if probe.bits in self._host.asked_frames:
+                self._host.asked_frames[probe.bits] = True
+        elif not probe.question:
             self.sender.answered(probe)
         elif self._host.wears(probe.source):
             answer = replace(probe, source=self.wire.mac, question=False)
@@ -141,6 +144,7 @@ class Host:
         self.guarded = Guarded()
         self.heard_on: dict[int, set[bytes]] = {}  # MAC addresses of members, by index of an interface that is none
         self.ports: dict[tuple[str, str], Port] = {}  # by group and member
+        self.asked_frames: dict[int, bool] = {}  # frames between members, by their bits: whether each was answered
         self.deleted_rules: set[PolicyRule] = set()  # of ours, by somebody, since rules were compared last
 
     def close(self) -> None:
