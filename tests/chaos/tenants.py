@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.chaos.kinds import NothingToDoError, kind
@@ -11,7 +10,6 @@ from tests.chaos.world import Lasting, data_addresses
 from tests.lab.networkd import Networkd
 from tests.lab.owners import DROP_IN
 from tests.lab.routing import Bird, Frr
-from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
     import random
@@ -32,13 +30,17 @@ def vip(world: World, side: Side, chance: random.Random) -> str:
     words = (f"{VIP}/32", "dev", nic.name)
     side.host.namespace.run("ip", "address", "add", *words, *chance.choice([(), ("proto", "18")]), check=False)
     pause(chance.uniform(0, 0.4))
-    _forget(side)
+    _forget(world, side, [VIP])
     return nic.name
 
 
-def _forget(side: Side) -> None:
-    side.guests.add(VIP)
-    side.forget(VIP)
+def _forget(world: World, side: Side, addresses: list[str]) -> None:
+    """Take away what somebody brought, for good; from a NIC without a link it goes when all is well again."""
+    side.guests.update(addresses)
+    if all(world.linked(side, nic) for nic in side.nics):
+        side.forget(addresses)
+    else:
+        side.sweep(addresses)
 
 
 @kind()
@@ -46,7 +48,7 @@ def vipstays(world: World, side: Side, chance: random.Random) -> str:
     """A VIP comes to a NIC and stays for a while"""
     nic = world.present_nic(side, chance)
     side.host.namespace.run("ip", "address", "add", f"{VIP}/32", "dev", nic.name, check=False)
-    world.last("vip", Lasting(mend=lambda: _forget(side)))
+    world.last("vip", Lasting(mend=lambda: _forget(world, side, [VIP])))
     return nic.name
 
 
@@ -127,19 +129,8 @@ def memberstorm(world: World, side: Side, chance: random.Random) -> str:
     lines = "\n".join(f"address replace {one}/32 dev {nic.name}" for one in addresses)
     side.host.namespace.run("ip", "-force", "-batch", "-", text=lines, check=False)
     pause(chance.uniform(0, 0.2))
-    # A member that failed meanwhile no longer has them, and what is swept away in a crowd may be put back at first.
-    wait_for(partial(_sweep, side, addresses), what="an owner's addresses to be gone", deadline=30, interval=0.3)
+    _forget(world, side, addresses)
     return f"{nic.name} {count}"
-
-
-def _sweep(side: Side, addresses: list[str]) -> bool:
-    """Take these addresses off every interface; returns whether there was none."""
-    found = {
-        one["local"]: link["ifname"] for link in side.host.namespace.ip_json("address") for one in link["addr_info"]
-    }
-    lines = [f"address del {one}/32 dev {found[one]}" for one in addresses if one in found]
-    side.host.namespace.run("ip", "-force", "-batch", "-", text="\n".join(lines), check=False)
-    return not lines
 
 
 @kind(harmless=True)

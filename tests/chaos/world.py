@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -119,16 +120,20 @@ class Side:
         """Its NICs."""
         return list(self.host.nics.values())
 
-    def forget(self, address: str) -> None:
-        """Take an address away wherever it is: the agent may have moved it, and may do so now."""
+    def forget(self, addresses: Collection[str]) -> None:
+        """Take single host addresses away wherever they are, until there is none.
 
-        def gone() -> bool:
-            holders = self.host.holders(address)
-            for holder in holders:
-                self.host.namespace.run("ip", "address", "del", f"{address}/32", "dev", holder, check=False)
-            return not holders
+        The agent may have moved them, and may do so now; what is swept away in a crowd may be put back at first.
+        """
+        wait_for(partial(self.sweep, addresses), what="an owner's addresses to be gone", deadline=30, interval=0.2)
 
-        wait_for(gone, what=f"{address} to be gone", deadline=30, interval=0.05)
+    def sweep(self, addresses: Collection[str]) -> bool:
+        """Take single host addresses off every interface; returns whether there was none."""
+        links = self.host.namespace.ip_json("address")
+        found = [(one["local"], link["ifname"]) for link in links for one in link["addr_info"]]
+        lines = [f"address del {one}/32 dev {name}" for one, name in found if one in addresses]
+        self.host.namespace.run("ip", "-force", "-batch", "-", text="\n".join(lines), check=False)
+        return not lines
 
     def changed(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Give the agent a manifest that differs from the usual one by `change`, which gets the spec."""
@@ -357,8 +362,7 @@ class World:
             self._await(side, self._unwell, WELL)
             self._log(side)
         for side in self.sides:
-            for guest in side.guests:
-                side.forget(guest)
+            side.forget(side.guests)
             side.guests.clear()
             self._await(side, self._unwell, WELL)
         for side in self.sides:
