@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
-import sys
 import tomllib
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,15 +14,13 @@ import pytest
 from ipmp_agent.core.events import LinkChanged
 from tests.unit.agent.building import Rig, unprobed_group
 from tests.unit.docs.pages import ROOT
+from tests.unit.docs.walks import PAGE, called, names, not_reached, rows, section, walk
 from tests.unit.operator.build import World, api_group, nodes, pool, pools
 from tests.virtual_node import VirtualNode, numbered_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-    from types import FrameType
 
-PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 PACKAGES = tuple(sorted({path.parent for path in ROOT.glob("*/*ipmp*/__init__.py")}))
 SHORT = tuple(package for package in PACKAGES if package.name in {"ipmp_agent", "ipmp_operator"})
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
@@ -32,24 +28,6 @@ LAYERS = [
     (container, each["layers"]) for each in CONTRACTS if each["type"] == "layers" for container in each["containers"]
 ]
 LETTERS = re.compile(r"[^\w ]")
-
-
-def section(title: str) -> str:
-    """What stands under a heading, without the headings below it."""
-    found = re.search(rf"^#+ {re.escape(title)}$\n(.*?)(?=^#+ |\Z)", PAGE, flags=re.DOTALL | re.MULTILINE)
-    assert found is not None, f"no heading {title!r}"
-    return found[1]
-
-
-def rows(title: str) -> list[list[str]]:
-    """The rows of the one table under a heading, without its head."""
-    lines = [line for line in section(title).splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def names(cell: str) -> list[str]:
-    """The names in backticks, without arguments."""
-    return re.findall(r"`([\w.]+)(?:\(\))?`", cell)
 
 
 def resolve(path: str) -> Path:
@@ -167,35 +145,6 @@ def test_every_step_is_a_function_of_its_file(step: list[str]) -> None:
 
 LONG = 60.0
 """Seconds after which a walk has ended somewhere else."""
-
-
-@contextmanager
-def called() -> Iterator[list[str]]:
-    """The functions that are called in this thread meanwhile, in order."""
-    calls: list[str] = []
-
-    def note(frame: FrameType, event: str, _argument: object) -> None:
-        if event == "call":
-            calls.append(frame.f_code.co_qualname)
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        yield calls
-    finally:
-        sys.setprofile(before)
-
-
-def walk(title: str, *places: str) -> list[str]:
-    """The functions of a walk that are in these files and folders, in the order of the page."""
-    steps = [(names(row[0])[0], row[1].strip("`")) for row in rows(title)]
-    return [function for function, file in steps if file.startswith(places)]
-
-
-def not_reached(steps: list[str], calls: list[str]) -> list[str]:
-    """What of these steps was not called after the one before it."""
-    later = iter(calls)
-    return [step for step in steps if step not in later]
 
 
 def test_a_pulled_cable_goes_the_way_of_the_page_in_one_thread() -> None:
