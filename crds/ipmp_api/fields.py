@@ -163,8 +163,8 @@ _FAILURE_DETECTION = Struct(
     "How fast probes find a failure.",
     {
         "timeMilliseconds": Number(
-            "Failure detection time (FDT): within it a failure that only probes can see is found. Five probes fit into "
-            "it. Repair takes twice as long.",
+            "Failure detection time (FDT): within it a failure that only probes can see is found. A probe is sent in "
+            "each seventh of it; five lost in a row are a failure. Repair takes twice as long.",
             100,
             3_600_000,
             _DETECTION.time_milliseconds,

@@ -96,7 +96,7 @@ GROUP_STATUS = Struct(
             TROUBLED_NODES_MAX,
             key="nodeName",
         ),
-        "conditions": _conditions("Accepted, Ready, Degraded"),
+        "conditions": _conditions("Accepted, Ready, Degraded, and Stalled while the group is refused"),
     },
 )
 
@@ -187,6 +187,9 @@ NODE_GROUP_STATUS = Struct(
             ),
             LAST_FAILOVERS_MAX,
         ),
-        "conditions": _conditions("Programmed, Ready, Degraded, InterfacesConsistent, ProbesEnabled, Withdrawn"),
+        "conditions": _conditions(
+            "Programmed, Ready, Degraded, InterfacesConsistent, ProbesEnabled, OfflineHonored, HostSuitable, and "
+            "Withdrawn when nothing is left"
+        ),
     },
 )

@@ -36,7 +36,7 @@ AGAIN = 0.5
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PODS_PATH = f"/api/v1/namespaces/{NAMESPACE}/pods"
 WELL = {"Programmed": "True", "Ready": "True", "Degraded": "False", "InterfacesConsistent": "True"}
-WELL |= {"ProbesEnabled": "True", "OfflineAccepted": "True", "HostSuitable": "True"}
+WELL |= {"ProbesEnabled": "True", "OfflineHonored": "True", "HostSuitable": "True"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
 
 from ipmp_agent.core.reasons import ADVICE, OBSTACLES, Reason
 from ipmp_agent.measurements import ERRORS
+from ipmp_agent.views import status
 from ipmp_operator.core import rollup
 from tests.unit.docs.pages import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
@@ -80,6 +78,17 @@ def test_every_reason_of_host_suitable_is_explained_in_one_table() -> None:
     table = (DOCS / "operations.md").read_text(encoding="utf-8").partition("| reason in `HostSuitable` |")[2]
     first = "".join(line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()[1:])
     assert {f"`{reason}`" for reason in OBSTACLES | ADVICE} == set(re.findall(r"`\w+`", first))
+
+
+def test_reference_names_every_condition() -> None:
+    group, node_group = re.findall(
+        r"^\| `conditions\[\]` .*$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    for line, module, made in ((group, rollup, "Verdict"), (node_group, status, "_(?:condition|verdict)")):
+        source = Path(str(module.__file__)).read_text(encoding="utf-8")
+        types = set(re.findall(rf'\b{made}\(\s*"(\w+)"', source))
+        assert len(types) > 3
+        assert sorted(each for each in types if not re.search(rf"\b{each}\b", line)) == []
 
 
 def test_every_part_in_which_an_agent_catches_errors_is_in_its_runbook() -> None:
