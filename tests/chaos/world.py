@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -125,7 +124,12 @@ class Side:
 
         The agent may have moved them, and may do so now; what is swept away in a crowd may be put back at first.
         """
-        wait_for(partial(self.sweep, addresses), what="an owner's addresses to be gone", deadline=30, interval=0.2)
+
+        def gone() -> bool:
+            # One that moves while interfaces are looked at one after the other is seen on none of them.
+            return self.sweep(addresses) and self.sweep(addresses)
+
+        wait_for(gone, what="an owner's addresses to be gone", deadline=30, interval=0.2)
 
     def sweep(self, addresses: Collection[str]) -> bool:
         """Take single host addresses off every interface; returns whether there was none."""
