@@ -166,5 +166,5 @@ def _explained(path: str, said: str) -> str:
     if "(Forbidden)" in said:
         return f"{said}\nShowing groups needs the verbs get and list on ipmpgroups and ipmpnodegroups of ipmp.dev."
     if "(NotFound)" in said and path in {f"{API}/ipmpgroups", f"{API}/ipmpnodegroups"}:
-        return "this cluster does not know IPMP groups: install the chart (docs/operations.md), or choose --context"
+        return "this cluster does not know IPMP groups: install the chart (docs/install.md), or choose --context"
     return said
