@@ -2,6 +2,9 @@
 # Python's packages are those of image-requirements.txt, by their hashes. Debian's are those of the base and of its
 # mirror: a site that needs the same ones for good names a base by digest, with that snapshot in its sources.list.
 ARG BASE=docker.io/library/debian:trixie-slim
+# The same for the machine that builds, and that machine's platform, where the builder does not say it by itself.
+ARG BUILD_BASE=${BASE}
+ARG BUILDPLATFORM
 
 FROM ${BASE} AS python
 ARG DEBIAN_FRONTEND=noninteractive
@@ -12,7 +15,8 @@ RUN apt-get update -qq \
  && python3 -m compileall -q -o 2 /usr/lib/python3* \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 
-FROM python AS build
+# Python's packages are chosen for the target, and put in place by this machine: nothing but apt runs emulated.
+FROM --platform=${BUILDPLATFORM} ${BUILD_BASE} AS build
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv
 # A site with its own index, or a proxy with its own CA, says so with --build-arg.
@@ -22,16 +26,24 @@ ARG PIP_CERT
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/ipmp
 WORKDIR /src
 COPY image-requirements.txt ./
-# Wheels only, so nothing is compiled but Python.
-RUN /opt/pip/bin/pip --python /opt/ipmp/bin/python install --no-cache-dir --no-compile \
-      --only-binary :all: --require-hashes --requirement image-requirements.txt
+# As builders name it; the classic one of Docker knows no other target than its own machine.
+ARG TARGETARCH
+# Wheels only, so nothing is compiled but Python; their commands, which nobody needs, would be those of /opt/pip.
+RUN case "${TARGETARCH:=$(dpkg --print-architecture)}" in amd64) machine=x86_64 ;; arm64) machine=aarch64 ;; \
+      *) echo "there are no wheels for $TARGETARCH" >&2; exit 1 ;; esac \
+ && site=$(echo /opt/ipmp/lib/python3*/site-packages) \
+ && /opt/pip/bin/pip install --no-cache-dir --no-compile --only-binary :all: --require-hashes --target "$site" \
+      --platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" \
+      --requirement image-requirements.txt \
+ && rm -rf "$site/bin"
 COPY pyproject.toml README.md LICENSE ./
 COPY crds ./crds
 COPY common ./common
 COPY node-agent ./node-agent
 COPY operator ./operator
 RUN /opt/pip/bin/pip --python /opt/ipmp/bin/python install --no-cache-dir --no-compile --no-deps . \
- && /opt/pip/bin/pip --python /opt/ipmp/bin/python check \
+ && own=$(dpkg --print-architecture) \
+ && { [ "${TARGETARCH:-$own}" != "$own" ] || /opt/pip/bin/pip --python /opt/ipmp/bin/python check; } \
  && python3 -m compileall -q -o 2 /opt/ipmp/lib
 
 FROM python

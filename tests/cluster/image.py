@@ -23,10 +23,16 @@ SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "image-requirements.
 REPOSITORY = "ipmp.test/ipmp"
 SUITE = "trixie"
 BASE = f"docker.io/library/debian:{SUITE}-slim"
+BUILD_BASE = f"localhost/build/debian:{SUITE}-slim"
+"""The same of this machine's architecture, beside that of another: a storage has one image of a name."""
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 # The base is ours, made below. The machine's certificates are for pip: a mirror or proxy of the site may have a CA of
 # its own.
-BUILD = ("--pull=never", "--volume", f"{CERTIFICATES}:/run/ca.crt:ro", "--build-arg", "PIP_CERT=/run/ca.crt")
+# This builder does not say by itself for which platform it builds, and on which.
+BUILD = (
+    *("--pull=never", "--volume", f"{CERTIFICATES}:/run/ca.crt:ro"),
+    *("--build-arg", "PIP_CERT=/run/ca.crt", "--build-arg", f"BUILDPLATFORM=linux/{NATIVE}"),
+)
 LAYERS_MAX = 60  # cached by the builder before they are dropped: about ten builds, a gigabyte or two
 # What the official slim images leave out.
 SLIM = "".join(f"path-exclude /usr/share/{d}/*\n" for d in ("doc", "man", "locale", "info", "groff", "lintian"))
@@ -107,8 +113,10 @@ def build_release(
         context = Path(temporary)
         _copy_sources(context)
         _ensure_base(storage, architecture)
+        build_base = BASE if architecture == NATIVE else _ensure_base(storage, NATIVE, BUILD_BASE)
         how = ("--no-cache",) if fresh else ("--layers",)
-        _buildah(storage, "build", "--arch", architecture, *how, *BUILD, *words, "--tag", name, str(context))
+        bases = ("--build-arg", f"BUILD_BASE={build_base}", "--build-arg", f"TARGETARCH={architecture}")
+        _buildah(storage, "build", "--arch", architecture, *how, *BUILD, *bases, *words, "--tag", name, str(context))
         archive.unlink(missing_ok=True)  # an archive that is there would be added to
         _buildah(storage, "push", "--quiet", name, f"oci-archive:{archive}:{name}")
         container = _buildah(storage, "from", "--pull=never", name).strip()
@@ -180,10 +188,11 @@ def _build(storage: Path, context: Path, image: Image) -> None:
     print(f"built in {time.monotonic() - begun:.0f} s, {megabytes} MB: {image.archive}", flush=True)
 
 
-def _ensure_base(storage: Path, architecture: str) -> None:
-    if _buildah(storage, "images", "--quiet", "--filter", f"reference={BASE}"):
-        return
-    print(f"making {BASE} for {architecture} from Debian's packages", flush=True)
+def _ensure_base(storage: Path, architecture: str, name: str = BASE) -> str:
+    """Make the base, unless the builder has it; returns its name."""
+    if _buildah(storage, "images", "--quiet", "--filter", f"reference={name}"):
+        return name
+    print(f"making {name} for {architecture} from Debian's packages", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) / "root"
         _run(["debootstrap", f"--arch={architecture}", "--variant=minbase", SUITE, str(root)])
@@ -199,9 +208,10 @@ def _ensure_base(storage: Path, architecture: str) -> None:
         try:
             _buildah(storage, "add", "--quiet", container, str(root), "/")
             _buildah(storage, "config", "--cmd", "bash", "--env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", container)
-            _buildah(storage, "commit", "--quiet", container, BASE)
+            _buildah(storage, "commit", "--quiet", container, name)
         finally:
             _buildah(storage, "rm", container)
+    return name
 
 
 def _forget_older(storage: Path, name: str) -> None:
