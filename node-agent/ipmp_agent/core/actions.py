@@ -67,6 +67,7 @@ class SetNominee:
     ipv4: str | None
     ipv6: str | None
     receiving: tuple[str, ...] = ()  # the members that work: what is joined on them arrives by them
+    makeshift: bool = False  # none works: these have a link, and nobody answers by them
 
 
 @frozen

@@ -455,9 +455,11 @@ class Multipathing:
             self._look_at = min(now + self._detection.time.value, *(i.test_addresses_due for i in self._members))
             self._tell_findings([*refused, *consistency.find(self._configuration, self._members)])
 
-    def _order(self, moves: Sequence[Move], carriers: Sequence[str], receiving: Sequence[str]) -> None:
+    def _order(
+        self, moves: Sequence[Move], carriers: Sequence[str], receiving: Sequence[str], *, makeshift: bool = False
+    ) -> None:
         spreading = bool(self._configuration.policies.outbound_spreading)
-        self._move(moves, self._outbound.changes(carriers, receiving, spreading=spreading))
+        self._move(moves, self._outbound.changes(carriers, receiving, spreading=spreading, makeshift=makeshift))
 
     def _make_do(self, linked: Sequence[str], now: float) -> None:
         """No member works, and these have a link: what others hold goes there, what they hold stays."""
@@ -466,7 +468,8 @@ class Multipathing:
             names = ", ".join(dict.fromkeys(self._interfaces[m.destination].name for m in moves if m.destination))
             message = f"no interface is answered: what is on interfaces without a link goes to {names}"
             self.tell(Reason.LINK_DOWN, message, severity=Severity.WARNING)
-        self._order(moves, [key for key in self._outbound.in_use if key in linked] or linked, linked)
+        carriers = [key for key in self._outbound.in_use if key in linked] or linked
+        self._order(moves, carriers, linked, makeshift=True)
 
     def _tell_findings(self, findings: list[Finding]) -> None:
         """Each is told once, and once more when it is over, whatever becomes of its words meanwhile."""

@@ -46,7 +46,9 @@ class Outbound:
         """The members that carry, in the order of activation."""
         return self._in_use
 
-    def changes(self, active: Sequence[str], working: Sequence[str], *, spreading: bool) -> OutboundOrders:
+    def changes(
+        self, active: Sequence[str], working: Sequence[str], *, spreading: bool, makeshift: bool = False
+    ) -> OutboundOrders:
         """The orders that follow from who may carry, in the order of activation, and who works.
 
         The nominee stays while it may carry and is not moved back. A group in which nobody may keeps its routes.
@@ -60,7 +62,7 @@ class Outbound:
         if changed:
             self.carriers, self._in_use = carriers, names
         nominee = self.nominee if self.nominee in active else next(iter(active), None)
-        nomination = SetNominee(nominee, nominee, tuple(working))
+        nomination = SetNominee(nominee, nominee, tuple(working), makeshift)
         nominated = nomination != self.nomination
         self.nomination = nomination
         return OutboundOrders((carriers,) if changed else (), (nomination,) if nominated else (), urgent)

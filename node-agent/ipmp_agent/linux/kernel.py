@@ -75,7 +75,12 @@ class Kernel:
         self._loop = asyncio.get_running_loop()
         self._host = Host(self._hear, self._dumper)
         self._members = Members(
-            self._host.ethtool, self._host.link, self._sink, self._member_changed, self._link_changed
+            self._host.ethtool,
+            self._host.link,
+            self._sink,
+            self._member_changed,
+            self._link_changed,
+            self._compare_soon,
         )
         self._listener = Listener(self._heard_outside, self._host.readers)
         self._monitor = Monitor(self._heard, self._overrun, self._host.readers)
@@ -355,6 +360,9 @@ class Kernel:
 
     async def _resync(self) -> None:
         await self.read_links()
+        self._compare_soon()
+
+    def _compare_soon(self) -> None:
         for group in self._groups.values():
             group.reconciler.soon()
 

@@ -247,7 +247,8 @@ class GroupInKernel:
         members = frozenset((each.group, each.key, each.index, each.leaving) for each in self._members)
         deleted = bool(self._host.deleted_rules)
         reading = self._reading
-        return reading.orders, reading.news, reading.particular, id(self._configuration), members, deleted
+        failed = frozenset(self._members.failed)
+        return reading.orders, reading.news, reading.particular, id(self._configuration), members, deleted, failed
 
     async def _look_for_changes(self) -> None:
         """Look at what decides over all else, and keep in mind what is to be changed."""
@@ -552,9 +553,12 @@ class GroupInKernel:
             self._reading.orders += 1
             self._features.surroundings.outbound = {4: order.ipv4, 6: order.ipv6}
             self._ways_changed()
+            if self.name in self._members.failed:
+                self._members.failed_changed()  # another group may have taken over what this order is about
         elif isinstance(order, SetNominee):
             self._features.surroundings.nominees = {4: order.ipv4, 6: order.ipv6}
             self._features.surroundings.receiving = order.receiving
+            self._members.note_failed(self.name, failed=order.makeshift or not order.receiving)
             self._follow_multicast()
         else:
             assert_never(order)

@@ -113,6 +113,11 @@ class GroupSurroundings:
         member = self._members.owner(index)
         return member is not None and member.group != self._group
 
+    def may_take_over(self, index: int) -> bool:
+        """Whether what leaves by an interface is better off with this group: its own group does not work, this does."""
+        member, failed = self._members.owner(index), self._members.failed
+        return member is not None and member.group in failed and self._group not in failed
+
     def link_changed(self, key: str, *, up: bool) -> None:
         """Take note of a link: one that came back carries what is sent to it before anybody has judged it."""
         if up:

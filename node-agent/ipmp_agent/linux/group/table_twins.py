@@ -49,6 +49,9 @@ class TwinSurroundings(foreign_routes.RouteSurroundings, Protocol):
     def is_ours(self, address: Address) -> bool:
         """Whether this is an address of the group on this host."""
 
+    def may_take_over(self, index: int) -> bool:
+        """Whether what leaves by an interface of another group is better off with this one."""
+
     def is_of_another_group(self, index: int) -> bool:
         """Whether an interface is a member of another group."""
 

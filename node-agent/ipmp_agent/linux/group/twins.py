@@ -415,7 +415,10 @@ class Twins:
         by_members = all(leg.index in indexes for leg in route.legs)
         if not by_members:
             there.tables[routes.table_of_host(route.table)] = route.table
-        if any(self._around.is_of_another_group(leg.index) for leg in route.legs):
+        others = [leg.index for leg in route.legs if self._around.is_of_another_group(leg.index)]
+        if others and all(self._around.may_take_over(index) for index in others):
+            return  # what this group wants to be there is laid in its place
+        if others:
             there.occupied.setdefault(route.table, set()).add((route.destination, route.metric))
         elif route.table in there.ours:
             there.ours[route.table].setdefault(route.destination, []).append(route)

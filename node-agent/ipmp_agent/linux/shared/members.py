@@ -61,6 +61,7 @@ class Members:
         sink: takes every event, with the name of its group.
         changed: called before the event of a member that appeared, vanished, or is another interface now.
         link_changed: called before the event of a carrier that went or came.
+        failed_changed: called when a group works no more or again, or one that does not changed its ways.
     """
 
     def __init__(
@@ -70,12 +71,15 @@ class Members:
         sink: Callable[[str, Event], None],
         changed: Callable[[HostMember], None],
         link_changed: Callable[[HostMember], None],
+        failed_changed: Callable[[], None],
     ) -> None:
         self._ethtool = ethtool
         self._describe = describe
         self._sink = sink
         self._changed = changed
         self._link_changed = link_changed
+        self.failed_changed = failed_changed
+        self.failed: set[str] = set()  # groups of which the core said that no member works
         self._groups: dict[str, dict[str, HostMember]] = {}
         self._owners: dict[int, list[HostMember]] = {}  # by interface index; the first one has it
         self._asked: tuple[tuple[HostMember, Carrier], ...] = ()
@@ -127,8 +131,15 @@ class Members:
         self._groups[member.group].pop(member.key)
         self._forget([member])
 
+    def note_failed(self, group: str, *, failed: bool) -> None:
+        """Take note whether any member of a group works, and tell where that is new."""
+        if failed != (group in self.failed):
+            (self.failed.add if failed else self.failed.discard)(group)
+            self.failed_changed()
+
     def forget(self, group: str) -> None:
         """Follow a group no more."""
+        self.failed.discard(group)
         self._forget(list(self._groups.pop(group, {}).values()))
 
     def _forget(self, left: Iterable[HostMember]) -> None:
