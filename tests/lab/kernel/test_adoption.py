@@ -229,6 +229,40 @@ def test_route_laid_anew_with_an_address_that_is_elsewhere_is_given_back(host: L
     assert "via 198.18.0.203 dev nic0" in host.host.namespace.run("ip", "route", "show", "default")
 
 
+@pytest.mark.parametrize("on", ["nic0", "nic1"])
+def test_address_that_its_owner_takes_while_no_agent_runs_is_given_up(
+    host: Lab, start_kernel: Callable[[], RunningKernel], on: str
+) -> None:
+    first = start_kernel()
+    first.configure(adopting())
+    if on == "nic1":
+        first.perform(moves(V4, V6, source="nic0", destination="nic1"))
+    memory = first.call(lambda k: k.memory(GROUP))
+    first.close()
+    for address in (V4, V6):
+        host.host.namespace.ip("address", "del", str(address), "dev", on)
+    second = start_kernel()
+    second.configure(adopting(), memory)
+    wait_for(lambda: {e.address for e in second.events(AddressReleased) if e.given_up}, lambda gone: gone == {V4, V6})
+    second.run(lambda k: k.withdraw(GROUP))
+    assert [where(host, address) for address in ALL] == [[], ["nic0"], ["nic0"], [], ["nic0"]]
+
+
+def test_address_that_goes_with_an_interface_while_no_agent_runs_is_put_back(
+    host: Lab, start_kernel: Callable[[], RunningKernel]
+) -> None:
+    first = start_kernel()
+    first.configure(adopting())
+    first.perform(moves(V4, V6, source="nic0", destination="nic1"))
+    memory = first.call(lambda k: k.memory(GROUP))
+    first.close()
+    host.host.nic("nic1").remove()
+    second = start_kernel()
+    told = second.configure(adopting(), memory)
+    assert {(e.address, e.interface) for e in adopted(told)} >= {(V4, "nic0"), (V6, "nic0")}
+    wait_for(lambda: [where(host, address) for address in ALL], lambda seen: seen == [["nic0"]] * 5)
+
+
 def test_retain_leaves_the_last_state(host: Lab, kernel: RunningKernel) -> None:
     kernel.configure(adopting(deletion_policy=DeletionPolicy.RETAIN))
     move_all(host, kernel, "nic0", "nic1")

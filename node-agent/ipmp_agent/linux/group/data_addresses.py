@@ -176,6 +176,7 @@ class GroupDataAddresses:
                         continue
                     if self.placement.get(address, key) == key and (not first or self._remembered.get(address) == key):
                         self._found(address, key, each)
+        self._miss(installed)
         self._remembered.clear()
         self._look_home(installed)
         by_ip = {address.ip: address for address in self._foreign}
@@ -197,6 +198,22 @@ class GroupDataAddresses:
                 self.heirs.setdefault(home, key)
             self._adopt(known)
             self._found(known, key, each)
+
+    def _miss(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> None:
+        """Tell of what was adopted and went while no agent ran: it is judged as what goes before our eyes.
+
+        What a member took along that is gone itself is put back at home.
+        """
+        for address in [a for a in self._adopted if a not in self.placement]:
+            home = self._foreign[address][0]
+            last = self._remembered.get(address, home)
+            if last not in installed and home in installed:
+                last = home
+                self.swept(address.ip)
+            if last in installed:
+                self.placement[address] = last
+                self.held.add(address)
+                self._sink(AddressAdopted(address, home, last))
 
     def _may_stay_away(self, home: str) -> bool:
         """Whether addresses of this home are adopted, or cannot go there for now."""
