@@ -79,6 +79,41 @@ async def test_the_pace_holds_over_all_addresses_and_the_first_round_comes_first
     assert first == [address.ip.packed for address in addresses], "every address once, in the order given"
 
 
+async def test_what_is_said_of_many_addresses_is_made_when_it_is_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands that move together keep nobody else waiting: one turn makes what one turn sends."""
+    speaker, _ = announcer()
+    old, new = make_wire(), make_wire()
+    made: list[bytes] = []
+    real = frames.gratuitous_arp_request
+
+    def count(mac: bytes, address: Any) -> bytes:
+        made.append(address.packed)
+        return real(mac, address)
+
+    monkeypatch.setattr(frames, "gratuitous_arp_request", count)
+    addresses = [ip_interface(f"198.18.{i // 250}.{i % 250}/32") for i in range(5000)]
+    asked: list[int] = []
+
+    def ask(version: int) -> tuple[()]:
+        asked.append(version)
+        return ()
+
+    speaker.announce(old, addresses, router=False, asked=ask)
+    assert made == [address.ip.packed for address in addresses[:BURST]]
+    await asyncio.sleep(0.05)
+    assert len(made) == len(old.sent) < 4 * BURST
+    made.clear()
+    speaker.announce(new, addresses, router=False, asked=ask)
+    assert len(made) < 2 * BURST, "what the older schedules had left is not made"
+    await asyncio.sleep(5)
+    assert not asked, "questions come after the announcements of all"
+    before = len(old.sent)
+    await asyncio.sleep(90)
+    assert len(old.sent) == before
+    assert len(new.sent) == len(addresses) * 2 * len(timers.ANNOUNCE_AT)
+    assert len(asked) == 2 * len(addresses)
+
+
 async def test_a_new_schedule_ends_the_old_one_and_a_cancelled_one_ends() -> None:
     speaker, _ = announcer()
     old, new = make_wire(), make_wire()

@@ -11,7 +11,8 @@ import asyncio
 import heapq
 import itertools
 import logging
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from typing import TYPE_CHECKING
 
@@ -51,14 +52,24 @@ class _Schedule:
 
     address: InterfaceAddress
     wire: Wire
-    forms: tuple[bytes, ...]
+    router: bool
     asked: Asked
     questions: int  # in one round
-    left: int = 0  # rounds to come, and frames to be sent
+    left: int  # rounds to come, and frames to be sent; none: it has ended
 
-    def ask(self) -> list[bytes]:
-        """The questions of one round."""
+    def frames(self, number: float) -> Sequence[bytes]:
+        """The frames of one round: announcements, or between two rounds of these, questions."""
+        if number == int(number):
+            return _forms(self.wire.mac, self.address, router=self.router)
         return _questions(self.wire.mac, self.address, self.asked(self.address.version))[: self.questions]
+
+
+@dataclass(slots=True, eq=False)
+class _Round:
+    """One form of one round, of addresses that are announced together; a frame is made when it is its turn."""
+
+    waiting: deque[tuple[_Schedule, Sequence[bytes]]]  # with all frames of the round, which the first form makes
+    rest: deque[tuple[_Schedule, Sequence[bytes]]] = field(default_factory=deque)  # those that have another form
 
 
 class Announcer:
@@ -73,8 +84,8 @@ class Announcer:
         self._loop = asyncio.get_running_loop()
         self._current: dict[InterfaceAddress, _Schedule] = {}
         self._serial = itertools.count()
-        self._later: list[tuple[float, int, float, _Schedule]] = []  # due, serial, round; questions between rounds
-        self._due: list[tuple[float, int, int, bytes, _Schedule]] = []  # round, form, serial, frame
+        self._later: list[tuple[float, int, float, tuple[_Schedule, ...]]] = []  # due, serial, number of the round
+        self._due: list[tuple[float, int, int, _Round]] = []  # number of the round, form, serial
         self._allowance = float(BURST)
         self._allowed_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -98,37 +109,28 @@ class Announcer:
             once: say it once, and nothing where a schedule is under way.
         """
         now = self._loop.time()
-        moved = list(addresses)
+        moved = list(dict.fromkeys(addresses))
         questions = max(1, min(QUESTIONS_OF_ONE, QUESTIONS // max(1, len(moved))))
         rounds = [(after, float(number)) for number, after in enumerate(timers.ANNOUNCE_AT)]
         rounds += [(after, sum(at <= after for at in timers.ANNOUNCE_AT) - 0.5) for after in QUESTIONS_AT]
         if once:
             moved = [address for address in moved if address not in self._current]
             rounds = [(after, number) for after, number in rounds if number < 1]
-        for address in moved:
-            schedule = _Schedule(address, wire, _forms(wire.mac, address, router=router), asked, questions)
-            self._current[address] = schedule
+        schedules = tuple(
+            _Schedule(address, wire, router, asked, questions, left=len(rounds)) for address in moved if rounds
+        )
+        self.cancel(moved)
+        self._current.update((schedule.address, schedule) for schedule in schedules)
+        if schedules:
             for after, number in rounds:
-                schedule.left += 1
-                heapq.heappush(self._later, (now + after, next(self._serial), number, schedule))
+                heapq.heappush(self._later, (now + after, next(self._serial), number, schedules))
         self._work()
-
-    def _push(self, number: float, schedule: _Schedule) -> None:
-        """Have the frames of one round sent: announcements, or between two rounds of these, questions."""
-        found = schedule.forms if number == int(number) else schedule.ask()
-        schedule.left += len(found) - 1
-        for form, frame in enumerate(found):
-            heapq.heappush(self._due, (number, form, next(self._serial), frame, schedule))
-        self._end_if_done(schedule)
-
-    def _end_if_done(self, schedule: _Schedule) -> None:
-        if not schedule.left:
-            del self._current[schedule.address]
 
     def cancel(self, addresses: Iterable[InterfaceAddress]) -> None:
         """Announce these no more."""
         for address in addresses:
-            self._current.pop(address, None)
+            if (schedule := self._current.pop(address, None)) is not None:
+                schedule.left = 0
 
     def leave(self, wire: Wire) -> None:
         """Announce nothing more on this wire: its interface is gone."""
@@ -136,26 +138,43 @@ class Announcer:
 
     def close(self) -> None:
         """Announce nothing more."""
-        self._current.clear()
+        self.cancel(list(self._current))
         if self._timer is not None:
             self._timer.cancel()
 
     def _work(self) -> None:
         now = self._loop.time()
         while self._later and self._later[0][0] <= now:
-            _, _, number, schedule = heapq.heappop(self._later)
-            if self._current.get(schedule.address) is schedule:
-                self._push(number, schedule)
+            _, serial, number, schedules = heapq.heappop(self._later)
+            heapq.heappush(self._due, (number, 0, serial, _Round(deque((each, ()) for each in schedules))))
         self._allowance = min(BURST, self._allowance + (now - self._allowed_at) * timers.ANNOUNCE_RATE)
         self._allowed_at = now
         while self._due and self._allowance >= 1:
-            _, _, _, frame, schedule = heapq.heappop(self._due)
-            if self._current.get(schedule.address) is schedule:
-                self._allowance -= 1
-                self._send(schedule, frame)
-                schedule.left -= 1
-                self._end_if_done(schedule)
+            number, form, _, due = self._due[0]
+            if due.waiting:
+                self._send_next(number, form, due)
+                continue
+            heapq.heappop(self._due)
+            if due.rest:
+                heapq.heappush(self._due, (number, form + 1, next(self._serial), _Round(due.rest)))
         self._rearm()
+
+    def _send_next(self, number: float, form: int, due: _Round) -> None:
+        """Send the next frame of a round, unless its address moved since or, of questions, nobody is to be asked."""
+        schedule, made = due.waiting.popleft()
+        if not schedule.left:
+            return
+        if form == 0:
+            made = schedule.frames(number)
+            schedule.left += len(made) - 1
+        if made:
+            self._allowance -= 1
+            self._send(schedule, made[form])
+            schedule.left -= 1
+        if form + 1 < len(made):
+            due.rest.append((schedule, made))
+        if not schedule.left:
+            del self._current[schedule.address]
 
     def _rearm(self) -> None:
         if self._timer is not None:
