@@ -16,12 +16,22 @@ from tests.lab.bus import PATIENCE
 from tests.lab.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from tests.lab.suites import Suite
     from tests.lab.topology import Host
 
 FRR = "/usr/lib/frr"
 FRR_OWNER = "frr"
+YANG = Path("/usr/share/yang")
+CONFINED = """
+set -e
+for place in /etc/frr /run/frr; do mount --bind "$1" "$place"; done
+mount --bind "$2" /usr/share/yang
+shift 2
+exec "$@"
+"""
+OPTIONS = ("-P", "0", "--log", "stdout")
 BIRD = "/usr/sbin/bird"
 
 
@@ -65,35 +75,44 @@ class _Daemons:
 
 
 class Frr(_Daemons):
-    """zebra and staticd.
+    """zebra and staticd, and what of FRR they are configured by.
 
     Args:
         host: where they route.
         static: lines of staticd's configuration.
         zebra: lines of zebra's.
+        suite: of Debian that they are from; None: the system's own.
     """
 
-    def __init__(self, host: Host, *static: str, zebra: Sequence[str] = ()) -> None:
+    def __init__(self, host: Host, *static: str, zebra: Sequence[str] = (), suite: Suite | None = None) -> None:
         super().__init__(host)
-        self._static, self._zebra = static, zebra
+        self._static, self._zebra, self._suite = static, zebra, suite
 
     def start(self) -> None:
-        """Start both; staticd has told zebra its routes soon after."""
-        for name, lines in (("zebra", self._zebra), ("staticd", self._static)):
-            configuration = self.directory / f"{name}.conf"
-            configuration.write_text("".join(f"{line}\n" for line in lines))
-            for path in (self.directory, configuration):
-                shutil.chown(path, FRR_OWNER, FRR_OWNER)  # the daemons give root up
-        self._start("zebra", f"{FRR}/zebra", *self._options("zebra"))
+        """Start them; staticd has told zebra its routes soon after."""
+        give_to_frr(self.directory, {"zebra.conf": self._zebra, "staticd.conf": self._static})
+        self._start("zebra", *frr_program("zebra", self.directory, self._suite))
         self._await_socket(self.directory / "zserv.api")
-        self._start("staticd", f"{FRR}/staticd", *self._options("staticd"))
+        if self._suite:  # newer releases have one daemon that reads the configuration of these two
+            self._start("mgmtd", *frr_program("mgmtd", self.directory, self._suite))
+            self._await_socket(self.directory / "mgmtd_be.sock")
+        self._start("staticd", *frr_program("staticd", self.directory, self._suite))
 
-    def _options(self, name: str) -> list[str]:
-        return [
-            *("-f", str(self.directory / f"{name}.conf"), "-i", str(self.directory / f"{name}.pid")),
-            *("-z", str(self.directory / "zserv.api"), "--vty_socket", str(self.directory), "-P", "0"),
-            *("--log", "stdout"),
-        ]
+
+def give_to_frr(directory: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """Write configurations; the directory becomes that of FRR's user, which the daemons take on."""
+    for name, lines in files.items():
+        (directory / name).write_text("".join(f"{line}\n" for line in lines))
+    for path in (directory, *map(directory.joinpath, files)):
+        shutil.chown(path, FRR_OWNER, FRR_OWNER)
+
+
+def frr_program(name: str, directory: Path, suite: Suite | None = None) -> list[str]:
+    """The words that start a daemon of FRR which sees a directory in the place of /etc/frr and /run/frr."""
+    program = f"{FRR}/{name}"
+    schemas = suite.root / "usr/share/yang" if suite else YANG
+    words = suite.command(program) if suite else [program]
+    return ["unshare", "--mount", "sh", "-c", CONFINED, "sh", *map(str, (directory, schemas)), *words, *OPTIONS]
 
 
 class Bird(_Daemons):
@@ -159,11 +178,14 @@ class Speakers(_Daemons):
         router: where the other one runs.
         addresses: of the host and of the router.
         frr: whether the host has bgpd.
+        suite: of Debian that bgpd is from; None: the system's own.
     """
 
-    def __init__(self, host: Host, router: Host, addresses: tuple[str, str], *, frr: bool) -> None:
+    def __init__(
+        self, host: Host, router: Host, addresses: tuple[str, str], *, frr: bool, suite: Suite | None = None
+    ) -> None:
         super().__init__(router)
-        self._near, self._addresses, self._frr = host, addresses, frr
+        self._near, self._addresses, self._frr, self._suite = host, addresses, frr, suite
 
     def start(self) -> None:
         """Start both."""
@@ -172,10 +194,8 @@ class Speakers(_Daemons):
         self._start("far", *self._bird("far"))
         self._host = self._near
         if self._frr:
-            self._write_bgpd(near, far)
-            options = ["-f", str(self.directory / "bgpd.conf"), "-i", str(self.directory / "bgpd.pid")]
-            options += ["-n", "-Z", "-p", "179", "--vty_socket", str(self.directory), "-P", "0", "--log", "stdout"]
-            self._start("near", f"{FRR}/bgpd", *options)
+            give_to_frr(self.directory, {"bgpd.conf": self._bgpd(near, far)})
+            self._start("near", *frr_program("bgpd", self.directory, self._suite), "-n", "-Z", "-p", "179")
         else:
             self._write_bird("near", near, 65002, far, 65001)
             self._start("near", *self._bird("near"))
@@ -194,8 +214,9 @@ class Speakers(_Daemons):
         ]
         (self.directory / f"{name}.conf").write_text("\n".join(lines) + "\n")
 
-    def _write_bgpd(self, own: str, peer: str) -> None:
-        lines = [
+    @staticmethod
+    def _bgpd(own: str, peer: str) -> list[str]:
+        return [
             "router bgp 65002",
             f" bgp router-id {own}",
             " no bgp fast-external-failover",
@@ -206,10 +227,6 @@ class Speakers(_Daemons):
             f" neighbor {peer} timers 1 30",
             f" neighbor {peer} timers connect 2",
         ]
-        configuration = self.directory / "bgpd.conf"
-        configuration.write_text("\n".join(lines) + "\n")
-        for path in (self.directory, configuration):
-            shutil.chown(path, FRR_OWNER, FRR_OWNER)
 
     def session(self) -> str:
         """Since when the router has had the session, as BIRD tells it; empty: it has none."""

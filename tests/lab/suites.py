@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 TESTED = ("trixie", "sid")
 """Debian 13, and what is newest in Debian."""
+OWN_LIBRARIES = ("systemd", "NetworkManager", "frr")
+"""Directories of those that only their own programs use."""
 
 
 def _archive() -> str:
@@ -75,10 +77,10 @@ class Suite:
     def command(self, program: str) -> list[str]:
         """The words that run a program of the suite by its path below /."""
         triplet = f"{platform.machine()}-linux-gnu"
-        libraries = [self.root / "usr/lib" / triplet, self.root / "usr/lib" / triplet / "systemd"]
-        libraries.append(self.root / "usr/lib" / triplet / "NetworkManager")
-        (linker,) = self.root.glob(f"usr/lib/{triplet}/ld-linux-*")
-        return [str(linker), "--library-path", ":".join(map(str, libraries)), str(self.root / program.lstrip("/"))]
+        libraries = self.root / "usr/lib" / triplet
+        path = ":".join(map(str, (libraries, *(libraries / name for name in OWN_LIBRARIES))))
+        (linker,) = libraries.glob("ld-linux-*")
+        return [str(linker), "--library-path", path, str(self.root / program.lstrip("/"))]
 
 
 def _run(*command: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from tests.lab import Lab, PingTrain, wait_for
 from tests.lab.routing import Bird, Frr, RouteNews, Speakers
 from tests.lab.scene import V4, V6, Scene
+from tests.lab.suites import TESTED, Suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,3 +121,42 @@ def test_a_bgp_session_from_a_data_address_lives_through_five_failovers(lab: Lab
         wait_for(speakers.silence, lambda seconds: seconds < 1, deadline=60)
         assert speakers.session() == since
         scene.settle()
+
+
+@pytest.mark.parametrize("suite", TESTED)
+def test_newer_frr_is_left_in_peace_with_its_routes_and_sessions_through_outages(lab: Lab, suite: str) -> None:
+    newer = Suite(suite, "frr").unpack()
+    with (
+        Frr(lab.host, f"ip route {BEHIND} {ROUTER}", suite=newer) as daemons,
+        Scene(lab=lab, watched=(), changes=HOSTS) as scene,
+        Speakers(lab.host, lab.hosts["router"], (NODE, ROUTER), frr=True, suite=newer) as speakers,
+    ):
+        wait_for(lambda: twins(lab), lambda members: members == {"nic0", "nic1"})
+        since = wait_for(speakers.session, bool, deadline=60, what="a session of BGP")
+        with PingTrain(lab.host.namespace, lab.hosts["remote"].ipv4, 0.01) as train:
+            train.wait_answered()
+            with RouteNews(lab.host) as news:
+                time.sleep(REST)
+                assert news.lines() == []
+            for silently in (False, True):
+                nic = scene.holder(NODE)
+                (nic.silence if silently else nic.unplug)()
+                scene.wait_moved(NODE, nic)
+                scene.wait_state("degraded")
+                train.wait_answered()
+                (nic.restore if silently else nic.plug)()
+                scene.wait_state("ok", deadline=60)
+                wait_for(lambda: twins(lab), lambda members: members == {"nic0", "nic1"})
+            report = train.stop()
+        print(f"{suite}: {report}")
+        wait_for(speakers.silence, lambda seconds: seconds < 1, deadline=60)
+        assert speakers.session() == since
+        wait_for(lambda: listed(lab, "main"), lambda routes: len(routes) == 1)
+        scene.holder(NODE).unplug()
+        scene.wait_state("degraded")
+        time.sleep(OUTAGE)
+        daemons.end()
+        wait_for(lambda: listed(lab, "main"), lambda routes: not routes)
+        wait_for(lambda: twins(lab), lambda members: not members, deadline=15)
+        scene.settle()
+        assert (listed(lab, "main"), twins(lab)) == ([], set())

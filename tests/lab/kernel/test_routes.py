@@ -407,7 +407,10 @@ def test_routers_are_told_and_kept_while_their_member_is_down(lab: Lab, kernel: 
 def test_somebody_may_lay_a_gateway_by_a_member_that_carries_nothing(
     lab: Lab, group: RunningKernel, family: str, *, carrier: bool
 ) -> None:
-    """As a network daemon does that starts during an outage: the prefix first, for which it has the address."""
+    """As a network daemon does that starts during an outage: the prefix first, for which it has the address.
+
+    The prefix goes behind that of the address where it is now, as the kernel appends the connected route of an address.
+    """
     host = lab.host.namespace
     fail(group)
     if not carrier:
@@ -415,12 +418,31 @@ def test_somebody_may_lay_a_gateway_by_a_member_that_carries_nothing(
         group.await_event(LinkChanged)
     if family == "-4":
         target, gateway = "198.19.7.0/24", "198.18.0.1"
-        host.ip("route", "add", "198.18.0.0/24", "dev", "nic0")
+        host.ip("route", "append", "198.18.0.0/24", "dev", "nic0")
     else:
         target, gateway = "2001:db8:7::/48", "2001:db8:0:1::1"
         host.ip("route", "add", "2001:db8:0:1::/64", "dev", "nic0")
     host.ip("route", "add", target, "via", gateway, "dev", "nic0")
     wait_for(lambda: twin(lab, target, family), lambda legs: legs == {"nic1"})
+
+
+def test_an_adopted_address_has_its_connected_route_wherever_it_is(lab: Lab, group: RunningKernel) -> None:
+    """Routing daemons go by it. It is nobody's to put back once the address has left."""
+
+    def connected() -> list[set[str]]:
+        own = ((str(NODE4.network), "-4"), (str(NODE6.network), "-6"))
+        return [{route["dev"] for route in listed(lab, prefix, family, "kernel")} for prefix, family in own]
+
+    assert connected() == [{"nic0"}, {"nic0"}]
+    for _ in range(2):
+        fail(group)
+        wait_for(connected, partial(eq, [{"nic1"}, {"nic1"}]))
+        group.run(lambda k: k.reconcile(GROUP))
+        repair(group)
+        wait_for(connected, partial(eq, [{"nic0"}, {"nic0"}]))
+        group.run(lambda k: k.reconcile(GROUP))
+    remembered = group.call(lambda k: k.memory(GROUP))
+    assert "nic1" not in str(remembered["routes"])
 
 
 def test_a_member_that_vanishes_and_returns_gets_its_routes_back(lab: Lab, group: RunningKernel) -> None:

@@ -409,7 +409,8 @@ class GroupDataAddresses:
         home, body = self._foreign.get(address, (None, b""))
         if home == key:
             return addresses.restore(index, body)
-        return [addresses.add(index, self._lengths.get(address, address), borrowed=home is not None)]
+        there = self._lengths.get(address, address)
+        return [addresses.add(index, there) if home is None else addresses.lend(index, there, body)]
 
     def _is_home(self, address: InterfaceAddress, key: str | None) -> bool:
         """Whether a member had the address before this group."""
@@ -559,6 +560,14 @@ class GroupDataAddresses:
         """Prefixes wider than one address that data addresses bring."""
         networks = {self._lengths.get(address, address).network for address in self.held}
         return {network for network in networks if network.prefixlen < network.max_prefixlen}
+
+    def homes(self) -> tuple[dict[Address, str], dict[Network, set[str]]]:
+        """The members that the host had addresses on before this group: by address, and by IPv6 prefix."""
+        by_prefix: dict[Network, set[str]] = {}
+        for address, (home, _) in self._foreign.items():
+            if address.version == 6:
+                by_prefix.setdefault(self._lengths.get(address, address).network, set()).add(home)
+        return {address.ip: home for address, (home, _) in self._foreign.items()}, by_prefix
 
     def sources(self) -> tuple[dict[Network, Address], dict[int, Address]]:
         """The first data address there is of each prefix, and of each IP version."""

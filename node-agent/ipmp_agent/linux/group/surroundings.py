@@ -150,6 +150,10 @@ class GroupSurroundings:
         """Whether this is a data address that is on another member than this one."""
         return self._data.is_data(address) and self._data.holder(address) not in (None, key)
 
+    def homes(self) -> tuple[dict[Address, str], dict[Network, set[str]]]:
+        """The members that the host had addresses on before this group: by address, and by IPv6 prefix."""
+        return self._data.homes()
+
     def is_here(self, address: Address) -> bool:
         """Whether the host has this address, as far as the group knows."""
         return not self._data.is_data(address) or self._data.holder(address) is not None

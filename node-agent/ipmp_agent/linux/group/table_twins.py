@@ -43,6 +43,9 @@ class TwinSurroundings(foreign_routes.RouteSurroundings, Protocol):
     def sources(self) -> tuple[dict[Network, Address], dict[int, Address]]:
         """The data addresses that packets come from, if they may choose: by prefix, else by IP version."""
 
+    def homes(self) -> tuple[dict[Address, str], dict[Network, set[str]]]:
+        """The members that the host had addresses on before this group: by address, and by IPv6 prefix."""
+
     def is_here(self, address: Address) -> bool:
         """Whether the host has this address, as far as the group knows."""
 

@@ -18,7 +18,7 @@ from ipmp_agent.core.reasons import Reason
 from ipmp_agent.linux.group.device_legs import DeviceLegs
 from ipmp_agent.linux.group.table_twins import Sources, TableTwins
 from ipmp_agent.linux.messages import netlink, routes, rules
-from ipmp_agent.linux.messages.routes import RT_TABLE_DEFAULT, RT_TABLE_MAIN
+from ipmp_agent.linux.messages.routes import RT_TABLE_DEFAULT, RT_TABLE_MAIN, RTPROT_KERNEL
 from ipmp_agent.linux.shared.host import EXPECTED_ERRORS
 from ipmp_agent.linux.shared.slices import AT_ONCE, in_slices, parts
 
@@ -125,9 +125,10 @@ class Twins:
         self._rules = tuple(rule for rule in policy if not rule.owned)
         self._led_to = frozenset(rule.table for rule in self._rules if _is_followed(rule.table)) | {RT_TABLE_MAIN}
         by_table: dict[int, list[Route]] = {table: [] for table in self._led_to}
+        lent = self._lent()
         for part in parts(found, 8 * AT_ONCE):
             for route in part:
-                if not route.owned and route.table in by_table:
+                if not route.owned and route.table in by_table and not lent(route):
                     by_table[route.table].append(route)
             yield
         for table, some in by_table.items():
@@ -135,6 +136,27 @@ class Twins:
                 yield from self._table(table).read(some)
         self._tables = {table: twins for table, twins in self._tables.items() if table in self._led_to}
         self._tell_routers()
+
+    def _lent(self) -> Callable[[Route], bool]:
+        """Whether a route came along with an address of the host that was moved to a member: it goes with it, too.
+
+        The kernel tells the source of an IPv4 route. Of IPv6 it may be by one of several addresses of the prefix.
+        """
+        by_address, by_prefix = self._around.homes()
+        homes_of = {routes.prefix_of(network): homes for network, homes in by_prefix.items()}
+        home_of = {address.packed: home for address, home in by_address.items()}
+
+        def lent(route: Route) -> bool:
+            if route.protocol != RTPROT_KERNEL or len(route.legs) != 1 or route.legs[0].gateway is not None:
+                return False
+            key = self._around.key_of(route.legs[0].index)
+            if key is None:
+                return False
+            if route.source is not None:
+                return home_of.get(route.source, key) != key
+            return key not in homes_of.get(route.destination, {key})
+
+        return lent
 
     def _is_by_members(self, route: Route) -> bool:
         return all(self._around.key_of(leg.index) is not None for leg in route.legs)
@@ -163,7 +185,7 @@ class Twins:
         """
         if routes.is_table_of_twins(route.table):
             return any(twins.lost(kind, route) for twins in self._tables.values()), False
-        if route.owned or route.table not in self._led_to:
+        if route.owned or route.table not in self._led_to or (route.protocol == RTPROT_KERNEL and self._lent()(route)):
             return False, False
         twins = self._tables.get(route.table)
         if twins is None:

@@ -13,7 +13,7 @@ from ipmp_api.frozen import frozen
 if TYPE_CHECKING:
     from ipmp_api.types import InterfaceAddress
 
-IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 3, 6, 8, 11
+IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS, IFA_RT_PRIORITY, IFA_PROTO = 1, 2, 3, 6, 8, 9, 11
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
 IFA_F_SECONDARY = 0x01  # of IPv4
 IFA_F_TEMPORARY, IFA_F_MANAGETEMPADDR, IFA_F_NOPREFIXROUTE = 0x01, 0x100, 0x200
@@ -25,10 +25,9 @@ BORROWED = netlink.OWNER + 1
 
 _OWNED = netlink.attribute(IFA_PROTO, bytes([netlink.OWNER]))
 _BORROWED = netlink.attribute(IFA_PROTO, bytes([BORROWED]))
-# NOPREFIXROUTE: connected routes are ours to lay, and a move must not rewrite them. NODAD: the previous member may
-# still have the address when it is added on the next, and duplicate detection would take that for another host.
-_FLAGS_IPV4 = netlink.u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE)
-_FLAGS_IPV6 = netlink.u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE | IFA_F_NODAD)
+# NODAD: the previous member may still have the address when it is added on the next, and duplicate detection would take
+# that for another host.
+_FLAGS = {4: 0, 6: IFA_F_NODAD}
 
 
 @frozen
@@ -91,20 +90,38 @@ class InstalledAddress:
         return self.address.version == 6 and (self.protocol == IFAPROT_KERNEL_RA or bool(derived))
 
 
-def add(
-    index: int, address: InterfaceAddress, *, scope: int = netlink.RT_SCOPE_UNIVERSE, borrowed: bool = False
-) -> bytes:
-    """Request that puts an address of ours on an interface; one that is there already is taken over."""
+def add(index: int, address: InterfaceAddress, *, scope: int = netlink.RT_SCOPE_UNIVERSE) -> bytes:
+    """Request that puts an address of ours on an interface; one that is there already is taken over.
+
+    It brings no connected route: those are ours to lay.
+    """
+    return _add(index, address, scope, IFA_F_NOPREFIXROUTE, _OWNED)
+
+
+def lend(index: int, address: InterfaceAddress, body: bytes) -> bytes:
+    """Request that puts an address of the host on another interface than its home.
+
+    It brings its connected route along, of the same metric, if it has one at home: routing daemons go by it.
+
+    Args:
+        index: of the interface.
+        address: what is laid.
+        body: what it is at home, as it was read.
+    """
+    found = netlink.attributes(body, _ADDRESS_MESSAGE.size)
+    flags = netlink.number(found[IFA_FLAGS]) if IFA_FLAGS in found else 0
+    metric = netlink.attribute(IFA_RT_PRIORITY, found[IFA_RT_PRIORITY]) if IFA_RT_PRIORITY in found else b""
+    return _add(index, address, netlink.RT_SCOPE_UNIVERSE, flags & IFA_F_NOPREFIXROUTE, metric + _BORROWED)
+
+
+def _add(index: int, address: InterfaceAddress, scope: int, flags: int, more: bytes) -> bytes:
     packed = address.packed
-    version4 = address.version == 4
-    head = _ADDRESS_MESSAGE.pack(
-        socket.AF_INET if version4 else socket.AF_INET6, address.network.prefixlen, 0, scope, index
-    )
-    flags = _FLAGS_IPV4 if version4 else _FLAGS_IPV6
-    tag = _BORROWED if borrowed else _OWNED
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    head = _ADDRESS_MESSAGE.pack(family, address.network.prefixlen, 0, scope, index)
     local, same = netlink.attribute(IFA_LOCAL, packed), netlink.attribute(IFA_ADDRESS, packed)
+    kept = netlink.u32(IFA_FLAGS, flags | _FLAGS[address.version])
     return netlink.message(
-        netlink.RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, head, local, same, flags, tag
+        netlink.RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, head, local, same, kept, more
     )
 
 
