@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from ipaddress import IPv4Interface, IPv6Interface
@@ -11,6 +12,8 @@ from ipmp_agent.linux.messages import netlink
 from ipmp_api.frozen import frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ipmp_api.types import InterfaceAddress
 
 IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS, IFA_RT_PRIORITY, IFA_PROTO = 1, 2, 3, 6, 8, 9, 11
@@ -22,6 +25,9 @@ IFAPROT_KERNEL_RA, IFAPROT_KERNEL_LL, IFAPROT_KEEPALIVED = 2, 3, 18
 _ADDRESS_MESSAGE = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 BORROWED = netlink.OWNER + 1
 """Protocol of an adopted address away from its home: an agent never deletes one whose home it does not know."""
+
+ADDRESSES_PER_TURN = 256
+"""Addresses read before the loop may do something else: a few milliseconds."""
 
 _OWNED = netlink.attribute(IFA_PROTO, bytes([netlink.OWNER]))
 _BORROWED = netlink.attribute(IFA_PROTO, bytes([BORROWED]))
@@ -194,3 +200,24 @@ def decode(body: bytes) -> InstalledAddress | None:
         address = IPv6Interface((packed, prefix_length))
     protocol = found.get(IFA_PROTO, b"\0")[0]
     return InstalledAddress(index, address, scope, flags, protocol, body)
+
+
+class AddressTable:
+    """Reads the addresses of interfaces, and again only those messages that were not in the dump before."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, dict[bytes, InstalledAddress | None]] = {}
+
+    async def read(self, index: int, bodies: Iterable[bytes]) -> list[InstalledAddress]:
+        """Read every message of a dump of one interface, without holding up the loop for long."""
+        known = self._known.get(index, {})
+        now: dict[bytes, InstalledAddress | None] = {}
+        for number, body in enumerate(bodies, 1):
+            now[body] = known[body] if body in known else decode(body)
+            if number % ADDRESSES_PER_TURN == 0:
+                await asyncio.sleep(0)
+        if now:
+            self._known[index] = now
+        else:
+            self._known.pop(index, None)
+        return [found for found in now.values() if found is not None]

@@ -141,6 +141,7 @@ class Host:
         self.interface_rules = InterfaceRules(self.nftables)
         self.devices = Devices()
         self.addresses = HostAddresses(self.dumper)
+        self._address_table = addresses.AddressTable()
         self.guarded = Guarded()
         self.heard_on: dict[int, set[bytes]] = {}  # MAC addresses of members, by index of an interface that is none
         self.ports: dict[tuple[str, str], Port] = {}  # by group and member
@@ -186,7 +187,7 @@ class Host:
             if error.errno != errno.ENODEV:
                 raise
             return []  # it has just vanished, and we are about to hear of it
-        return [found for body in bodies if (found := addresses.decode(body)) is not None]
+        return await self._address_table.read(index, bodies)
 
     async def rules(self) -> list[PolicyRule]:
         """The policy rules of both families, in the order of the kernel. Raises OSError where they never hold still."""
