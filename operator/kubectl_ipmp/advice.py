@@ -77,6 +77,7 @@ ADVICE = {
     "DevicePinned": "a device hangs on one member and fails with it: make one on each, and a group of those",
     "MembersDiffer": "give all members the MTU and the settings that the message names (docs/host.md)",
     "FullFramesLost": "give every switch port of the link the members' MTU, or the members that of the ports",
+    "ProxyNeighbor": "route what the proxy entries stand for by a data address, and take them away (docs/host.md)",
     "ProgramPinned": "attach the bpf program to every member, or to none (docs/host.md)",
     "FirewallPinned": "let the firewall's rules treat all members alike (docs/host.md)",
     "ReversePathFiltered": "let packets come in by any member: loosen the strict reverse path filter (docs/host.md)",

@@ -83,6 +83,7 @@ class Reason(StrEnum):
     DEVICE_PINNED = "DevicePinned"
     MEMBERS_DIFFER = "MembersDiffer"
     FULL_FRAMES_LOST = "FullFramesLost"
+    PROXY_NEIGHBOR = "ProxyNeighbor"
     PROGRAM_PINNED = "ProgramPinned"
     FIREWALL_PINNED = "FirewallPinned"
     REVERSE_PATH_FILTERED = "ReversePathFiltered"
@@ -113,6 +114,7 @@ OBSTACLES = frozenset(
         Reason.DEVICE_PINNED,
         Reason.MEMBERS_DIFFER,
         Reason.FULL_FRAMES_LOST,
+        Reason.PROXY_NEIGHBOR,
         Reason.PROGRAM_PINNED,
         Reason.FIREWALL_PINNED,
         Reason.REVERSE_PATH_FILTERED,

@@ -34,6 +34,7 @@ NEWER = frozenset(
         Reason.DEVICE_PINNED,
         Reason.MEMBERS_DIFFER,
         Reason.FULL_FRAMES_LOST,
+        Reason.PROXY_NEIGHBOR,
         Reason.PROGRAM_PINNED,
         Reason.FIREWALL_PINNED,
         Reason.REVERSE_PATH_FILTERED,

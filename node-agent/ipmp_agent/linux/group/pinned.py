@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ipmp_agent.core.findings import Finding
 from ipmp_agent.core.reasons import Reason
-from ipmp_agent.linux.group import alike, settings
+from ipmp_agent.linux.group import alike, proxied, settings
 from ipmp_agent.linux.group.multicast import speakers_of_vrrp
 from ipmp_agent.linux.messages import addresses, netlink, traffic_control
 from ipmp_agent.linux.messages.links import IFF_LOOPBACK, IFF_NOARP
@@ -53,6 +53,7 @@ class Pinned:
             *self._settings(),
             *self._addresses(),
             *self._virtual(),
+            *await proxied.findings(self._host.dumper, {i: name for name, i in self._around.by_name().items()}),
         ]
 
     def findings(self) -> list[Finding]:

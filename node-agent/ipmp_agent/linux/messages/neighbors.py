@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NUD_INCOMPLETE, NUD_REACHABLE, NUD_STALE, NUD_DELAY = 0x01, 0x02, 0x04, 0x08
 NUD_PROBE, NUD_FAILED, NUD_NOARP, NUD_PERMANENT = 0x10, 0x20, 0x40, 0x80
-NTF_USE, NTF_ROUTER = 0x01, 0x80
+NTF_USE, NTF_PROXY, NTF_ROUTER = 0x01, 0x08, 0x80
 NDA_DST, NDA_LLADDR, NDA_CACHEINFO, NDA_IFINDEX = 1, 2, 3, 8
 
 NUD_ANSWERED = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_NOARP | NUD_PERMANENT
@@ -44,6 +44,18 @@ class NeighborEntry:
 def get_request(version: int, index: int) -> bytes:
     """Body of RTM_GETNEIGH: the neighbours of one IP version on one interface."""
     return _NEIGHBOUR.pack(netlink.FAMILIES[version], 0, 0, 0, 0) + netlink.u32(NDA_IFINDEX, index)
+
+
+def proxies_request(version: int) -> bytes:
+    """Body of RTM_GETNEIGH: the addresses of one IP version that this host answers for by entries."""
+    return _NEIGHBOUR.pack(netlink.FAMILIES[version], 0, 0, NTF_PROXY, 0)
+
+
+def decode_proxy(body: bytes) -> tuple[int, Address] | None:
+    """Read the body of an RTM_NEWNEIGH message: interface index and address of a proxy entry; None: it is none."""
+    _, index, _, flags, _ = _NEIGHBOUR.unpack_from(body)
+    packed = netlink.attributes(body, _NEIGHBOUR.size).get(NDA_DST, b"")
+    return (index, ip_address(packed)) if flags & NTF_PROXY and len(packed) in (4, 16) else None
 
 
 def find_request(index: int, address: Address) -> bytes:
