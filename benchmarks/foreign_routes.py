@@ -2,7 +2,8 @@
 
 A host has so many routes by one member, as a routing daemon with a full feed of a site lays them. The agent gives each
 a twin. Then the cable of that member is pulled while a neighbour pings the host's address, in turn with one route and
-with many: the figure for the pull is the ratio of the two.
+with many: the figure for the pull is the ratio of the two. With --beside COMMIT another build does the same in turn; of
+several rounds the medians are told.
 
 Needs root and nftables. Run: python benchmarks/foreign_routes.py
 """
@@ -10,6 +11,7 @@ Needs root and nftables. Run: python benchmarks/foreign_routes.py
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import sys
@@ -17,13 +19,16 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, it finds its neighbours all the same
 
 from benchmarks import machine
-from tests.lab import Agent, Lab, PingTrain, group_manifest, wait_for
+from benchmarks.peers.build import BuildAgent
+from tests.lab import Lab, PingTrain, group_manifest, wait_for
 from tests.lab.status import group_view
+from tests.sources import sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +46,7 @@ TEST_POOL = {"name": "tests", "ranges": ["198.18.0.41-198.18.0.60"], "prefixLeng
 class Cost:
     """Of one number of routes: MiB at rest, MiB at most, seconds until all have twins, seconds without an answer."""
 
+    build: str
     routes: int
     resident: float
     peak: float
@@ -59,20 +65,21 @@ def destinations(count: int) -> Iterator[str]:
     return (f"10.{n >> 8 & 255}.{n & 255}.{n >> 16 << 4}/28" for n in range(count))
 
 
-def measure(count: int) -> Cost:
-    """Measure with so many routes."""
+def measure(build: str, root: Path, count: int) -> Cost:
+    """Measure a build with so many routes."""
     with Lab(router=True, nic_addresses={"nic0": (f"{NODE}/24",)}) as lab:
         by_nic0 = f"via {ROUTER} dev nic0 proto bird"
         lab.host.namespace.batch(f"route add {prefix} {by_nic0}" for prefix in destinations(count))
 
         def twins() -> int:
-            return lab.host.namespace.run("ip", "-4", "route", "show", "table", "73").count(f"via {ROUTER}")
+            lines = lab.host.namespace.run("ip", "-4", "route", "show", "table", "all", "protocol", "73").splitlines()
+            return sum(line.startswith("10.") for line in lines)  # before the twin table they were in `main`
 
         manifest = group_manifest(addresses=(), testAddresses={"ipv4": {"pool": TEST_POOL}})
         began = time.monotonic()
-        with Agent(lab, manifest) as agent:
+        with BuildAgent(lab, manifest, root) as agent:
             wait_for(lambda: group_view(agent.status()).state, "ok".__eq__, deadline=PATIENCE, interval=0.2)
-            wait_for(twins, lambda found: found >= 2 * count or found == count, deadline=PATIENCE, interval=0.5)
+            wait_for(twins, lambda found: found >= count, deadline=PATIENCE, interval=0.5)
             laid = time.monotonic() - began
             time.sleep(SETTLED)
             resident = memory(agent.running.pid, "VmRSS")
@@ -84,9 +91,15 @@ def measure(count: int) -> Cost:
                 time.sleep(SETTLED)
                 pulled = max(SPACING, train.stop().longest_outage)  # less is not seen
             peak = memory(agent.running.pid, "VmHWM")
-            found = [finding["message"] for finding in agent.status()["groups"][0]["findings"]]
-    print(f"{count}: {resident:.0f} MiB, {peak:.0f} at most, cut off {pulled * 1e3:.0f} ms; {found}", flush=True)
-    return Cost(count, resident, peak, laid, pulled)
+    print(f"{build} {count}: {resident:.0f} MiB, {peak:.0f} at most, cut off {pulled * 1e3:.0f} ms", flush=True)
+    return Cost(build, count, resident, peak, laid, pulled)
+
+
+def typical(costs: list[Cost], build: str, count: int) -> Cost:
+    """The medians of what was measured of a build with so many routes."""
+    some = [cost for cost in costs if (cost.build, cost.routes) == (build, count)]
+    figures = [median(each) for each in zip(*((c.resident, c.peak, c.laid, c.pulled) for c in some), strict=True)]
+    return Cost(build, count, *figures)
 
 
 def main() -> int:
@@ -94,16 +107,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="few routes: does it work, not how well")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="routes (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="times that each is measured (default %(default)s)")
+    parser.add_argument("--beside", metavar="COMMIT", help="another commit's agent, to run in turn with this one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to this file")
     arguments = parser.parse_args()
     print(machine.described())
-    costs = [measure(count) for count in (SHORT if arguments.short else arguments.counts)]
-    print(f"\n{'routes':>8} {'MiB':>8} {'at most':>8} {'laid, s':>8} {'cut off, ms':>12} {'ratio':>7}")
-    for cost in costs:
-        print(
-            f"{cost.routes:>8} {cost.resident:>8.0f} {cost.peak:>8.0f} {cost.laid:>8.1f} {cost.pulled * 1e3:>12.0f}"
-            f" {cost.pulled / costs[0].pulled:>7.1f}"
-        )
+    counts = SHORT if arguments.short else arguments.counts
+    costs: list[Cost] = []
+    with contextlib.ExitStack() as stack:
+        builds = {"ipmp": stack.enter_context(sources(None))}
+        if arguments.beside:
+            builds[arguments.beside] = stack.enter_context(sources(arguments.beside))
+        for _ in range(arguments.rounds):
+            costs += [measure(build, root, count) for count in counts for build, root in builds.items()]
+    print(f"\n{'':10} {'routes':>8} {'MiB':>8} {'at most':>8} {'laid, s':>8} {'cut off, ms':>12} {'ratio':>7}")
+    for build in builds:
+        first = typical(costs, build, counts[0])
+        for count in counts:
+            cost = typical(costs, build, count)
+            print(
+                f"{build:10} {count:>8} {cost.resident:>8.0f} {cost.peak:>8.0f} {cost.laid:>8.1f}"
+                f" {cost.pulled * 1e3:>12.0f} {cost.pulled / first.pulled:>7.1f}"
+            )
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n", encoding="utf-8")
     return 0
