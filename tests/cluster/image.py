@@ -151,7 +151,7 @@ def _storage(architecture: str) -> Path:
 
 def _see_it_run(storage: Path, container: str, version: str) -> None:
     """Demand that the programs in a container start, and that the agent reads a manifest."""
-    for command in (("ipmp-agent", "--version"), ("ipmp-operator", "--version")):
+    for command in (("ipmp-agent", "--version"), ("ipmp-operator", "--version"), ("ipmpstat", "--version")):
         told = _buildah(storage, "run", container, "--", *command)
         if version not in told:
             raise RuntimeError(f"{' '.join(command)} in the image says {told!r}, not {version}")
