@@ -10,6 +10,8 @@ import pytest
 from ipmp_agent.linux.group.departures import LONGEST, QUIET, Departures
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ipmp_api.types import Address
 
 OWN, VIP, OTHER_VIP, OURS = (ip_address(f"198.18.0.{last}") for last in (10, 50, 51, 99))
@@ -122,3 +124,19 @@ def test_deletions_a_while_apart_are_two_deeds() -> None:
     assert not departures.judge(QUIET)[0].swept
     deleted(departures, VIP, stood={VIP}, at=1.0)
     assert not departures.judge(1.0 + QUIET)[0].swept
+
+
+def test_what_stood_is_looked_through_once_for_many_that_go_together() -> None:
+    """Thousands of addresses go with one link: their number is not squared."""
+    departures = Departures()
+    looked: list[Address] = []
+    everything = [ip_address(f"198.18.{n // 250}.{n % 250}") for n in range(1000)]
+
+    def stood() -> Iterator[Address]:
+        for each in everything:
+            looked.append(each)
+            yield each
+
+    for position, address in enumerate(everything):
+        departures.deleted("nic0", address, stood(), position * 0.00001, ours=False, adopted=False)
+    assert looked == everything

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from ipmp_agent.linux.group.departures import Departures
 from ipmp_agent.linux.messages import netlink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ipmp_agent.linux.group.data_addresses import GroupDataAddresses
     from ipmp_agent.linux.group.reconcile import GroupReconciler
@@ -61,13 +62,13 @@ class AddressOwners:
         """An address is there again: nothing is to be judged."""
         self._departures.returned(address)
 
-    def departed(self, key: str, gone: InterfaceAddress, stood: set[Address], *, ours: bool) -> None:
+    def departed(self, key: str, gone: InterfaceAddress, stood: Iterable[Address], *, ours: bool) -> None:
         """Somebody took an address off a member, perhaps we: what is not to be there any more is none's loss.
 
         Args:
             key: the member.
             gone: which one.
-            stood: the global addresses that were there before, this one included.
+            stood: the global addresses that were there before, this one included; taken at the first of many only.
             ours: it is this agent's own, and was to stay.
         """
         address, single = gone.ip, gone.network.prefixlen == gone.max_prefixlen
@@ -85,8 +86,8 @@ class AddressOwners:
         """Have those judged that are gone though nobody told."""
         for key, address in self._data.unexplained(installed):
             if address.ip not in self._data.doubted:
-                stood = {each.address.ip for each in installed[key] if each.scope == netlink.RT_SCOPE_UNIVERSE}
-                self.departed(key, address, {address.ip, *stood}, ours=False)
+                stood = (each.address.ip for each in installed[key] if each.scope == netlink.RT_SCOPE_UNIVERSE)
+                self.departed(key, address, itertools.chain((address.ip,), stood), ours=False)
 
     def _judge(self) -> None:
         """Put back what was swept away, and give up what its owner took."""

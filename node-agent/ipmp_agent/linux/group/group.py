@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import socket
 from dataclasses import asdict
@@ -487,7 +488,7 @@ class GroupInKernel:
     def address_changed(self, kind: int, each: InstalledAddress, member: HostMember) -> bool:
         """An address of a member came or went; returns whether the kernel is not as it should be."""
         self._reading.news += 1
-        stood = self._features.tests.standing(member.key)
+        stood = self._features.tests.stands(member.key, each.address.ip)
         missing = self._features.tests.heard(kind, each, member.key)
         taken = self._features.data.heard(kind, each, member)
         missing = taken or missing
@@ -498,7 +499,9 @@ class GroupInKernel:
         elif self.observing:
             self.reconciler.heard()
         else:
-            self._owners.departed(member.key, each.address, stood, ours=missing)
+            standing = self._features.tests.standing(member.key)  # not looked through but at the first of many
+            before = itertools.chain((each.address.ip,), standing) if stood else standing
+            self._owners.departed(member.key, each.address, before, ours=missing)
         if taken and kind == netlink.RTM_DELADDR:
             # It is put back, and the routes that went with it.
             self._features.twins.endanger({member.key}, {each.address.ip})

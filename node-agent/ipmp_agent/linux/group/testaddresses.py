@@ -13,7 +13,7 @@ from ipmp_agent.linux.messages import addresses, netlink
 from ipmp_api.types import Mode, TestAddressIPv6
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ipmp_agent.core.events import Event
     from ipmp_agent.linux.messages.addresses import InstalledAddress
@@ -34,6 +34,27 @@ class _Member:
     checking: bool = False
     had: bool = False  # the wanted address was there: putting it back needs no check
     told: dict[Family, tuple[Address | None, bool]] = field(default_factory=dict)
+    link_local: dict[Address, InstalledAddress] = field(default_factory=dict)  # of IPv6, of those present
+
+    def take(self, found: Iterable[InstalledAddress]) -> None:
+        """Take what is there as the whole truth."""
+        self.present = {each.address.ip: each for each in found}
+        self.link_local = {ip: each for ip, each in self.present.items() if _is_link_local(ip)}
+
+    def came(self, each: InstalledAddress) -> None:
+        """An address is there, or is another than it was."""
+        self.present[each.address.ip] = each
+        if _is_link_local(each.address.ip):
+            self.link_local[each.address.ip] = each
+
+    def went(self, address: Address) -> None:
+        """An address is there no more."""
+        self.present.pop(address, None)
+        self.link_local.pop(address, None)
+
+
+def _is_link_local(address: Address) -> bool:
+    return address.version == 6 and address.is_link_local
 
 
 class GroupTestAddresses:
@@ -98,7 +119,7 @@ class GroupTestAddresses:
             return
         self._cancel(known)
         if self._index(key) is None:
-            known.present.clear()
+            known.take(())
             known.told.clear()
             known.had = False
 
@@ -115,7 +136,7 @@ class GroupTestAddresses:
         for key, found in installed.items():
             known = self._by_member.get(key)
             if known is not None:
-                known.present = {each.address.ip: each for each in found}
+                known.take(found)
                 self._tell(key, known)
 
     def heard(self, kind: int, each: InstalledAddress, key: str) -> bool:
@@ -124,9 +145,9 @@ class GroupTestAddresses:
         if known is None:
             return False
         if kind == netlink.RTM_NEWADDR:
-            known.present[each.address.ip] = each
+            known.came(each)
         else:
-            known.present.pop(each.address.ip, None)
+            known.went(each.address.ip)
         self._tell(key, known)
         return kind == netlink.RTM_DELADDR and known.wanted is not None and each.address.ip == known.wanted.ip
 
@@ -135,17 +156,22 @@ class GroupTestAddresses:
         known = self._by_member.get(key)
         return known.present if known is not None else ()
 
-    def standing(self, key: str) -> set[Address]:
+    def standing(self, key: str) -> Iterator[Address]:
         """The addresses of a member that reach beyond the link, whoever's they are."""
         known = self._by_member.get(key)
         found = known.present.values() if known is not None else ()
-        return {each.address.ip for each in found if each.scope == netlink.RT_SCOPE_UNIVERSE}
+        return (each.address.ip for each in found if each.scope == netlink.RT_SCOPE_UNIVERSE)
+
+    def stands(self, key: str, address: Address) -> bool:
+        """Whether an address is one of those that `standing` gives."""
+        known = self._by_member.get(key)
+        each = known.present.get(address) if known is not None else None
+        return each is not None and each.scope == netlink.RT_SCOPE_UNIVERSE
 
     def has_link_local(self, key: str) -> bool:
         """Whether a member has an IPv6 link-local address that can be used."""
         known = self._by_member.get(key)
-        found = known.present.values() if known is not None else ()
-        return any(each.address.version == 6 and each.address.ip.is_link_local and each.usable for each in found)
+        return known is not None and any(each.usable for each in known.link_local.values())
 
     def prefixes(self) -> set[Network]:
         """Prefixes wider than one address that test addresses make reachable on the link.
@@ -189,7 +215,7 @@ class GroupTestAddresses:
     def withdraw(self, installed: Mapping[str, Sequence[InstalledAddress]]) -> list[bytes]:
         """Requests that remove what this agent added, by what is on the members now: news of it may be on its way."""
         for key, known in self._by_member.items():
-            known.present = {each.address.ip: each for each in installed.get(key, ())}
+            known.take(installed.get(key, ()))
             self._cancel(known)
             known.wanted = None
         return self._superfluous()
@@ -240,12 +266,12 @@ class GroupTestAddresses:
             return (known.wanted.ip, True) if known.duplicate else (None, False)
         if not self._ipv6:
             return None, False
-        local = [each for each in known.present.values() if each.address.version == 6 and each.address.ip.is_link_local]
-        usable = [each.address.ip for each in local if each.usable]
+        local = known.link_local
+        usable = [address for address, each in local.items() if each.usable]
         told = known.told.get(family)
         if told is not None and told[0] in usable:
             return told[0], False
         if usable:
             return min(usable, key=int), False
-        failed = [each.address.ip for each in local if each.flags & addresses.IFA_F_DADFAILED]
+        failed = [address for address, each in local.items() if each.flags & addresses.IFA_F_DADFAILED]
         return (failed[0], True) if failed else (None, False)
