@@ -116,6 +116,8 @@ def lend(index: int, address: InterfaceAddress, body: bytes) -> bytes:
     """
     found = netlink.attributes(body, _ADDRESS_MESSAGE.size)
     flags = netlink.number(found[IFA_FLAGS]) if IFA_FLAGS in found else 0
+    if address.version == 6:  # the kernel leaves the route there while another address of the prefix is
+        flags = IFA_F_NOPREFIXROUTE
     metric = netlink.attribute(IFA_RT_PRIORITY, found[IFA_RT_PRIORITY]) if IFA_RT_PRIORITY in found else b""
     return _add(index, address, netlink.RT_SCOPE_UNIVERSE, flags & IFA_F_NOPREFIXROUTE, metric + _BORROWED)
 
