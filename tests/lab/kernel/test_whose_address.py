@@ -108,6 +108,23 @@ def test_an_adopted_address_that_its_owner_takes_away_where_it_was_moved_to_stay
     assert (where(lab, OWN), where(lab, SECOND)) == (["nic0"], [])
 
 
+@pytest.mark.parametrize("address", [OWN, SECOND, OWN_V6], ids=str)
+def test_an_adopted_address_that_its_owner_lays_at_home_instead_goes_to_its_place_again(
+    lab: Lab, kernel: RunningKernel, address: Any
+) -> None:
+    lay(lab, OWN, SECOND, OWN_V6)
+    kernel.configure(adopting())
+    kernel.perform(moves(OWN, SECOND, OWN_V6, source="nic0", destination="nic1"))
+    kernel.run(lambda k: k.reconcile(GROUP))
+    nodad = " nodad" if address.version == 6 else ""
+    lab.host.namespace.batch([f"address del {address} dev nic1", f"address add {address} dev nic0{nodad}"])
+    time.sleep(LONG_ENOUGH)  # in which it was given up, and taken off its home as misplaced
+    kernel.run(lambda k: k.reconcile(GROUP))
+    assert where(lab, address) == ["nic1"]
+    kernel.run(lambda k: k.withdraw(GROUP))
+    assert where(lab, address) == ["nic0"]
+
+
 @pytest.mark.parametrize("nic", ["nic0", "nic1"], ids=["at home", "where they were moved to"])
 def test_many_adopted_addresses_that_their_owner_takes_away_at_once_stay_away(
     lab: Lab, kernel: RunningKernel, nic: str

@@ -286,7 +286,8 @@ class GroupDataAddresses:
         present = {(key, each.address.ip) for key, found in installed.items() for each in found}
         found = [(key, a) for a in self._adopted if (key := self.placement.get(a)) is not None and key in installed]
         self._swept -= {a.ip for key, a in found if (key, a.ip) in present}
-        return [(key, a) for key, a in found if (key, a.ip) not in present and a.ip not in self._swept]
+        there = {address for _, address in present}  # on a member, though not on the one where it is to be
+        return [(key, a) for key, a in found if a.ip not in there and a.ip not in self._swept]
 
     def give_up(self, address: Address) -> None:
         """Its owner took an adopted address away: it is not looked after any more, and goes nowhere again."""
@@ -589,11 +590,13 @@ class GroupDataAddresses:
         for unheld in [a for a in self.placement if a not in self.held and a not in self._host.checks]:
             self._check(unheld)  # its check was ended, or could not begin
         present = {(key, each.address.ip) for key, found in installed.items() for each in found}
+        there = {address for _, address in present}
         for wanted in [*(a for a in self._foreign if a in self.held), *(self.held - self._foreign.keys())]:
             key = self.placement.get(wanted)
             if key is None or key not in installed or (key, wanted.ip) in present:
                 continue
-            if wanted not in self._adopted or wanted.ip in self._swept:
+            # One that its owner laid on another member in its place goes from there to where it is to be.
+            if wanted not in self._adopted or wanted.ip in self._swept or wanted.ip in there:
                 requests += self._add(wanted, key)
         returned = self._returns(present)
         for key, index, each in self._on_members(installed):
