@@ -562,13 +562,9 @@ class GroupDataAddresses:
         networks = {self._lengths.get(address, address).network for address in self.held}
         return {network for network in networks if network.prefixlen < network.max_prefixlen}
 
-    def homes(self) -> tuple[dict[Address, str], dict[Network, set[str]]]:
-        """The members that the host had addresses on before this group: by address, and by IPv6 prefix."""
-        by_prefix: dict[Network, set[str]] = {}
-        for address, (home, _) in self._foreign.items():
-            if address.version == 6:
-                by_prefix.setdefault(self._lengths.get(address, address).network, set()).add(home)
-        return {address.ip: home for address, (home, _) in self._foreign.items()}, by_prefix
+    def homes(self) -> dict[Address, str]:
+        """The addresses that the host had before this group, and the member of each."""
+        return {address.ip: home for address, (home, _) in self._foreign.items()}
 
     def sources(self) -> tuple[dict[Network, Address], dict[int, Address]]:
         """The first data address there is of each prefix, and of each IP version."""

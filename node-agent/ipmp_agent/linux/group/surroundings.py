@@ -150,8 +150,8 @@ class GroupSurroundings:
         """Whether this is a data address that is on another member than this one."""
         return self._data.is_data(address) and self._data.holder(address) not in (None, key)
 
-    def homes(self) -> tuple[dict[Address, str], dict[Network, set[str]]]:
-        """The members that the host had addresses on before this group: by address, and by IPv6 prefix."""
+    def homes(self) -> dict[Address, str]:
+        """The addresses that the host had before this group, and the member of each."""
         return self._data.homes()
 
     def is_here(self, address: Address) -> bool:

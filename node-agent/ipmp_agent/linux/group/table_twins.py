@@ -43,8 +43,8 @@ class TwinSurroundings(foreign_routes.RouteSurroundings, Protocol):
     def sources(self) -> tuple[dict[Network, Address], dict[int, Address]]:
         """The data addresses that packets come from, if they may choose: by prefix, else by IP version."""
 
-    def homes(self) -> tuple[dict[Address, str], dict[Network, set[str]]]:
-        """The members that the host had addresses on before this group: by address, and by IPv6 prefix."""
+    def homes(self) -> dict[Address, str]:
+        """The addresses that the host had before this group, and the member of each."""
 
     def is_here(self, address: Address) -> bool:
         """Whether the host has this address, as far as the group knows."""

@@ -140,21 +140,15 @@ class Twins:
     def _lent(self) -> Callable[[Route], bool]:
         """Whether a route came along with an address of the host that was moved to a member: it goes with it, too.
 
-        The kernel tells the source of an IPv4 route. Of IPv6 it may be by one of several addresses of the prefix.
+        IPv4 only, where the kernel tells the address: none of IPv6 brings a route where it is moved to.
         """
-        by_address, by_prefix = self._around.homes()
-        homes_of = {routes.prefix_of(network): homes for network, homes in by_prefix.items()}
-        home_of = {address.packed: home for address, home in by_address.items()}
+        home_of = {address.packed: home for address, home in self._around.homes().items()}
 
         def lent(route: Route) -> bool:
-            if route.protocol != RTPROT_KERNEL or len(route.legs) != 1 or route.legs[0].gateway is not None:
+            if route.protocol != RTPROT_KERNEL or route.source is None or len(route.legs) != 1:
                 return False
             key = self._around.key_of(route.legs[0].index)
-            if key is None:
-                return False
-            if route.source is not None:
-                return home_of.get(route.source, key) != key
-            return key not in homes_of.get(route.destination, {key})
+            return key is not None and home_of.get(route.source, key) != key
 
         return lent
 
